@@ -260,6 +260,15 @@ class OperationUnsupported(PeerError):
     status = 501
 
 
+class ConditionUnsupported(PeerError):
+    """
+    The request has a condition that the store cannot decide in one step with the
+    change.
+    """
+
+    status = 501
+
+
 class UnsupportedVersion(PeerError):
     """
     The request's HTTP version is not 1.x.
@@ -306,6 +315,31 @@ class SyncFailed(StoreFault):
     The disk did not confirm a write. kvd does not retry the same data: the kernel may
     have dropped the pages that it could not write (fsync(2)).
     """
+
+
+class EngineFailed(StoreFault):
+    """
+    The engine behind the store answered that it failed, or what no engine answers, or
+    broke off.
+    """
+
+    status = 502
+
+
+class EngineUnavailable(StoreFault):
+    """
+    The engine behind the store cannot be reached, or asks to be asked later.
+    """
+
+    status = 503
+
+
+class EngineSilent(StoreFault):
+    """
+    The engine behind the store did not answer, or stopped in the middle, for too long.
+    """
+
+    status = 504
 
 
 class NoThread(OSError):

@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from kvd.model.conditions import Conditions
+from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.operations import Operation
 from kvd.model.programs import ClassicProgram, LoadedProgram
@@ -63,6 +63,16 @@ class IValue(Interface):
         """
 
 
+class ICachedValue(IValue):
+    """
+    A value of a store with a cache.
+    """
+
+    cache_status: str = Attribute(
+        "Where it came from, as a member of ``Cache-Status`` (RFC 9211)."
+    )
+
+
 class IUpload(Interface):
     """
     A value that is being written. No reader sees it before `commit`.
@@ -98,6 +108,7 @@ class IUpload(Interface):
 
         Raises:
             PreconditionFailed: A condition does not hold.
+            ConditionUnsupported: The store cannot keep such a condition.
             KeyConflict: The key has become a folder, or a part of its path is a value.
             StoreFull: There is no room for the name.
             StoreBusy: Another process keeps the key locked.
@@ -141,12 +152,16 @@ class IStore(Interface):
     """
 
     durability: str = Attribute(
-        "What `IUpload.commit` and `remove` promise: ``disk``, ``process``, or"
-        " ``none`` for a store that keeps nothing."
+        "What `IUpload.commit` and `remove` promise: ``disk``, ``process``, ``engine``"
+        " if an engine on other machines decides, or ``none`` for a store that keeps"
+        " nothing."
     )
 
     def begin(
-        key: Key, length: int | None, metadata: Metadata = NO_METADATA
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
         """
         Begin an upload. If the answer is a Deferred, it is cancelled when the client
@@ -157,10 +172,15 @@ class IStore(Interface):
             length: The size of the value in bytes, or None if it is not known yet. To
                 commit after more or fewer bytes is a mistake of the caller.
             metadata: Stored with the value; at most `MAX_METADATA_BYTES`.
+            conditions: Those that `IUpload.commit` will be called with, as far as they
+                are known: a store that sends the value ahead may need them before its
+                first byte, and refuses others then with `StoreBusy`.
 
         Raises:
             KeyConflict: The key is a folder of other keys, or a part of its path is
                 another key's value.
+            PreconditionFailed: A condition does not hold.
+            ConditionUnsupported: The store cannot keep such a condition.
             StoreFull: There is no room for a value of this length.
             StoreFault: The upload cannot be opened.
         """
@@ -189,6 +209,7 @@ class IStore(Interface):
             KeyAbsent: The key has no value, whatever the conditions (RFC 9110 section
                 13.2.1).
             PreconditionFailed: A condition does not hold.
+            ConditionUnsupported: The store cannot keep such a condition.
             StoreBusy: Another process keeps the key locked.
             SyncFailed: The disk did not confirm the removal; the value may be gone.
             StoreFault: Anything else.
@@ -295,6 +316,18 @@ class IFileStoreMaker(IStoreMaker):
             user: The user that this process will run as when it opens the store.
                 `prepare` gives what it creates to that user and tests the store as that
                 user. None: the process keeps its user.
+        """
+
+
+class IEngineStoreMaker(IStoreMaker):
+    """
+    An `IStoreMaker` whose store is an engine on other machines: it decides how durable
+    values are, and creates no files here.
+    """
+
+    def load() -> None:
+        """
+        Import what the store needs. Called before workers are forked.
         """
 
 

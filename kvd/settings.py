@@ -200,6 +200,22 @@ class DialectChoice:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class NearCache:
+    """
+    A cache on a disk of this machine, in front of the store (`kvd.near`).
+    """
+
+    store: StoreLocation
+    max_size: int
+    """How many bytes it may take."""
+    fresh_seconds: float
+    """How long the store is not asked again whether a value is still the same."""
+
+    def __str__(self) -> str:
+        return f"{self.store}?max-size={self.max_size}&fresh={self.fresh_seconds:g}s"
+
+
 ANY_ORIGIN: Final = "*"
 """
 In `CorsChoice.origins`: any origin.
@@ -290,6 +306,7 @@ class Settings:
     fallback_store: StoreLocation | None = None
     """Where values are read that the store does not have, while they are moved to it
     (`kvd.moving`)."""
+    near: NearCache | None = None
     policy: str = "gated"
     shadow: str | None = None
     """A policy whose decisions are only counted, for comparison."""
@@ -335,10 +352,20 @@ class Settings:
         return Modes(self.file_mode, self.folder_mode)
 
     @property
+    def bounded_store(self) -> StoreLocation:
+        """
+        The store that `bounds` are about.
+        """
+        return self.store if self.near is None else self.near.store
+
+    @property
     def bounds(self) -> Bounds | None:
         """
-        The limits of the store; None: it has none.
+        The limits of the near cache, or of the store if there is no such cache; None:
+        it has none.
         """
+        if self.near is not None:
+            return Bounds((Quota(b"", self.near.max_size, True, None),), 0)
         everything = Quota(b"", self.max_size, self.full == "evict", self.ttl_seconds)
         if not self.quotas and (None,) * 3 == (
             self.max_size,

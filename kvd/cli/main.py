@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "drain": "Replace a worker when it has finished its requests.",
     "restart": "Replace all workers, one after the other.",
     "shadow": "Compare another policy with the one that a daemon uses.",
+    "selftest": "Try a store, with writers that race.",
     "bench": "Measure kvd on this machine.",
     "simulate": "Compare policies without a daemon.",
 }

@@ -209,7 +209,7 @@ class Asker:
             return _Failed(body.failure.value, error, False)
         except (ConnectError, DNSLookupError, ValueError) as error:
             # The last is raised for what cannot be the name of a host.
-            unreachable = f"{self._server} cannot be reached: {_reason(error)}"
+            unreachable = f"{self._server} cannot be reached: {reason_of(error)}"
             return _Failed(Unreachable(unreachable), error, False)
         except (RequestTransmissionFailed, ResponseFailed) as error:
             return self._broken(request, error)
@@ -280,7 +280,10 @@ def field(response: IResponse, name: str) -> str | None:
     return values[-1].decode("utf-8", "replace") if values else None
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """
+    Why no connection was made, as the end of a sentence.
+    """
     # Twisted repeats the system's words behind its own.
     number = getattr(error, "osError", None)
     if isinstance(number, int):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hyperlink import EncodedURL
 from OpenSSL import SSL, crypto
@@ -58,6 +58,8 @@ class _Wide:
         self._endpoint = endpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        # No line in the log for each connection.
+        cast(Any, protocolFactory).noisy = False
         return self._endpoint.connect(protocolFactory).addCallback(self._widen)
 
     def _widen(self, protocol: Any) -> IProtocol:

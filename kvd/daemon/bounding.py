@@ -102,7 +102,7 @@ def open_bounding(
             f"the store {settings.store} can have no limits: leave out --max-size,"
             " --min-free, --ttl and --quota, or use file:PATH"
         )
-    path = settings.store.path
+    path = settings.bounded_store.path
     with ExitStack() as opened, acting_as(user), opening(path):
         root = open_root(path)
         opened.callback(os.close, root)

@@ -21,7 +21,7 @@ from kvd.settings import Settings
 from kvd.workers.changes import Changes
 
 FIXED: Final = (
-    *("listen", "status", "control", "store", "fallback_store"),
+    *("listen", "status", "control", "store", "fallback_store", "near"),
     *("max_size", "min_free", "full", "ttl_seconds", "quotas"),
 )
 """

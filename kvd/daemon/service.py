@@ -5,6 +5,7 @@ Puts the parts together: the service that ``twistd kvd`` runs.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 
 from twisted.application.service import IService
@@ -20,12 +21,12 @@ from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import choose_policy, choose_shadow
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.errors import BadSetting, OperatorError
-from kvd.interfaces import IHeldStoreMaker
+from kvd.interfaces import IEngineStoreMaker, IHeldStoreMaker, IStoreMaker
 from kvd.ipc.scoreboard import create_scoreboard
 from kvd.net.credentials import warn_of_access
 from kvd.net.reactor import install_adoption, most_descriptors
 from kvd.options import Options
-from kvd.settings import Settings, User
+from kvd.settings import DEFAULT_MODES, Settings, User
 from kvd.system.clock import measure_monotonically
 from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limit
 from kvd.system.inherited import reset_signals
@@ -68,8 +69,10 @@ def makeService(options: Options) -> IService:
         check_descriptor_limit(settings, size)
         user = user_to_be(options.parent)
         maker = load_store(settings.store, settings.modes, user)
+        check_engine(settings, maker)
         maker.prepare(settings.store.path)
         check_fallback_store(settings, user)
+        near = prepare_near(settings, user)
         held = None
         if settings.procs and IHeldStoreMaker.providedBy(maker):
             held = IHeldStoreMaker(maker).hold(settings.store.path)
@@ -78,7 +81,7 @@ def makeService(options: Options) -> IService:
             # Not at the top: only a store with limits needs it.
             from kvd.daemon.bounding import open_bounding
 
-            bounding = open_bounding(settings, maker, user)
+            bounding = open_bounding(settings, near or maker, user)
         check_written_files(settings, user)
         check_read_again(settings, user)
         warn_of_access(settings.credentials, user)
@@ -154,6 +157,38 @@ def check_fallback_store(settings: Settings, user: User | None) -> None:
     maker.prepare(location.path)
 
 
+def prepare_near(settings: Settings, user: User | None) -> IStoreMaker | None:
+    """
+    Prepare the near cache.
+
+    Args:
+        settings: All settings.
+        user: The user that this process will switch to.
+
+    Returns:
+        What opens it; None: there is none.
+
+    Raises:
+        BadSetting: It cannot be beside other settings.
+        StoreUnusable: It cannot be used.
+    """
+    near = settings.near
+    if near is None:
+        return None
+    if near.store in (settings.store, settings.fallback_store):
+        raise BadSetting(
+            f"{near.store} is the store itself: give another folder as --near"
+        )
+    if replace(settings, near=None).bounds is not None:
+        raise BadSetting(
+            "the store has limits, and --near is for one on other machines: leave out"
+            " --near, or --max-size, --min-free, --ttl and --quota"
+        )
+    maker = load_store(near.store, settings.modes, user)
+    maker.prepare(near.store.path)
+    return maker
+
+
 def check_status_site(settings: Settings) -> None:
     """
     Raises:
@@ -163,6 +198,26 @@ def check_status_site(settings: Settings) -> None:
         raise BadSetting(
             "--status needs prometheus-client: run pip install '.[status]' in the"
             " folder of kvd's sources"
+        )
+
+
+def check_engine(settings: Settings, maker: IStoreMaker) -> None:
+    """
+    Raises:
+        BadSetting: The store is an engine on other machines, and a setting is about
+            files on this one.
+    """
+    if not IEngineStoreMaker.providedBy(maker):
+        return
+    if settings.durability != Settings().durability:
+        raise BadSetting(
+            f"--durability {settings.durability}: the engine behind the store"
+            f" {settings.store} decides how durable values are: leave this out"
+        )
+    if settings.modes != DEFAULT_MODES:
+        raise BadSetting(
+            f"--file-mode and --folder-mode: the store {settings.store} creates no"
+            " files: leave them out"
         )
 
 

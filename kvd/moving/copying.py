@@ -73,7 +73,9 @@ async def copy(
     value = await resolved(source.open(key))
     try:
         size = value.info.size
-        upload = await resolved(destination.begin(key, size, value.info.metadata))
+        upload = await resolved(
+            destination.begin(key, size, value.info.metadata, conditions)
+        )
         digest = sha256()
         try:
             async for chunk in _chunks(value, clock):

@@ -60,14 +60,25 @@ class FallbackStore:
         self._clock = clock
 
     def begin(
-        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
-        return _answer(self._begin(key, length, metadata))
+        return _answer(self._begin(key, length, metadata, conditions))
 
-    async def _begin(self, key: Key, length: int | None, metadata: Metadata) -> IUpload:
+    async def _begin(
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata,
+        conditions: Conditions,
+    ) -> IUpload:
         await self._expect_no_conflict(key)
-        upload = await resolved(self._store.begin(key, length, metadata))
-        return FallbackUpload(upload, key, self._store, self._fallback, self._clock)
+        asked = await self.translated(conditions, key)
+        upload = await resolved(self._store.begin(key, length, metadata, asked))
+        return _FallbackUpload(upload, key, self, conditions, asked)
 
     async def _expect_no_conflict(self, key: Key) -> None:
         """
@@ -149,6 +160,38 @@ class FallbackStore:
                     self._store.remove(old.info.key, exactly(found.info.etag))
                 )
 
+    async def falls_back(self, key: Key) -> bool:
+        """
+        Whether the fallback has a value.
+        """
+        return await _stat(self._fallback, key) is not None
+
+    async def translated(self, conditions: Conditions, key: Key) -> Conditions:
+        """
+        Conditions that mean the same if they are evaluated by the store alone.
+        """
+        if conditions == UNCONDITIONAL:
+            return conditions
+        old = await _stat(self._fallback, key)
+        if old is None or await _stat(self._store, key) is not None:
+            return conditions
+        conditions.check_change(old)
+        # So that the check and the publication are one step.
+        try:
+            copied, _ = await copy(
+                self._fallback, self._store, key, ABSENT, self._clock
+            )
+        except KeyAbsent:
+            conditions.check_change(None)
+            return conditions
+        except PreconditionFailed:  # There is one in the store now.
+            return conditions
+        if not await self.falls_back(key):
+            # As `Mirror` does.
+            with suppress(KeyAbsent, PreconditionFailed):
+                await resolved(self._store.remove(key, exactly(copied.info.etag)))
+        return exactly(copied.info.etag)
+
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> IListing:
         if limit is None:
             return _Stream(self._store, self._fallback, prefix)
@@ -165,7 +208,7 @@ class FallbackStore:
 
 
 @implementer(IUpload)
-class FallbackUpload:
+class _FallbackUpload:
     """
     An upload to the store, whose conditions are about both.
     """
@@ -174,15 +217,23 @@ class FallbackUpload:
         self,
         upload: IUpload,
         key: Key,
-        store: IStore,
-        fallback: IStore,
-        clock: IReactorTime,
+        stores: FallbackStore,
+        conditions: Conditions,
+        asked: Conditions,
     ) -> None:
+        """
+        Args:
+            upload: To the store.
+            key: Its key.
+            stores: Both.
+            conditions: Those that are known.
+            asked: What they are for the store alone.
+        """
         self._upload = upload
         self._key = key
-        self._store = store
-        self._fallback = fallback
-        self._clock = clock
+        self._stores = stores
+        self._conditions = conditions
+        self._asked = asked
         self._committing = False
 
     def write(self, chunk: bytes) -> Answer[None]:
@@ -197,37 +248,15 @@ class FallbackUpload:
 
     async def _commit(self, conditions: Conditions) -> Published:
         try:
-            old = await _stat(self._fallback, self._key)
-            if conditions != UNCONDITIONAL and old is not None:
-                conditions = await self._translate(conditions, old)
+            asked = self._asked
+            if conditions != self._conditions:
+                asked = await self._stores.translated(conditions, self._key)
+            is_new = not await self._stores.falls_back(self._key)
         except BaseException:
             self._upload.discard()
             raise
-        published = await resolved(self._upload.commit(conditions))
-        return replace(published, created=published.created and old is None)
-
-    async def _translate(self, conditions: Conditions, old: ValueInfo) -> Conditions:
-        """
-        Conditions that mean the same if they are evaluated by the store alone.
-        """
-        if await _stat(self._store, self._key) is not None:
-            return conditions
-        conditions.check_change(old)
-        # So that the check and the publication are one step.
-        try:
-            copied, _ = await copy(
-                self._fallback, self._store, self._key, ABSENT, self._clock
-            )
-        except KeyAbsent:
-            conditions.check_change(None)
-            return conditions
-        except PreconditionFailed:  # There is one in the store now.
-            return conditions
-        if await _stat(self._fallback, self._key) is None:
-            # As `Mirror` does.
-            with suppress(KeyAbsent, PreconditionFailed):
-                await resolved(self._store.remove(self._key, exactly(copied.info.etag)))
-        return exactly(copied.info.etag)
+        published = await resolved(self._upload.commit(asked))
+        return replace(published, created=published.created and is_new)
 
     def discard(self) -> None:
         if not self._committing:

@@ -23,6 +23,7 @@ from kvd.options.locations import (
     read_cors,
     read_dialect,
     read_fallback_store,
+    read_near,
     read_record_file,
     read_store,
 )
@@ -222,6 +223,15 @@ CHOICES: Final[Sequence[Choice]] = (
         ["off"],
         "A store from which values are read that --store does not have, while kvd sync"
         " moves them; removals reach both; off: none.",
+    ),
+    Choice(
+        "near",
+        "near",
+        read_near,
+        ["off"],
+        "A cache on a disk of this machine for what is read from a store that is far"
+        " away, as file:PATH?max-size=SIZE&fresh=TIME: how much it may take, and how"
+        " long the store is not asked again (0s); off: none.",
     ),
     Choice(
         "policy",

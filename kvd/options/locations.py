@@ -12,8 +12,9 @@ import re
 
 from kvd.errors import BadSetting
 from kvd.http.wire.hosts import is_host
-from kvd.interfaces import IStoreMaker
+from kvd.interfaces import IBoundedStoreMaker, IStoreMaker
 from kvd.model.prefixes import read_prefix
+from kvd.model.quantities import Seconds, Size
 from kvd.options.paths import absolute
 from kvd.plugins import IDialectDeclaration, IStoreDeclaration, declared, load
 from kvd.settings import (
@@ -21,12 +22,17 @@ from kvd.settings import (
     ANY_ORIGIN,
     CorsChoice,
     DialectChoice,
+    NearCache,
     StoreLocation,
 )
 
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
+
+_NEAR_OPTIONS = {"max-size", "fresh"}
+_near_size = Size(1024**2, 1024**5)
+_near_time = Seconds(most=365 * 86400)
 
 # Without a port.
 _ALLOWED_HOST = re.compile(r"[^:*\[\]]+|\[[^*\[\]]+\]")
@@ -57,6 +63,29 @@ def read_fallback_store(text: str) -> StoreLocation | None:
     Read ``SCHEME:PATH``, as `read_store` does, or ``off``.
     """
     return None if text == "off" else read_store(text)
+
+
+def read_near(text: str) -> NearCache | None:
+    """
+    Read ``SCHEME:PATH?max-size=SIZE&fresh=TIME``, of which the last part may be
+    missing, or ``off``.
+    """
+    if text == "off":
+        return None
+    location, question, rest = text.rpartition("?")
+    given = dict(part.partition("=")[::2] for part in rest.split("&"))
+    if not question or "max-size" not in given or not given.keys() <= _NEAR_OPTIONS:
+        raise BadSetting(
+            f"{text!r} is not of the form SCHEME:PATH?max-size=SIZE&fresh=TIME, such as"
+            " file:./cache?max-size=50GiB"
+        )
+    store = read_store(location)
+    if not IBoundedStoreMaker.providedBy(load(IStoreDeclaration, store.scheme)):
+        raise BadSetting(
+            f"{store} cannot be a near cache, as it can have no limits: give file:PATH"
+        )
+    fresh_seconds = _near_time(given["fresh"]) if "fresh" in given else 0.0
+    return NearCache(store, _near_size(given["max-size"]), fresh_seconds)
 
 
 def read_access_log(text: str) -> str | None:

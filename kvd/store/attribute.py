@@ -137,9 +137,7 @@ def decode(attribute: bytes) -> Record:
     published_us = None
     if dated is not None:
         published_us = int(seconds) * _MICROSECONDS + int(fraction)
-    return Record(
-        etag.decode("ascii"), int(size), published_us, _decode_metadata(lines)
-    )
+    return Record(etag.decode("ascii"), int(size), published_us, decode_metadata(lines))
 
 
 def is_dated(published_us: int, changed_ns: int) -> bool:
@@ -156,7 +154,13 @@ def is_dated(published_us: int, changed_ns: int) -> bool:
     return changed_ns == 1000 * (published_us - published_us % _MICROSECONDS)
 
 
-def _decode_metadata(lines: bytes) -> Metadata:
+def decode_metadata(lines: bytes) -> Metadata:
+    """
+    Decode the lines of `encode_metadata`.
+
+    Raises:
+        MalformedAttribute: kvd does not write such lines.
+    """
     if not lines:
         return NO_METADATA
     metadata = {}

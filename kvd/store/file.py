@@ -44,7 +44,7 @@ from kvd.interfaces import (
     IUpload,
     IValue,
 )
-from kvd.model.conditions import Conditions
+from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, ValueInfo
 from kvd.settings import DEFAULT_MODES, Durability, Modes
@@ -219,7 +219,11 @@ class FileStore:
         )
 
     def begin(
-        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
         try:
             return self.begin_at_once(key, length, metadata)

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from kvd.errors import StoreFault
 from kvd.interfaces import Answer, IListing, IStore, IUpload, IValue
-from kvd.model.conditions import Conditions
+from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.store.attribute import new_etag
@@ -83,7 +83,11 @@ class MemoryStore:
         return self.values[key][0] if key in self.values else None
 
     def begin(
-        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
         def begin() -> IUpload:
             self.check_free(key)

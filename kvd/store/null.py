@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from kvd.errors import BadSetting, KeyAbsent, StoreUnusable
 from kvd.interfaces import IListing, IStore, IStoreMaker, IUpload, IValue
-from kvd.model.conditions import Conditions
+from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.settings import Durability
@@ -94,7 +94,11 @@ class NullStore:
             ) from error
 
     def begin(
-        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> NullUpload:
         return NullUpload(self._descriptor, key, length, metadata)
 

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from kvd.errors import BadSetting
 from kvd.interfaces import IStore, IStoreMaker
-from kvd.model.conditions import Conditions
+from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.quantities import Count, Seconds
 from kvd.model.values import NO_METADATA, Metadata, Published
@@ -81,7 +81,11 @@ class SleepStore(NullStore):
         self._times = times
 
     def begin(
-        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> NullUpload:
         return SleepUpload(
             time_for(self._times, key), self._descriptor, key, length, metadata

@@ -14,6 +14,7 @@ from kvd.access.rules import AccessRules
 from kvd.http.dialects.choice import Dialects
 from kvd.interfaces import (
     IBoundedStoreMaker,
+    IEngineStoreMaker,
     IFileStoreMaker,
     IHeldStoreMaker,
     IStore,
@@ -51,9 +52,11 @@ class LoadedPlugins:
     """Made before the fork, workers share the keys of session tickets."""
     fallback: IStoreMaker | None = None
     """Of the store for what the first one does not have."""
+    near: IStoreMaker | None = None
+    """Of the near cache."""
     usage: int | None = None
-    """A descriptor of the memory in which processes count what the store takes; None:
-    it has no limits."""
+    """A descriptor of the memory in which processes count what the store with limits
+    takes; None: there is none."""
 
     def open_store(self, settings: Settings, worker: int) -> IStore:
         """
@@ -67,28 +70,47 @@ class LoadedPlugins:
             StoreUnusable: It cannot be opened.
         """
         store = self._open_store(settings, worker)
-        if self.fallback is None or settings.fallback_store is None:
+        if settings.fallback_store is None and settings.near is None:
             return store
-        # Not at the top: only where there is one. And not the reactor, which this
+        # Not at the top: only where they are needed. And not the reactor, which this
         # import installs.
         from twisted.internet import reactor
 
-        from kvd.moving.fallback import FallbackStore
+        clock = IReactorTime(reactor)
+        if settings.fallback_store is not None:
+            from kvd.moving.fallback import FallbackStore
 
-        path = settings.fallback_store.path
-        fallback = self.fallback.open_store(path, settings.durability)
-        return FallbackStore(store, fallback, IReactorTime(reactor))
+            assert self.fallback is not None
+            path = settings.fallback_store.path
+            fallback = self.fallback.open_store(path, settings.durability)
+            store = FallbackStore(store, fallback, clock)
+        if settings.near is not None:
+            from kvd.near.store import NearStore
+
+            assert self.near is not None
+            maker = self._bounded(self.near, settings, worker)
+            # What is lost is read from the store again.
+            cache = maker.open_store(settings.near.store.path, "process")
+            store = NearStore(store, cache, settings.near.fresh_seconds, clock)
+        return store
 
     def _open_store(self, settings: Settings, worker: int) -> IStore:
         path = settings.store.path
         maker = self.store
-        if self.usage is not None and settings.bounds is not None:
-            row = row_of_worker(worker)
-            maker = IBoundedStoreMaker(maker).bounded(settings.bounds, self.usage, row)
+        if settings.near is None:
+            maker = self._bounded(maker, settings, worker)
         if self.held is None:
             return maker.open_store(path, settings.durability)
         maker = IHeldStoreMaker(maker)
         return maker.open_held(path, settings.durability, self.held)
+
+    def _bounded(
+        self, maker: IStoreMaker, settings: Settings, worker: int
+    ) -> IStoreMaker:
+        if self.usage is None or settings.bounds is None:
+            return maker
+        row = row_of_worker(worker)
+        return IBoundedStoreMaker(maker).bounded(settings.bounds, self.usage, row)
 
 
 def row_of_worker(worker: int) -> int:
@@ -113,7 +135,7 @@ def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugi
     """
     store = load_store(settings.store, settings.modes)
     dialects = Dialects(settings.dialects)
-    fallback = _load_fallback(settings)
+    fallback, near = _load_fallback(settings), _load_near(settings)
     users, rules = settings.users, None
     contexts = _load_contexts(settings)
     # Each only where it is needed, so that no other worker pays for it; and all before
@@ -134,7 +156,13 @@ def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugi
 
         memory = CountingMemory(counting)
     return LoadedPlugins(
-        store, dialects, rules, memory, contexts=contexts, fallback=fallback
+        store,
+        dialects,
+        rules,
+        memory,
+        contexts=contexts,
+        fallback=fallback,
+        near=near,
     )
 
 
@@ -144,6 +172,14 @@ def _load_fallback(settings: Settings) -> IStoreMaker | None:
     import kvd.moving.fallback  # noqa: F401 - before the fork
 
     return load_store(settings.fallback_store, settings.modes)
+
+
+def _load_near(settings: Settings) -> IStoreMaker | None:
+    if settings.near is None:
+        return None
+    import kvd.near.store  # noqa: F401 - before the fork
+
+    return load_store(settings.near.store, settings.modes)
 
 
 def _load_contexts(settings: Settings) -> Mapping[TLS, SSLContext]:
@@ -171,6 +207,8 @@ def load_store(
         OperatorError: The store cannot be used.
     """
     maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
+    if IEngineStoreMaker.providedBy(maker):
+        IEngineStoreMaker(maker).load()
     if IFileStoreMaker.providedBy(maker):
         return IFileStoreMaker(maker).making(modes, user)
     return maker

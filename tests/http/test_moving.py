@@ -23,7 +23,7 @@ from kvd.http import mover, request
 from kvd.http.methods import get
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.ipc.row import WORDS_OF_REQUESTS
-from kvd.model.conditions import Conditions
+from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.net import splice, transport
@@ -111,7 +111,11 @@ class DescriptorStore(MemoryStore):
         """How many bytes were written, and not moved."""
 
     def begin(
-        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
         def begin() -> IUpload:
             self.check_free(key)

@@ -20,7 +20,7 @@ from kvd.http import mover
 from kvd.http.methods import get
 from kvd.interfaces import Answer, IUpload
 from kvd.ipc.row import WORDS_OF_REQUESTS
-from kvd.model.conditions import Conditions
+from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published
 from kvd.net.splice import Pipe
@@ -104,7 +104,11 @@ class AnyTimeStore(DescriptorStore):
         self.is_prompt = self.is_sure = False
 
     def begin(
-        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
         def begin() -> IUpload:
             self.check_free(key)

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.http.run_queue import QUEUE_SECONDS, SLICE_SECONDS, TURN_SECONDS, RunQueue
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.ipc.row import WORDS_OF_REQUESTS, lone_row
+from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata
 from kvd.store.memory import MemoryStore, MemoryUpload
@@ -177,7 +178,11 @@ class CountingStore(MemoryStore):
     calls = 0
 
     def begin(
-        self, key: Key, length: int | None, metadata: Metadata = NO_METADATA
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
         self.calls += 1
         return CountingUpload(self, key, length, metadata)

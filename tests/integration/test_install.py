@@ -111,7 +111,8 @@ def test_what_it_requires_is_enough(required: Installed, tmp_path: Path) -> None
     """
     printed = required.run(tmp_path, "-c", IMPORT_ALL)
 
-    assert {"jinja2", "matplotlib", "prometheus_client"} >= set(printed.split())
+    extras = {"botocore", "defusedxml", "jinja2", "matplotlib", "prometheus_client"}
+    assert extras | {"tenacity"} >= set(printed.split())
     assert "" != printed
 
 
@@ -132,6 +133,7 @@ def test_the_daily_program_needs_no_extra(required: Installed, tmp_path: Path) -
     ("words", "extra"),
     [
         (["-c", RUN_TWISTD, "-n", "kvd", "--status=unix:./site"], "status"),
+        (["-c", RUN_TWISTD, "-n", "kvd", "--store=s3://bucket"], "s3"),
         (["-m", "kvd.cli.main", "bench", "article", "--plot=plot.svg"], "plot"),
         (["-m", "kvd.cli.main", "bench", "small", "--report=report.html"], "plot"),
     ],

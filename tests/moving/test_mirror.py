@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from kvd.errors import KvdError, StoreFault
 from kvd.interfaces import Answer, IStore, IUpload
+from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import Metadata, ValueInfo
 from kvd.moving.comparing import Pairs
@@ -255,9 +256,13 @@ class Altering(MemoryStore):
     """
 
     def begin(
-        self, key: Key, length: int | None, metadata: Metadata = TYPE
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = TYPE,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
-        upload: Any = super().begin(key, length, metadata)
+        upload: Any = super().begin(key, length, metadata, conditions)
         write = upload.write
         upload.write = lambda chunk: write(chunk.swapcase())
         return upload  # type: ignore[no-any-return]

@@ -61,6 +61,12 @@ sleep_store = Store(
     " policies: sleep:10ms",
     "kvd.store.sleep.maker",
 )
+s3_store = Store(
+    "s3",
+    "Values are objects of a distributed engine:"
+    " s3://bucket/prefix?endpoint=https://one,https://two",
+    "kvd.s3.maker.maker",
+)
 
 plain = Dialect(
     "plain",

@@ -13,7 +13,7 @@ from kvd.http.reply_fields import Fields, fields_of, part_fields, unchanged_fiel
 from kvd.http.request import RequestHandler
 from kvd.http.source import FilePart, Rest, Source
 from kvd.http.wire.fields import range_of
-from kvd.interfaces import Answer, IValue
+from kvd.interfaces import Answer, ICachedValue, IValue
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.operations import Get
 
@@ -51,7 +51,7 @@ class GetHandler(RequestHandler):
         conditions = operation.conditions
         if conditions is not UNCONDITIONAL and conditions.is_unchanged(info):
             value.close()
-            self.reply(304, unchanged_fields(info))
+            self.reply(304, [*unchanged_fields(info), *_cache_fields(value)])
             return
         part = None
         if operation.ranges and operation.body:
@@ -62,6 +62,7 @@ class GetHandler(RequestHandler):
         else:
             status, (first, length) = 206, part
             fields = part_fields(info, first, length)
+        fields += _cache_fields(value)
         if 0 < length <= CHUNK_BYTES and operation.body:
             self._send_whole(status, fields, value, first, length)
         else:
@@ -81,6 +82,12 @@ class GetHandler(RequestHandler):
             self.reply(status, fields, body)
 
         self.when(value.read(first, length), complete)
+
+
+def _cache_fields(value: IValue) -> Fields:
+    if not ICachedValue.providedBy(value):
+        return []
+    return [("Cache-Status", ICachedValue(value).cache_status)]
 
 
 def _close(value: IValue) -> None:

@@ -77,10 +77,13 @@ class PutHandler(RequestHandler):
         # Asked early, so that the client need not send a body that is refused. The
         # decision that counts is made at publication, under the key's lock.
         def decide(current: ValueInfo | None) -> None:
-            self._operation.conditions.check_change(current)
-            if self._operation.once and current is not None:
-                self._check_same(current, length)
-            self._begin_upload(length)
+            conditions = self._operation.conditions
+            conditions.check_change(current)
+            if self._operation.once:
+                if current is not None:
+                    self._check_same(current, length)
+                conditions = _once(conditions, current)
+            self._begin_upload(length, conditions)
 
         self.when(_if_any(self._context.store.stat, self._operation.key), decide)
 
@@ -94,9 +97,13 @@ class PutHandler(RequestHandler):
         if self._operation.metadata != current.metadata:
             raise _fixed()
 
-    def _begin_upload(self, length: int | None) -> None:
+    def _begin_upload(
+        self, length: int | None, conditions: Conditions = UNCONDITIONAL
+    ) -> None:
         operation = self._operation
-        answer = self._context.store.begin(operation.key, length, operation.metadata)
+        answer = self._context.store.begin(
+            operation.key, length, operation.metadata, conditions
+        )
         if isinstance(answer, Deferred):
             self._beginning = answer
         self.when(answer, self._begun, undo=_discard)
@@ -166,9 +173,9 @@ class PutHandler(RequestHandler):
         """
         conditions = self._operation.conditions
         if value is None:
-            self._commit(replace(conditions, if_none_match=EntityTags(any=True)))
+            self._commit(_once(conditions, None))
             return
-        etag = value.info.etag
+        same = _once(conditions, value.info)
         try:
             conditions.check_change(value.info)
             size = 0 if self._operation.empty else self.received
@@ -181,8 +188,7 @@ class PutHandler(RequestHandler):
             assert self._own is not None
             if digest != self._own.digest():
                 raise _fixed()
-            same = EntityTags(frozenset((etag,)))
-            self._commit(replace(conditions, if_match=same, if_none_match=None))
+            self._commit(same)
 
         context = self._context
         # An upload that was abandoned is gone.
@@ -218,6 +224,17 @@ class PutHandler(RequestHandler):
         if self._upload is not None:
             upload, self._upload = self._upload, None
             upload.discard()
+
+
+def _once(conditions: Conditions, current: ValueInfo | None) -> Conditions:
+    """
+    The conditions of a value that is written once: that the key still has no value, or
+    the same one.
+    """
+    if current is None:
+        return replace(conditions, if_none_match=EntityTags(any=True))
+    same = EntityTags(frozenset((current.etag,)))
+    return replace(conditions, if_match=same, if_none_match=None)
 
 
 def _fixed() -> ValueFixed:

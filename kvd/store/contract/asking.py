@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from kvd.interfaces import Answer, IStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
-from kvd.model.keys import Key
+from kvd.model.keys import MAX_KEY_BYTES, Key
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 
 T = TypeVar("T")
@@ -46,6 +46,22 @@ class Asking:
     """
     Whether uploads and values are files with descriptors; small values may come from
     memory all the same. The tests of such a store set this.
+    """
+
+    has_folders = True
+    """
+    Whether a key cannot be a folder of other keys, as in a file system. In a store
+    without folders both can have values.
+    """
+
+    max_key_bytes = MAX_KEY_BYTES
+    """
+    The longest keys of segments of letters that are tried.
+    """
+
+    many_values = 300
+    """
+    How many values are more than a slice of a listing has; up to 500.
     """
 
     def make_store(self) -> IStore:
@@ -97,11 +113,12 @@ class Asking:
         key: Key = KEY,
         length: int | None = None,
         metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> IUpload:
         """
         Begin an upload.
         """
-        return self.result(store.begin(key, length, metadata))
+        return self.result(store.begin(key, length, metadata, conditions))
 
     def put(
         self,
@@ -114,7 +131,7 @@ class Asking:
         """
         Store a value.
         """
-        upload = self.begin(store, key, len(body), metadata)
+        upload = self.begin(store, key, len(body), metadata, conditions)
         self.result(upload.write(body))
         return self.result(upload.commit(conditions))
 

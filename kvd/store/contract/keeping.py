@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from kvd.errors import KeyAbsent, KeyConflict, PreconditionFailed, StoreFault
 from kvd.interfaces import IValue
 from kvd.model.conditions import UNCONDITIONAL
-from kvd.model.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key
+from kvd.model.keys import MAX_SEGMENT_BYTES, Key
 from kvd.model.values import MAX_METADATA_BYTES
 from kvd.store.contract.asking import ABSENT, KEY, PRESENT, Asking, holds
 
@@ -251,10 +251,11 @@ class ValueContract(Asking):
         """
         store = self.make_store()
         segment = b"s" * MAX_SEGMENT_BYTES
+        longest = self.max_key_bytes
         keys = [
             Key(segment),
-            Key((b"t" * MAX_SEGMENT_BYTES + b"/") * 3 + b"t" * 254 + b"/t"),
-            Key(b"d/" * (MAX_KEY_BYTES // 2 - 1) + b"d"),
+            Key(((b"t" * 254 + b"/") * 4 + b"tttt")[:longest]),
+            Key(b"d/" * (longest // 2 - 1) + b"d"),
             Key(bytes(b for b in range(0x20, 0x7F) if b != 0x2F)),
             Key(bytes(range(0x80, 0x100))),
             Key(b"%2F"),
@@ -262,7 +263,7 @@ class ValueContract(Asking):
             Key(b"-rf"),
             Key(b"in/.kvd"),
         ]
-        assert MAX_KEY_BYTES == len(keys[1])
+        assert longest == len(keys[1])
         for number, key in enumerate(keys):
             self.put(store, key, b"%d" % number)
 
@@ -275,9 +276,17 @@ class ValueContract(Asking):
 
     def test_key_that_is_a_folder_conflicts(self) -> None:
         """
-        A key that is a folder of other keys cannot have a value.
+        A key that is a folder of other keys cannot have a value; in a store without
+        folders it can.
         """
         store = self.make_store()
+        if not self.has_folders:
+            self.put(store, Key(b"a/b/c"), b"below")
+            self.put(store, Key(b"a"), b"above")
+            assert b"below" == self.get(store, Key(b"a/b/c"))
+            assert b"above" == self.get(store, Key(b"a"))
+            self.error(KeyAbsent, lambda: store.open(Key(b"a/b")))
+            return
         early = self.begin(store, Key(b"a/b"))
         self.put(store, Key(b"a/b/c"))
 
@@ -289,9 +298,15 @@ class ValueContract(Asking):
 
     def test_key_that_leads_through_a_value_conflicts(self) -> None:
         """
-        A key below a value cannot have a value.
+        A key below a value cannot have a value; in a store without folders it can.
         """
         store = self.make_store()
+        if not self.has_folders:
+            self.put(store, Key(b"a"), b"above")
+            self.put(store, Key(b"a/b"), b"below")
+            self.result(store.remove(Key(b"a"), UNCONDITIONAL))
+            assert b"below" == self.get(store, Key(b"a/b"))
+            return
         early = self.begin(store, Key(b"a/b/c"))
         self.put(store, Key(b"a"), b"file")
 

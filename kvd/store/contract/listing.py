@@ -106,13 +106,13 @@ class ListingContract(Asking):
         closed early returns no more.
         """
         store = self.make_store()
-        keys = [b"%03d/x" % number for number in range(300)]
+        keys = [b"%03d/x" % number for number in range(self.many_values)]
         for key in keys:
             self.put(store, Key(key), b"")
 
         assert keys == self.keys(store)
         listing = store.list(b"", b"", None)
-        assert 0 < len(self.result(listing.next_slice())) < 300
+        assert 0 < len(self.result(listing.next_slice())) < self.many_values
         listing.close()
         assert [] == [*self.result(listing.next_slice())]
 
@@ -121,7 +121,7 @@ class ListingContract(Asking):
         Simultaneous walks are independent.
         """
         store = self.make_store()
-        keys = [b"%03d" % number for number in range(600)]
+        keys = [b"%03d" % number for number in range(2 * self.many_values)]
         for key in keys:
             self.put(store, Key(key), b"")
         walks = [store.list(b"", b"", None) for _ in range(3)]
@@ -142,8 +142,9 @@ class ListingContract(Asking):
         published and removed.
         """
         store = self.make_store()
-        stay = [b"stay/%03d" % number for number in range(300)]
-        go = [b"go/%03d" % number for number in range(300)]
+        numbers = range(self.many_values)
+        stay = [b"stay/%03d" % number for number in numbers]
+        go = [b"go/%03d" % number for number in numbers]
         for key in stay + go:
             self.put(store, Key(key), b"")
         listing = store.list(b"", b"", None)

@@ -34,7 +34,7 @@ class UploadContract(Asking):
         """
         The store names the durability of its answers.
         """
-        assert self.make_store().durability in ("disk", "process", "none")
+        assert self.make_store().durability in ("disk", "process", "engine", "none")
 
     def test_commit_describes_what_was_published(self) -> None:
         """

@@ -1,0 +1,141 @@
+"""
+Reads one value from the store into the cache, while clients read it from there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from kvd.errors import KvdError
+from kvd.interfaces import IUpload, IValue
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import escape
+from kvd.store.waiting import resolved
+
+CHUNK_BYTES: Final = 256 * 1024
+"""
+How much is read at once.
+"""
+
+AHEAD_BYTES: Final = 1024 * 1024
+"""
+How far behind the end of what is there a client may begin to read, and wait. Who wants
+a part that is further away gets it from the store.
+"""
+
+_log = Logger()
+
+
+class _NobodyReads(Exception):
+    """
+    All clients have left, and most of the value is still missing.
+    """
+
+
+class Filling:
+    """
+    A value on its way into the cache.
+
+    It is read as fast as the disk takes it, so the memory that it needs is constant. If
+    it fails, for any reason, clients go on reading from the store.
+    """
+
+    def __init__(
+        self, value: IValue, upload: IUpload, descriptor: int, ended: Callable[[], None]
+    ) -> None:
+        """
+        Args:
+            value: The value in the store; closed at the end.
+            upload: To the cache; committed or discarded at the end.
+            descriptor: That of the upload.
+            ended: Called at the end.
+        """
+        self.readers = 0
+        self._value = value
+        self._upload = upload
+        # The upload's is for writing only.
+        self._descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
+        self._filled = 0
+        self._is_over = self._is_stopped = False
+        self._waiting: list[Deferred[None]] = []
+        self._ended = ended
+
+    def stop(self) -> None:
+        """
+        End it as soon as possible.
+        """
+        self._is_stopped = True
+
+    async def run(self) -> None:
+        """
+        Read the value. There must be a reader.
+        """
+        size = self._value.info.size
+        try:
+            while self._filled < size:
+                if self._is_stopped or (not self.readers and 2 * self._filled < size):
+                    raise _NobodyReads
+                chunk = await resolved(self._value.read(self._filled, CHUNK_BYTES))
+                await resolved(self._upload.write(chunk))
+                self._filled += len(chunk)
+                self._wake()
+            await resolved(self._upload.commit(UNCONDITIONAL))
+        except _NobodyReads:
+            self._upload.discard()
+        except KvdError as error:
+            self._upload.discard()
+            _log.warn(
+                "/{key} does not get into the near cache: {reason}",
+                key=escape(self._value.info.key),
+                reason=error.sentence,
+            )
+        except BaseException:
+            self._upload.discard()
+            raise
+        finally:
+            self._is_over = True
+            self._value.close()
+            self._release()
+            self._ended()
+            self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    async def read(self, offset: int, count: int) -> bytes | None:
+        """
+        Read what is there, and wait for what comes next.
+
+        Returns:
+            At least one byte; None: these bytes do not come from here.
+        """
+        while offset >= self._filled:
+            if self._is_over or offset > self._filled + AHEAD_BYTES:
+                return None
+            waiting: Deferred[None] = Deferred()
+            self._waiting.append(waiting)
+            await waiting
+        try:
+            return os.pread(self._descriptor, min(count, self._filled - offset), offset)
+        except OSError as error:
+            _log.warn("the near cache cannot be read: {reason}", reason=error)
+            return None
+
+    def leave(self) -> None:
+        """
+        A reader leaves.
+        """
+        self.readers -= 1
+        self._release()
+
+    def _release(self) -> None:
+        if self._is_over and not self.readers and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -1,0 +1,229 @@
+"""
+Conditions that the engine decides: which ones it keeps, and how they are written.
+
+Not every engine keeps what it is asked for: OpenStack Swift lets several writers create
+one object, and Ceph takes an entity tag only without its quotes. So an engine is tried
+before it is believed, by writers that race.
+
+At the end of an upload in parts, Ceph ignores conditions, and SeaweedFS lets several
+writers win. So kvd never asks for that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from kvd.errors import ConditionUnsupported
+from kvd.s3.engine import Ask, Engine, Reply
+from kvd.s3.together import together
+
+_CHANGED: Final = frozenset({404, 409, 412})
+_REFUSED: Final = _CHANGED | {400, 501}
+
+RACERS: Final = 4
+ROUNDS: Final = 2
+"""
+How many writers race, and how often. SeaweedFS takes tenths of a second for each that
+loses.
+"""
+
+
+class Change(Enum):
+    """
+    What may have a condition.
+    """
+
+    PUT = "PUT"
+    REMOVE = "DELETE"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """
+    What an engine keeps.
+    """
+
+    create: frozenset[Change]
+    """Changes that can be made only if there is no object."""
+    quoted: frozenset[Change]
+    """Changes that can be made only if the object has an entity tag."""
+    bare: frozenset[Change]
+    """The same, with the tag written without quotes."""
+
+
+class Guards:
+    """
+    Knows what the engine keeps. It is tried when it is first asked for.
+    """
+
+    _log = Logger()
+
+    def __init__(self, try_engine: Callable[[], Deferred[Kept]]) -> None:
+        self._try = try_engine
+        self._kept: Kept | None = None
+        self._trying: list[Deferred[Kept]] = []
+
+    async def kept(self) -> Kept:
+        """
+        What the engine keeps.
+
+        Raises:
+            KvdError: It could not be tried.
+        """
+        if self._kept is not None:
+            return self._kept
+        waiting: Deferred[Kept] = Deferred()
+        self._trying.append(waiting)
+        if len(self._trying) == 1:
+            self._try().addBoth(self._tried)
+        return await waiting
+
+    def _tried(self, result: Kept | Failure) -> None:
+        if isinstance(result, Kept):
+            self._kept = result
+        trying, self._trying = self._trying, []
+        for waiting in trying:
+            if not waiting.called:
+                waiting.callback(result)
+
+    def start(self) -> None:
+        """
+        Try the engine before anybody asks. If that fails, it is tried again when
+        somebody does.
+        """
+        Deferred.fromCoroutine(self.kept()).addErrback(self._not_tried)
+
+    def _not_tried(self, failure: Failure) -> None:
+        self._log.warn(
+            "which conditions the engine keeps is not known yet: {error}",
+            error=failure.value,
+        )
+
+    async def field(self, change: Change, tag: str | None) -> dict[str, str]:
+        """
+        The field by which the engine makes a change only over what was found.
+
+        Args:
+            change: What is asked for.
+            tag: The engine's entity tag of what was found; None: there was nothing.
+
+        Raises:
+            ConditionUnsupported: The engine does not keep that.
+        """
+        kept = await self.kept()
+        if tag is None and change in kept.create:
+            return {"if-none-match": "*"}
+        if tag is not None and change in kept.quoted:
+            return {"if-match": tag}
+        if tag is not None and change in kept.bare:
+            return {"if-match": tag.strip('"')}
+        field = "If-None-Match" if tag is None else "If-Match"
+        raise ConditionUnsupported(
+            f"The engine behind this store does not keep {field} for a"
+            f" {change.value}: of several clients, more than one could succeed."
+        )
+
+
+async def try_conditions(engine: Engine, prefix: str) -> Kept:
+    """
+    Find out what an engine keeps, by changing an object of its own.
+
+    Args:
+        engine: The engine.
+        prefix: Begins the names of objects.
+    """
+    # No key has such a name.
+    name = f"{prefix}~try-{os.urandom(8).hex()}"
+    return await _Trial(engine, name).run()
+
+
+class _Trial:
+    """
+    One trial of an engine.
+    """
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+        self._count = 0
+
+    async def run(self) -> Kept:
+        """
+        Try everything.
+        """
+        create, quoted, bare = set[Change](), set[Change](), set[Change]()
+        try:
+            if await self._creates():
+                create.add(Change.PUT)
+            for form, found in (('"{}"', quoted), ("{}", bare)):
+                if await self._swaps(form):
+                    found.add(Change.PUT)
+            for form, found in (('"{}"', quoted), ("{}", bare)):
+                if await self._removes(form):
+                    found.add(Change.REMOVE)
+        finally:
+            await self._ask(Ask("DELETE", self._name))
+        return Kept(frozenset(create), frozenset(quoted), frozenset(bare))
+
+    async def _ask(self, ask: Ask) -> Reply:
+        reply = await self._engine.ask(ask)
+        self._engine.dismiss(reply)
+        return reply
+
+    async def _put(self, fields: dict[str, str]) -> Reply:
+        self._count += 1
+        body = b"%d" % self._count
+        return await self._ask(
+            Ask("PUT", self._name, fields=fields, body=body, expected=_REFUSED)
+        )
+
+    async def _tag(self) -> str:
+        return (await self._ask(Ask("HEAD", self._name))).field("ETag").strip('"')
+
+    async def _wins_once(self, fields: dict[str, str]) -> bool:
+        """
+        Whether exactly one of several writers wins.
+        """
+        replies = await together(
+            [Deferred.fromCoroutine(self._put(fields)) for _ in range(RACERS)]
+        )
+        won = [reply for reply in replies if reply.status < 300]
+        return len(won) == 1
+
+    async def _creates(self) -> bool:
+        for _ in range(ROUNDS):
+            await self._ask(Ask("DELETE", self._name))
+            if not await self._wins_once({"if-none-match": "*"}):
+                return False
+        return True
+
+    async def _swaps(self, form: str) -> bool:
+        for _ in range(ROUNDS):
+            await self._put({})
+            if not await self._wins_once({"if-match": form.format(await self._tag())}):
+                return False
+        return True
+
+    async def _removes(self, form: str) -> bool:
+        await self._put({})
+        old = await self._tag()
+        await self._put({})
+
+        def removal(tag: str) -> Ask:
+            fields = {"if-match": form.format(tag)}
+            return Ask("DELETE", self._name, fields=fields, expected=_REFUSED)
+
+        await self._ask(removal(old))
+        there = Ask("HEAD", self._name, expected=frozenset({404}))
+        if (await self._ask(there)).status == 404:
+            return False
+        await self._ask(removal(await self._tag()))
+        return (await self._ask(there)).status == 404

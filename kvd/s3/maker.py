@@ -1,0 +1,52 @@
+"""
+Opens the S3 store; the setting is ``s3://BUCKET/PREFIX?endpoint=URL,URL``.
+
+botocore, and what else ``pip install 'txkvd[s3]'`` brings, is imported when a store is
+opened, not when a location is read.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from zope.interface import implementer
+
+from kvd.errors import BadSetting
+from kvd.interfaces import IEngineStoreMaker, IStore
+from kvd.s3.location import read_location
+from kvd.settings import Durability
+
+_NEEDED = ("botocore", "defusedxml", "tenacity")
+
+
+@implementer(IEngineStoreMaker)
+class ObjectStoreMaker:
+    """
+    Opens buckets.
+    """
+
+    def resolve(self, path: str) -> str:
+        location = read_location(path)
+        missing = [name for name in _NEEDED if find_spec(name) is None]
+        if missing:
+            raise BadSetting(
+                f"the S3 store needs {', '.join(missing)}: run pip install '.[s3]' in"
+                " the folder of kvd's sources"
+            )
+        return str(location)
+
+    def prepare(self, path: str) -> None:
+        from kvd.s3.preparing import check
+
+        check(read_location(path))
+
+    def load(self) -> None:
+        import kvd.s3.opening  # noqa: F401
+
+    def open_store(self, path: str, durability: Durability) -> IStore:
+        from kvd.s3.opening import open_location
+
+        return open_location(read_location(path))
+
+
+maker = ObjectStoreMaker()

@@ -1,0 +1,61 @@
+"""
+The check of a bucket before anything starts, in the supervisor, which may wait.
+"""
+
+from __future__ import annotations
+
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError
+from botocore.httpsession import URLLib3Session
+
+from kvd.errors import StoreFault, StoreUnusable
+from kvd.s3.engine import CONNECT_SECONDS
+from kvd.s3.location import Location
+from kvd.s3.opening import endpoints_of
+from kvd.s3.signing import find_identity, signed
+
+_ANSWER_SECONDS = 20.0
+
+
+def check(location: Location) -> None:
+    """
+    Ask the endpoints for the bucket, until one answers.
+
+    Raises:
+        StoreUnusable: There are no credentials, or no endpoint has the bucket for them.
+    """
+    session = URLLib3Session(timeout=(CONNECT_SECONDS, _ANSWER_SECONDS))
+    try:
+        identity = find_identity()
+    except StoreFault as fault:
+        raise StoreUnusable(fault.sentence) from fault
+    region = location.region or identity.region
+    problems = []
+    try:
+        frozen = identity.credentials.get_frozen_credentials()
+    except BotoCoreError as error:
+        raise StoreUnusable(f"the credentials of the S3 store: {error}") from error
+    for endpoint in endpoints_of(location):
+        query = "?list-type=2&max-keys=1"
+        request = AWSRequest("GET", f"{endpoint}/{location.bucket}{query}")
+        signed(request, frozen, region)
+        try:
+            status = session.send(request.prepare()).status_code
+        except BotoCoreError as error:
+            problems.append(f"{endpoint} cannot be reached: {error}")
+            continue
+        if status < 300:
+            return
+        problems.append(f"{endpoint} answers {_meaning(status, location.bucket)}")
+    raise StoreUnusable(f"the S3 store cannot be used: {'; '.join(problems)}")
+
+
+def _meaning(status: int, bucket: str) -> str:
+    if status == 404:
+        return f"{status}, as it has no bucket {bucket!r}: create it"
+    if status in (401, 403):
+        return (
+            f"{status}: see that the credentials are right and may list the bucket"
+            f" {bucket!r}, and that the clocks agree"
+        )
+    return f"{status}"

@@ -1,0 +1,131 @@
+"""
+Credentials and signatures, both botocore's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError
+from botocore.session import Session
+
+from kvd.errors import StoreFault
+from kvd.store.waiting import OffReactor
+
+DEFAULT_REGION: Final = "us-east-1"
+
+# The bytes of a body that is sent as it comes are unknown when its head is signed.
+_UNSIGNED: Final = SimpleNamespace(s3={"payload_signing_enabled": False})
+_SIGNED: Final = SimpleNamespace(s3={"payload_signing_enabled": True})
+
+
+@dataclass(frozen=True)
+class Identity:
+    """
+    Who kvd is for the engine.
+    """
+
+    credentials: Any
+    """Of `botocore.credentials`; some renew themselves."""
+    region: str
+
+
+def region_of(session: Session) -> str:
+    """
+    The region that the environment or the profile names.
+    """
+    return session.get_config_variable("region") or DEFAULT_REGION
+
+
+def find_identity() -> Identity:
+    """
+    Find credentials as every S3 tool does: in the environment, in the files of a
+    profile, and from the role of the machine, which may take seconds.
+
+    Raises:
+        StoreFault: There are none, or they are incomplete.
+    """
+    try:
+        session = Session()
+        found = session.get_credentials()
+        region = region_of(session)
+    except BotoCoreError as error:
+        raise StoreFault(f"The credentials of the S3 store: {error}") from error
+    if found is None:
+        raise StoreFault(
+            "There are no credentials for the S3 store: set AWS_ACCESS_KEY_ID and"
+            " AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in kvd's environment."
+        )
+    return Identity(found, region)
+
+
+class Signer:
+    """
+    Signs requests.
+    """
+
+    def __init__(
+        self,
+        off_reactor: OffReactor,
+        region: str | None = None,
+        find: Callable[[], Identity] = find_identity,
+    ) -> None:
+        """
+        Args:
+            off_reactor: Runs what may ask the network for credentials.
+            region: None: that of the identity.
+            find: Finds the identity.
+        """
+        self._off_reactor = off_reactor
+        self._region = region
+        self._find = find
+        self._identity: Identity | None = None
+
+    async def sign(
+        self, method: str, url: str, fields: Mapping[str, str], body: bytes | None
+    ) -> dict[str, str]:
+        """
+        The fields of a request, with its signature.
+
+        Args:
+            method: That of the request.
+            url: The whole URL, percent-encoded.
+            fields: Those that the request has anyway.
+            body: All of it; None: it is not known yet, and not signed.
+
+        Raises:
+            StoreFault: There are no credentials.
+        """
+        if self._identity is None:
+            self._identity = await self._off_reactor(self._find)
+        identity = self._identity
+        found = identity.credentials
+        renews = getattr(found, "refresh_needed", None)
+        try:
+            if renews is not None and renews():
+                frozen = await self._off_reactor(found.get_frozen_credentials)
+            else:
+                frozen = found.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise StoreFault(f"The credentials of the S3 store: {error}") from error
+        request = AWSRequest(method, url, headers=dict(fields), data=body)
+        request.context["client_config"] = _UNSIGNED if body is None else _SIGNED
+        signed(request, frozen, self._region or identity.region)
+        return {name: str(value) for name, value in request.headers.items()}
+
+
+def signed(request: AWSRequest, credentials: Any, region: str) -> None:
+    """
+    Sign a request of botocore.
+
+    Args:
+        request: Gets further fields.
+        credentials: Frozen.
+        region: Where the engine says that it is.
+    """
+    S3SigV4Auth(credentials, "s3", region).add_auth(request)

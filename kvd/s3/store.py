@@ -1,0 +1,119 @@
+"""
+A store of objects in a bucket.
+
+Keys have no folders here: ``a`` and ``a/b`` can both have values, so no key is in
+conflict with another.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from kvd.errors import PreconditionFailed
+from kvd.interfaces import Answer, IStore, IUpload, IValue
+from kvd.model.conditions import UNCONDITIONAL, Conditions
+from kvd.model.keys import Key, escape
+from kvd.model.values import NO_METADATA, Metadata, ValueInfo
+from kvd.s3.engine import Ask, Engine
+from kvd.s3.guards import Change, Guards, Kept, try_conditions
+from kvd.s3.listing import ObjectListing
+from kvd.s3.names import object_name
+from kvd.s3.upload import (
+    GATHERED_BYTES,
+    LARGEST_SINGLE_BYTES,
+    GatheredUpload,
+    PartsUpload,
+    StreamedUpload,
+    UploadContext,
+)
+from kvd.s3.value import open_object, stat_object
+from kvd.store.waiting import Underway
+
+_CHANGED = frozenset({404, 409, 412})
+
+
+@implementer(IStore)
+class ObjectStore:
+    """
+    The objects of a bucket whose names begin with a prefix.
+    """
+
+    durability = "engine"
+
+    def __init__(self, engine: Engine, prefix: str) -> None:
+        """
+        Args:
+            engine: Where the bucket is; the store closes it.
+            prefix: Empty, or ending with ``/``.
+        """
+        self._engine = engine
+        self._prefix = prefix
+        self._underway = Underway()
+        self._guards = Guards(self._try_engine)
+        self._uploads = UploadContext(engine, self._guards, self._underway)
+
+    def _try_engine(self) -> Deferred[Kept]:
+        return self._underway.shield(try_conditions(self._engine, self._prefix))
+
+    def start(self) -> None:
+        """
+        Find out which conditions the engine keeps, before anybody asks.
+        """
+        self._guards.start()
+
+    def begin(
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = NO_METADATA,
+        conditions: Conditions = UNCONDITIONAL,
+    ) -> Answer[IUpload]:
+        name = object_name(self._prefix, key)
+        if length is not None and length <= GATHERED_BYTES:
+            return GatheredUpload(self._uploads, key, name, length, metadata)
+        if length is None or length > LARGEST_SINGLE_BYTES:
+            return PartsUpload(self._uploads, key, name, length, metadata, conditions)
+        upload = StreamedUpload(self._uploads, key, name, length, metadata, conditions)
+        return Deferred.fromCoroutine(upload.begin())
+
+    def open(self, key: Key) -> Answer[IValue]:
+        name = object_name(self._prefix, key)
+        return Deferred.fromCoroutine(open_object(self._engine, key, name))
+
+    def stat(self, key: Key) -> Answer[ValueInfo]:
+        return Deferred.fromCoroutine(self._stat(key))
+
+    async def _stat(self, key: Key) -> ValueInfo:
+        name = object_name(self._prefix, key)
+        return (await stat_object(self._engine, key, name)).info
+
+    def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
+        return self._underway.shield(self._remove(key, conditions))
+
+    async def _remove(self, key: Key, conditions: Conditions) -> None:
+        name = object_name(self._prefix, key)
+        # The engine does not say whether there was an object.
+        current = await stat_object(self._engine, key, name)
+        guard: dict[str, str] = {}
+        if conditions != UNCONDITIONAL:
+            conditions.check_change(current.info)
+            guard = await self._guards.field(Change.REMOVE, current.engine_tag)
+        expected = _CHANGED if guard else frozenset({404})
+        reply = await self._engine.ask(
+            Ask("DELETE", name, fields=guard, expected=expected)
+        )
+        self._engine.dismiss(reply)
+        if guard and reply.status in _CHANGED:
+            raise PreconditionFailed(
+                f"Another client changed /{escape(key)} at the same time."
+            )
+
+    def list(self, prefix: bytes, after: bytes, limit: int | None) -> ObjectListing:
+        return ObjectListing(self._engine, self._prefix, prefix, after, limit)
+
+    def close(self) -> Answer[None]:
+        ended = self._underway.ended()
+        if isinstance(ended, Deferred):
+            return ended.addCallback(lambda _: self._engine.close())
+        return self._engine.close()

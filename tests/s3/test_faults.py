@@ -1,0 +1,369 @@
+"""
+Engines that fail, and what the client hears.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+from twisted.internet.protocol import Factory, Protocol
+
+from kvd.errors import (
+    ConditionUnsupported,
+    EngineFailed,
+    EngineSilent,
+    EngineUnavailable,
+    StoreFault,
+    StoreFull,
+)
+from kvd.model.conditions import UNCONDITIONAL
+from kvd.s3.engine import ATTEMPTS
+from kvd.s3.store import ObjectStore
+from kvd.store.contract.asking import ABSENT, KEY, Asking, holds
+from tests.ports import unused_port
+from tests.s3.cases import EngineCase
+from tests.s3.memory_engine import MemoryEngine
+
+LARGE = bytes(range(256)) * 4096
+
+
+class Said(Protocol):
+    """
+    Answers each request with the same bytes, and may close then.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        factory, transport = cast(Any, self.factory), cast(Any, self.transport)
+        factory.count += 1
+        transport.write(factory.said)
+        if factory.closes:
+            transport.loseConnection()
+
+
+class FaultCase(EngineCase, Asking):
+    """
+    Stores over engines that fail.
+    """
+
+    def say(self, said: bytes, *, closes: bool = True) -> Any:
+        """
+        Have all requests answered with the same bytes.
+        """
+        factory: Any = Factory.forProtocol(Said)
+        factory.noisy, factory.count = False, 0
+        factory.said, factory.closes = said, closes
+        self.urls[:] = [self.listen(factory)]
+        return factory
+
+    def ask_everything(self, kind: type[Exception]) -> set[str]:
+        """
+        The sentences with which all requests to a store fail.
+        """
+        store = self.make_store()
+        asked = [
+            lambda: store.open(KEY),
+            lambda: store.stat(KEY),
+            lambda: self.put(store),
+            lambda: store.remove(KEY, UNCONDITIONAL),
+            lambda: store.list(b"", b"", 10).next_slice(),
+            lambda: self.put_large(store),
+        ]
+        return {self.error(kind, ask) for ask in asked}
+
+    def put_large(self, store: ObjectStore) -> None:
+        """
+        Store a value that is sent ahead.
+        """
+        upload = self.begin(store, KEY, len(LARGE))
+        try:
+            for at in range(0, len(LARGE), 65536):
+                self.result(upload.write(LARGE[at : at + 65536]))
+        except BaseException:
+            upload.discard()
+            raise
+        self.result(upload.commit(UNCONDITIONAL))
+
+
+class UnreachableTests(FaultCase):
+    """
+    Engines that do not answer.
+    """
+
+    def test_engine_that_refuses_connections(self) -> None:
+        """
+        503 for everything, with the system's reason.
+        """
+        self.urls[:] = [f"http://127.0.0.1:{unused_port()}"]
+
+        assert {"The engine cannot be reached: Connection refused."} == (
+            self.ask_everything(EngineUnavailable)
+        )
+
+    def test_engine_that_hangs(self) -> None:
+        """
+        504 for everything after the timeout; nothing is tried twice.
+        """
+        factory = self.say(b"", closes=False)
+
+        (said,) = self.ask_everything(EngineSilent)
+        assert "no byte moved for 30 seconds" in said
+        assert factory.count < 100
+
+    def test_engine_that_hangs_in_a_value(self) -> None:
+        """
+        504 too.
+        """
+        self.say(
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/10\r\n"
+            b'ETag: "tag"\r\nContent-Length: 10\r\n\r\nhalf',
+            closes=False,
+        )
+        store = self.make_store()
+
+        assert "in the middle of a value" in self.error(
+            EngineSilent, lambda: store.open(KEY)
+        )
+
+    def test_engine_that_breaks_off(self) -> None:
+        """
+        502 for everything, after some attempts.
+        """
+        factory = self.say(b"")
+
+        assert {"The engine ended the connection before it answered."} == (
+            self.ask_everything(EngineFailed)
+        )
+        assert factory.count > ATTEMPTS
+
+    def test_engine_that_breaks_off_in_a_value(self) -> None:
+        """
+        502: nothing is given out for the whole.
+        """
+        self.say(
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/10\r\n"
+            b'ETag: "tag"\r\nContent-Length: 10\r\n\r\nhalf'
+        )
+        store = self.make_store()
+
+        assert "broke off" in self.error(EngineFailed, lambda: store.open(KEY))
+
+    def test_something_else_that_answers(self) -> None:
+        """
+        502, for what speaks HTTP and for what does not.
+        """
+        self.say(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n<a>", closes=False)
+        store = self.make_store()
+        listed = store.list(b"", b"", 10)
+        assert "no XML" in self.error(EngineFailed, listed.next_slice)
+
+        self.say(b"SSH-2.0-OpenSSH\r\n", closes=False)
+        self.error(EngineFailed, lambda: self.make_store().open(KEY))
+
+
+class FailingTests(FaultCase):
+    """
+    Engines that answer that they fail.
+    """
+
+    def fail_always(self, status: int, code: str) -> None:
+        """
+        All requests fail.
+        """
+        self.memory.fail_next = [(status, code)] * 1000
+
+    def test_busy_engine(self) -> None:
+        """
+        503 for everything that has been tried often enough.
+        """
+        self.fail_always(503, "SlowDown")
+        said = self.ask_everything(EngineUnavailable)
+
+        assert all("busy (503" in sentence for sentence in said)
+
+    def test_failing_engine(self) -> None:
+        """
+        502.
+        """
+        self.fail_always(500, "InternalError")
+        said = self.ask_everything(EngineFailed)
+
+        assert all("The engine failed (500" in sentence for sentence in said)
+
+    def test_full_engine(self) -> None:
+        """
+        507, and the old value stays.
+        """
+        store = self.make_store()
+        self.put(store, body=b"old")
+        self.memory.fail_only = "PUT"
+        self.memory.fail_next = [(403, "QuotaExceeded")] * 2
+        self.error(StoreFull, lambda: self.put(store))
+        self.error(StoreFull, lambda: self.put_large(store))
+
+        assert b"old" == self.get(store)
+
+    def test_wrong_credentials(self) -> None:
+        """
+        500, with what to look at.
+        """
+        store = ObjectStore(self.make_engine(secret="other"), "")
+        said = self.error(StoreFault, lambda: self.put(store))
+
+        assert "refuses kvd's credentials (403" in said
+        assert "may read, write, delete and list in 'values'" in said
+
+    def test_clock_that_is_wrong(self) -> None:
+        """
+        500, with the difference.
+        """
+        self.memory.now = lambda: time.time() + 20 * 60
+        store = self.make_store()
+        said = self.error(StoreFault, lambda: store.open(KEY))
+
+        assert "because the clocks differ" in said
+        assert "(403 RequestTimeTooSkewed)" in said
+
+    def test_absent_bucket(self) -> None:
+        """
+        500: not the same as an absent value.
+        """
+        store = ObjectStore(self.make_engine(bucket="absent"), "")
+
+        for ask in (lambda: store.open(KEY), lambda: self.put(store)):
+            assert "has no bucket 'absent'" in self.error(StoreFault, ask)
+
+    def test_nothing_is_acknowledged_that_failed(self) -> None:
+        """
+        Engines fail at random; what was acknowledged is there, and nothing torn.
+        """
+        store = self.make_store()
+        acknowledged: dict[bytes, bytes] = {}
+        for number in range(40):
+            failures = self.random.choice([0, 0, 1, 2, 5])
+            self.memory.fail_next = [
+                self.random.choice([(500, ""), (503, "SlowDown"), (507, "")])
+                for _ in range(failures)
+            ]
+            body = b"%d" % number * self.random.choice([1, 1000])
+            try:
+                self.put(store, KEY, body)
+            except StoreFault:
+                continue
+            except StoreFull:
+                continue
+            acknowledged[KEY] = body
+            self.memory.fail_next = []
+            assert body == self.get(store)
+
+        assert acknowledged
+
+
+class ConditionTests(FaultCase):
+    """
+    Engines that do not keep conditions.
+    """
+
+    def test_create_once_is_refused(self) -> None:
+        """
+        501 where several writers would win; other conditions are kept.
+        """
+        self.memory.ignored = {("PUT", "if-none-match")}
+        store = self.make_store()
+        said = self.error(
+            ConditionUnsupported, lambda: self.put(store, conditions=ABSENT)
+        )
+
+        assert "does not keep If-None-Match for a PUT" in said
+        assert {} == self.memory.objects
+        etag = self.put(store).info.etag
+        self.put(store, body=b"new", conditions=holds(etag))
+
+    def test_compare_and_swap_is_refused(self) -> None:
+        """
+        501 for PUT and DELETE.
+        """
+        self.memory.ignored = {("PUT", "if-match"), ("DELETE", "if-match")}
+        store = self.make_store()
+        etag = self.put(store, conditions=ABSENT).info.etag
+
+        for ask in (
+            lambda: self.put(store, conditions=holds(etag)),
+            lambda: store.remove(KEY, holds(etag)),
+        ):
+            assert "does not keep If-Match" in self.error(ConditionUnsupported, ask)
+        assert b"value" == self.get(store)
+
+    def test_tags_without_quotes(self) -> None:
+        """
+        Some engines take no others.
+        """
+        self.memory.bare_tags = True
+        store = self.make_store()
+        etag = self.put(store).info.etag
+        etag = self.put(store, body=b"new", conditions=holds(etag)).info.etag
+        self.result(store.remove(KEY, holds(etag)))
+
+    def test_failed_trial_is_repeated(self) -> None:
+        """
+        What an engine keeps cannot be known while it is away.
+        """
+        store = self.make_store()
+        self.memory.fail_only = "PUT"
+        self.memory.fail_next = [(507, "")]
+        self.error(StoreFull, lambda: self.put(store, conditions=ABSENT))
+        self.memory.fail_next = []
+        store.start()
+
+        assert self.put(store, conditions=ABSENT).created
+
+
+class EndpointsTests(FaultCase):
+    """
+    Several gateways.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.second = MemoryEngine()
+        self.second.objects = self.memory.objects
+        self.urls.append(self.serve(self.second))
+
+    def test_all_gateways_serve(self) -> None:
+        """
+        Requests go to all of them.
+        """
+        store = self.make_store()
+        for _ in range(4):
+            self.put(store)
+
+        assert self.memory.seen
+        assert self.second.seen
+
+    def test_gateway_that_is_gone(self) -> None:
+        """
+        Nobody notices, not even a large value.
+        """
+        self.urls[0] = f"http://127.0.0.1:{unused_port()}"
+        store = self.make_store()
+        for _ in range(3):
+            self.put(store)
+            self.put_large(store)
+
+        assert LARGE == self.get(store)
+
+    def test_gateway_that_hangs_is_left_alone(self) -> None:
+        """
+        It is asked every few seconds, and requests go to the other one.
+        """
+        factory: Any = Factory.forProtocol(Said)
+        factory.noisy, factory.count, factory.said, factory.closes = False, 0, b"", 0
+        self.urls[0] = self.listen(factory)
+        store = self.make_store()
+        self.reactor.settle(20)
+        for _ in range(10):
+            self.reactor.advance(1.0)
+
+        for _ in range(5):
+            self.put(store)
+        assert b"value" == self.get(store)
