@@ -17,7 +17,7 @@ class Turns(Clock):
     A reactor that begins a turn when it is told to.
     """
 
-    def callLater(self, when: float, what: Any, *args: Any, **kw: Any) -> Any:
+    def callLater(self, when: float, what: Any, *args: Any, **kw: Any) -> Any:  # type: ignore[override]
         """
         See `IReactorTime`. What is to come at once comes in the next turn.
         """
