@@ -65,23 +65,29 @@ INTEGRATION := tests/integration tests/changes tests/cli tests/crash tests/lab \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench engine test-engines clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
 serve: $(VENV)/served
 	$(BIN)/twistd -n --pidfile= kvd $(ARGS)
 
-# The two that take longest begin at once, and beside them the quick checks, one after the
+# The two that take longest begin first, and beside them the quick checks, one after the
 # other: what computes fills the time in which integration tests wait. In a make of its
 # own, which sees what has been installed.
 test: prepared
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target COMPILED=compiled \
 		integration unit lint docs oldest trial sanitize
 	@rm -f twisted/plugins/dropin.cache
 
 prepared:
 	@PYTHON="$(PYTHON)" tests/prepare.sh
+
+# All tests and what they import, compiled by one process before a dozen of them would do
+# the same at once: two thirds of what it takes to find the tests.
+compiled: $(VENV)/developed
+	@mkdir -p build
+	@$(BIN)/python -m pytest --collect-only --quiet >build/tests || { cat build/tests; exit 1; }
 
 lint: $(VENV)/developed
 	$(BIN)/ruff check
@@ -96,7 +102,7 @@ docs: $(VENV)/developed
 
 # What hangs on Twisted's inside, with the oldest Twisted that is allowed; all other tests
 # have the newest. It stands in a folder of its own, before the newest.
-oldest: $(VENV)/oldest/installed
+oldest: $(VENV)/oldest/installed $(COMPILED)
 	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest --quiet $(TWISTED_INSIDE)
 
 $(VENV)/oldest/installed: pyproject.toml | $(VENV)/developed
@@ -112,7 +118,7 @@ trial: $(VENV)/developed
 
 # The tests of what is compiled under AddressSanitizer and UndefinedBehaviorSanitizer, in a
 # copy that is built with them.
-sanitize: $(VENV)/developed
+sanitize: $(VENV)/developed $(COMPILED)
 	KVD_BOTH_EXAMPLES=$(SANITIZED_EXAMPLES) tests/native/sanitize.sh $(NATIVE_TESTS)
 
 # What is published, but for its platform's tag: in dist/, checked and tried. The tests do
@@ -124,7 +130,7 @@ wheel: $(VENV)/developed
 	$(BIN)/auditwheel show dist/*.whl
 
 # What the unit tests reach of kvd is measured: what only daemons run, they cannot miss.
-unit: $(VENV)/developed
+unit: $(VENV)/developed $(COMPILED)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST) --numprocesses=auto --dist=worksteal \
 		-m "not integration and not untraced" $(TESTS)
@@ -133,7 +139,7 @@ unit: $(VENV)/developed
 
 # The real daemon, which to measure, too, would take twice as long; and what computes so
 # much that tracing it would take longer than all other unit tests.
-integration: $(VENV)/developed
+integration: $(VENV)/developed $(COMPILED)
 	$(BIN)/python -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal \
 		-m "integration or untraced" $(INTEGRATION) $(TESTS)
 
@@ -177,6 +183,15 @@ changes: $(VENV)/developed
 # beside it for the last one. No part of the tests: a figure is no verdict.
 figures: $(VENV)/developed
 	$(BIN)/python -m bench.figures $(FIGURES)
+
+# Three nodes of a distributed engine on this machine and a kvd before them, to be tried:
+# make engine ARGS="--procs 4"
+engine: $(VENV)/developed
+	$(BIN)/python -m tests.s3.trying $(ARGS)
+
+# What takes longer with a real engine than a build may: nodes that are killed under load.
+test-engines: $(VENV)/developed
+	$(BIN)/python -m pytest --verbose tests/s3/engines.py
 
 # kvd beside nginx and a server in C; gcc, nginx and ccache are needed for it. Takes about
 # twenty minutes, and leaves its results in build/bench.

@@ -48,6 +48,7 @@ _CONTENTS = """
    docs/policies
    docs/client
    docs/moving
+   docs/engines
    docs/wire
 
 .. toctree::
@@ -58,6 +59,7 @@ _CONTENTS = """
    docs/article
    docs/performance
    docs/laboratory
+   docs/scale
 
 .. toctree::
    :hidden:

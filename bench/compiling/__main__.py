@@ -51,8 +51,9 @@ What a GET executes on the ordinary way.
 
 REFUSED_BY_MYPYC: Final = frozenset(
     # A class of Twisted's joins one that would be compiled; an attribute whose type a
-    # subclass narrows; classes that are not compiled inherit; an assertion of mypyc's.
-    ("http/lifecycle", "http/methods/get", "http/request", "store/file")
+    # subclass narrows; classes that are not compiled inherit; workers do not start; an
+    # assertion of mypyc's own.
+    ("http/lifecycle", "http/methods/get", "http/request", "net/factory", "store/file")
 )
 
 _COMPILERS: Final[Mapping[str, str]] = {

@@ -17,11 +17,10 @@ from typing import Final
 
 from kvd.http.wire import fields, head
 from kvd.settings import Limits
-from kvd.store import attribute, folders, looking
+from kvd.store import attribute, folders
 
 CALLS: Final = 20_000
 ROUNDS: Final = 5
-FILES: Final = 64
 
 _ETAG: Final = b"6f1cdd0b22a04a3f8a1f6a54ac0f3a1e"
 _TAGS: Final = b'"0123abcd", W/"' + _ETAG + b'"'
@@ -30,7 +29,6 @@ _HEAD: Final = (
     b"GET /objects/ab/cdef0123456789 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n"
     b"User-Agent: load\r\nAccept: */*\r\nIf-None-Match: " + _TAGS + b"\r\n\r\n"
 )
-_NEVER_NS: Final = (1 << 63) - 1
 _ATTRIBUTE: Final = attribute.encode(
     _ETAG.decode(), 4096, 1795890600_123456, b"content-type: text/plain\n"
 )
@@ -44,33 +42,26 @@ def main(by_hand: bool) -> None:
         by_hand: Whether the functions in C are meant.
     """
     with tempfile.TemporaryDirectory(prefix="kvd-primitives-") as folder:
-        names = [b"%d" % number for number in range(FILES)]
-        for name in names:
-            Path(folder, name.decode()).touch()
         Path(folder, "ab", "cd").mkdir(parents=True)
         root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         took = {
             name: _microseconds(call, CALLS // parts)
-            for name, parts, call in _calls(by_hand, root, names)
+            for name, parts, call in _calls(by_hand, root)
         }
         os.close(root)
     print(json.dumps(took))
 
 
-def _calls(
-    by_hand: bool, root: int, names: list[bytes]
-) -> list[tuple[str, int, Callable[[], object]]]:
+def _calls(by_hand: bool, root: int) -> list[tuple[str, int, Callable[[], object]]]:
     ranges = fields.byte_range if by_hand else fields.byte_range_in_python
     dates = fields.fixed_date if by_hand else fields.fixed_date_in_python
     tags = fields.list_tags if by_hand else fields.list_tags_in_python
     paths = folders.open_path if by_hand else folders.open_path_by_names
-    look = looking.look if by_hand else looking.look_by_python
     both: list[tuple[str, int, Callable[[], object]]] = [
         ("a range", 1, lambda: ranges(b"bytes=100-4195", None, _ETAG, 100_000)),
         ("a date", 1, lambda: dates(_DATE)),
         ("two entity tags", 1, lambda: tags(_TAGS)),
         ("open a folder", 4, lambda: os.close(paths(root, b"ab/cd", -1))),
-        ("look at 64 files", 40, lambda: look(root, b"", names, (), 0, _NEVER_NS)),
     ]
     if by_hand:
         return both

@@ -176,6 +176,12 @@ class _Passing(Exception):
         self.fault = fault
 
 
+class BrokenBody(EngineFailed):
+    """
+    The engine broke off in the middle of a body.
+    """
+
+
 @implementer(IAgent)
 class _Unencoded(AsStored):
     """
@@ -389,7 +395,7 @@ class Engine:
         The next bytes of a body; none at its end.
 
         Raises:
-            EngineFailed: The engine broke off.
+            BrokenBody: The engine broke off.
             EngineSilent: It stopped for too long.
         """
         try:
@@ -400,7 +406,7 @@ class Engine:
                 f" {SILENT_SECONDS:g} seconds."
             ) from error
         except BrokenOff as error:
-            raise EngineFailed("The engine broke off in the middle.") from error
+            raise BrokenBody("The engine broke off in the middle.") from error
 
     async def body(self, reply: Reply, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
         """

@@ -14,7 +14,7 @@ from kvd.client.receiving import Receiver
 from kvd.errors import StoreFault
 from kvd.interfaces import Answer, IValue
 from kvd.model.keys import Key, escape
-from kvd.s3.engine import Ask, Engine, Reply
+from kvd.s3.engine import Ask, BrokenBody, Engine, Reply
 from kvd.s3.record import Stored, describe
 from kvd.store.faults import absence
 
@@ -50,11 +50,18 @@ async def stat_object(engine: Engine, key: Key, name: str) -> Stored:
 
 async def open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
     """
-    Open an object for reading.
+    Open an object for reading. If the engine breaks off, it is asked once more.
 
     Raises:
         KeyAbsent: There is none.
     """
+    try:
+        return await _open_object(engine, key, name)
+    except BrokenBody:
+        return await _open_object(engine, key, name)
+
+
+async def _open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
     reply = await engine.ask(
         Ask(
             "GET",
@@ -112,7 +119,8 @@ class ObjectValue:
     An object that is open: its first bytes in memory, the rest on its way.
 
     The rest comes from one more request, on the condition that the object is still the
-    same; if it was replaced in between, reading fails.
+    same; if it was replaced in between, reading fails. If the engine breaks off, the
+    same is asked for once more from there, as often as a byte has come.
     """
 
     def __init__(
@@ -152,15 +160,22 @@ class ObjectValue:
         return Deferred.fromCoroutine(self._read(offset, count))
 
     async def _read(self, offset: int, count: int) -> bytes:
+        try:
+            await self._take(offset, count)
+        except BrokenBody:
+            self.close()
+            await self._take(offset, count)
+        if self._offset + len(self._rest) >= self._end:
+            # All has come, and the connection serves the next request.
+            self._receiver = None
+        return self._cut(count)
+
+    async def _take(self, offset: int, count: int) -> None:
         if self._receiver is None or offset != self._offset:
             self.close()
             self._receiver = await self._ask(offset, count)
             self._offset = offset
         self._rest = await self._engine.take(self._receiver)
-        if self._offset + len(self._rest) >= self._end:
-            # All has come, and the connection serves the next request.
-            self._receiver = None
-        return self._cut(count)
 
     def _cut(self, count: int) -> bytes:
         piece, self._rest = self._rest[:count], self._rest[count:]

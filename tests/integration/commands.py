@@ -6,7 +6,6 @@ tests of the installation show.
 from __future__ import annotations
 
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -47,10 +46,8 @@ def as_shell_command(folder: Path) -> Mapping[str, str]:
         `command_server`.
     """
     program = folder / "kvd"
-    python = shlex.quote(sys.executable)
-    program.write_text(
-        f'#!/bin/sh\nexec {python} -IS {shlex.quote(str(_SHELL_COMMAND))} "$@"\n'
-    )
+    text = _SHELL_COMMAND.read_text(encoding="utf-8")
+    program.write_text(f"#!{sys.executable} -IS\n{text}", encoding="utf-8")
     program.chmod(0o755)
     return {"KVD_TEST_SERVER": str(command_server().fileno())}
 

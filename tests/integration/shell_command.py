@@ -2,8 +2,8 @@
 The ``kvd`` of a shell: a process that has loaded the command forks it, since loading is
 most of what a short one does.
 
-This is no module but a program, run by a Python that imports nothing else, with the
-descriptor of the fork server in ``KVD_TEST_SERVER``.
+Nothing imports this file. Its text is a program for a Python that imports nothing else,
+with the descriptor of the fork server in ``KVD_TEST_SERVER``.
 """
 
 import json
@@ -40,7 +40,9 @@ def main() -> None:
     umask = os.umask(0)
     # As Python itself finds them.
     prelude = "".join(f"os.close({n}); sys.{NAMES[n]} = None\n" for n in closed)
-    words = [sys.argv[1:], os.getcwd(), environment, umask, prelude]
+    # Also if that folder has been removed.
+    folder = f"/proc/{os.getpid()}/cwd"
+    words = [sys.argv[1:], folder, environment, umask, prelude]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     socket.send_fds(server, [json.dumps(words).encode()], [0, 1, 2, theirs.fileno()])
     theirs.close()

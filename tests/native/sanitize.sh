@@ -13,12 +13,16 @@ cd "$(dirname "$0")/../.."
 python=$PWD/.venv/bin/python
 copy=build/sanitized
 rm -rf "$copy"
-mkdir -p "$copy"
-# Without what other checks write meanwhile.
-tar --exclude=__pycache__ --exclude=dropin.cache -cf - \
-    pyproject.toml README.rst LICENSE kvd tests twisted | tar -xf - -C "$copy"
+# With the bytecode of the tests, but not what other checks are writing meanwhile.
+"$python" - "$copy" <<'END'
+import shutil, sys
+left = shutil.ignore_patterns("*.so", "*.pyc.*", "dropin.cache")
+for folder in "kvd", "tests", "twisted":
+    shutil.copytree(folder, f"{sys.argv[1]}/{folder}", ignore=left)
+for file in "pyproject.toml", "README.rst", "LICENSE":
+    shutil.copy(file, sys.argv[1])
+END
 cd "$copy"
-find kvd -name '*.so' -delete
 
 "$python" -W ignore -m tests.native.build -fsanitize=address,undefined \
     -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g

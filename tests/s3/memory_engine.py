@@ -8,7 +8,7 @@ import hashlib
 import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote
 from xml.etree.ElementTree import fromstring
 from xml.sax.saxutils import escape
@@ -83,6 +83,8 @@ class MemoryEngine(Resource):
         """The replies to the next requests, instead of what they ask for."""
         self.fail_only = ""
         """The method of the requests that `fail_next` is for; empty: all."""
+        self.cut_next = 0
+        """How many GETs are cut off in the middle of the body."""
         self.seen: list[tuple[str, str]] = []
         """The methods and names of all requests so far."""
 
@@ -197,6 +199,11 @@ class MemoryEngine(Resource):
         request.setHeader("Content-Length", str(len(body)))
         if request.method == b"HEAD":
             return b""
+        if self.cut_next and body:
+            self.cut_next -= 1
+            request.write(body[: len(body) // 2])
+            cast(Any, request).loseConnection()
+            return NOT_DONE_YET  # type: ignore[return-value]
         request.write(body)
         request.finish()
         return NOT_DONE_YET  # type: ignore[return-value]

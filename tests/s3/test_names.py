@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kvd.errors import TargetTooLong
 from kvd.model.keys import Key
 from kvd.s3.names import decode, encode, object_name
+from tests.exploring import exploring
 
 _segments = st.binary(min_size=1, max_size=255).filter(
     lambda segment: b"/" not in segment and segment not in (b".", b"..")
@@ -39,6 +40,7 @@ def test_name_of_a_key(key: bytes, name: str) -> None:
     assert key == decode(name)
 
 
+@exploring(100)
 @given(_keys)
 def test_names_are_reversible(key: Key) -> None:
     """
@@ -55,6 +57,7 @@ def test_names_are_reversible(key: Key) -> None:
         assert "\\" not in part
 
 
+@exploring(100)
 @given(st.one_of(_near, st.binary(max_size=450)), st.one_of(_near, st.binary()))
 def test_names_keep_the_order(one: bytes, other: bytes) -> None:
     """

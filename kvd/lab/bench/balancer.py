@@ -28,7 +28,9 @@ all connections of this machine to one daemon.
 """
 
 _START_SECONDS: Final = 10
-# One thread: it counts exactly, as a balancer of the simulation does.
+# One thread: it counts exactly, as a balancer of the simulation does. Its random choice
+# is a point on a ring, of which a server has more parts the larger its weight: with a
+# weight of 1, one of two servers got far more connections than the other.
 _SETTINGS: Final = """\
 global
     nbthread 1
@@ -40,6 +42,7 @@ defaults
 listen kvd
     bind 127.0.0.1:{port}
     balance {algorithm}
+    default-server weight 200
 """
 
 

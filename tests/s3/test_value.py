@@ -1,0 +1,132 @@
+"""
+The tests of `kvd.s3.value`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from kvd.errors import EngineFailed, StoreFault
+from kvd.s3.value import HEAD_BYTES
+from kvd.store.contract.asking import KEY, Asking
+from tests.s3.cases import EngineCase
+from tests.s3.memory_engine import Object
+
+
+class ValueCase(EngineCase, Asking):
+    """
+    A large value in an engine.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.bytes = os.urandom(10 * HEAD_BYTES + 17)
+        self.store = self.make_store()
+        self.memory.objects["tests/key"] = Object(
+            self.bytes, {"content-type": "a/b"}, '"tag"', 1_700_000_000.5
+        )
+
+    def asked(self) -> int:
+        """
+        How many requests there were so far.
+        """
+        return len(self.memory.seen)
+
+
+class ReadingTests(ValueCase):
+    """
+    A value is read in as few requests as that takes.
+    """
+
+    def test_two_requests_for_all(self) -> None:
+        """
+        The first bytes come with the description, the rest as it is read.
+        """
+        assert self.bytes == self.get(self.store)
+        assert 2 == self.asked()
+
+    def test_one_request_for_a_small_value(self) -> None:
+        """
+        Or for its description.
+        """
+        self.memory.objects["tests/key"].body = self.bytes[:HEAD_BYTES]
+        assert self.bytes[:HEAD_BYTES] == self.get(self.store)
+        self.value(self.store).close()
+
+        assert 2 == self.asked()
+
+    def test_short_part_is_asked_for_alone(self) -> None:
+        """
+        The engine sends no more than what is wanted.
+        """
+        value = self.value(self.store)
+        part = self.bytes[200_000:200_100]
+        assert part == self.result(value.read(200_000, 100))
+        value.close()
+
+        assert 2 == self.asked()
+
+    def test_any_part_is_read(self) -> None:
+        """
+        Parts may be read in any order.
+        """
+        value = self.value(self.store)
+        for _ in range(20):
+            at = self.random.randrange(len(self.bytes))
+            count = self.random.choice([1, 100, HEAD_BYTES])
+            got = self.result(value.read(at, count))
+            assert got
+            assert self.bytes[at : at + count].startswith(got)
+        value.close()
+        value.close()
+
+    def test_value_of_another_program(self) -> None:
+        """
+        It has the engine's tag and time, and its type.
+        """
+        info = self.result(self.store.stat(KEY))
+
+        assert "tag-6553f100" == info.etag
+        assert 1_700_000_000 == info.changed
+        assert {"content-type": "a/b"} == info.metadata
+        assert info == self.value(self.store).info
+
+    def test_replaced_value_is_not_mixed(self) -> None:
+        """
+        What is not in memory yet is gone.
+        """
+        value = self.value(self.store)
+        self.memory.objects["tests/key"] = Object(self.bytes, {}, '"new"', 1.0)
+        first = self.result(value.read(0, HEAD_BYTES))
+        assert self.bytes[:HEAD_BYTES] == first
+
+        said = self.error(StoreFault, lambda: value.read(HEAD_BYTES, HEAD_BYTES))
+        assert "replaced while it was read" in said
+
+
+class BrokenTests(ValueCase):
+    """
+    An engine that breaks off is asked for the rest.
+    """
+
+    def test_rest_is_asked_for(self) -> None:
+        """
+        As often as some of it comes.
+        """
+        self.memory.cut_next = 1
+        assert self.bytes == self.get(self.store)
+        value = self.value(self.store)
+        self.memory.cut_next = 3
+
+        assert self.bytes == self.body(value)
+        assert 0 == self.memory.cut_next
+
+    def test_engine_that_always_breaks_off(self) -> None:
+        """
+        If nothing comes, that is the end.
+        """
+        value = self.value(self.store)
+        self.memory.cut_next = 1000
+        self.memory.objects["tests/key"].body = self.bytes[: HEAD_BYTES + 1]
+
+        self.error(EngineFailed, lambda: value.read(HEAD_BYTES, 1))
