@@ -306,7 +306,7 @@ class Worker:
         what the quotas have counted.
         """
         words = self._row.words
-        _, begun, done, *_ = WORDS_OF_REQUESTS
+        begun, done = WORDS_OF_REQUESTS.begun, WORDS_OF_REQUESTS.done
         return words[begun], words[done], self._maker.taken()
 
     def end(self) -> Outcome:
@@ -330,7 +330,7 @@ class Worker:
         self._server.stop()
         self._reactor.dispose()
         words = self._row.words.tolist()
-        _, begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
+        _, _, begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
         if self._secure:
             # What is thrown away behind the last request is not decrypted, and so it
             # is counted otherwise.
