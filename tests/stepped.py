@@ -163,7 +163,8 @@ def connect(
 
 def tcp_pair(window: int | None = None) -> tuple[socket.socket, socket.socket]:
     """
-    What ``socket.socketpair`` gives, over TCP.
+    What ``socket.socketpair`` gives, over TCP; neither end holds back a small segment
+    until the one before it is acknowledged, as no connection of kvd does.
 
     Args:
         window: How much the second's kernel takes for it; None: as is usual.
@@ -174,6 +175,8 @@ def tcp_pair(window: int | None = None) -> tuple[socket.socket, socket.socket]:
             far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         far.connect(server.getsockname())
         near, _ = server.accept()
+    for end in (near, far):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return near, far
 
 

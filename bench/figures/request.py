@@ -39,6 +39,9 @@ REQUESTS: Final[Mapping[str, Load]] = {
     "206, 4 KiB of 100 MB": replace(
         _AGAIN, body_bytes=100_000_000, keys=1, range_bytes=4096
     ),
+    "206, 64 KiB of 100 MB": replace(
+        _AGAIN, body_bytes=100_000_000, keys=1, range_bytes=65_536
+    ),
     "PUT, again": replace(_AGAIN, method="PUT"),
     "PUT, new keys": _PUT_NEW,
     "PUT, new keys in 256 new folders": replace(_PUT_NEW, folders=256),

@@ -27,12 +27,14 @@ class Receiver(Protocol):
     it holds enough, the connection is not read.
     """
 
-    def __init__(self, timeout: Timeout) -> None:
+    def __init__(self, timeout: Timeout, enough_bytes: int) -> None:
         """
         Args:
             timeout: Of each wait for more.
+            enough_bytes: While it holds so much, the connection is not read.
         """
         self._timeout = timeout
+        self._enough_bytes = enough_bytes
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._paused = False
@@ -79,7 +81,7 @@ class Receiver(Protocol):
         self._held.append(data)
         self._held_bytes += len(data)
         self._wake()
-        if self._held_bytes >= HELD_BYTES and not self._paused:
+        if self._held_bytes >= self._enough_bytes and not self._paused:
             self._paused = True
             cast(IPushProducer, self.transport).pauseProducing()
 
@@ -98,11 +100,18 @@ class Receiver(Protocol):
             taker.callback(None)
 
 
-def receive(response: IResponse, timeout: Timeout) -> Receiver:
+def receive(
+    response: IResponse, timeout: Timeout, enough_bytes: int = HELD_BYTES
+) -> Receiver:
     """
     Start receiving the body of a reply.
+
+    Args:
+        response: The reply.
+        timeout: See `Receiver`.
+        enough_bytes: See `Receiver`.
     """
-    receiver = Receiver(timeout)
+    receiver = Receiver(timeout, enough_bytes)
     response.deliverBody(receiver)
     return receiver
 

@@ -12,6 +12,7 @@ from kvd.http.fast_path import is_compiled
 from kvd.net.credentials import warn_of_dates
 from kvd.net.listening import ListenerGroup, is_public
 from kvd.settings import TLS, Address, Settings, TCPAddress
+from kvd.workers.loading import promise_of
 
 _log = Logger()
 
@@ -31,7 +32,7 @@ def announce(settings: Settings, groups: Sequence[ListenerGroup]) -> None:
         " {policy}, {procs} processes",
         addresses=", ".join(str(group.address) for group in groups),
         store=str(settings.store),
-        durability=settings.durability,
+        durability=promise_of(settings),
         policy=settings.policy,
         procs=settings.procs,
     )

@@ -9,7 +9,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvd.errors import BadSetting
 from kvd.interfaces import IBoundedStoreMaker, IStoreMaker
@@ -17,11 +17,13 @@ from kvd.model.keys import escape
 from kvd.settings import Bounds, Settings, User
 from kvd.store.file import open_root, opening
 from kvd.store.totals import TotalsFile, open_totals
-from kvd.store.usage import UNLIMITED, State, UsageMemory, create_usage
+from kvd.store.usage import EVICTOR_ROW, UNLIMITED, State, UsageMemory, create_usage
 from kvd.system.privileges import acting_as
 from kvd.workers.changes import ROWS
-from kvd.workers.evictor import ROW, EvictorProcess
 from kvd.workers.loading import row_of_worker
+
+if TYPE_CHECKING:
+    from kvd.workers.evictor import EvictorProcess
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ class Bounding:
         """
         The process, not started yet.
         """
+        # Not at the top: clients wait until they are served, and not for this.
+        from kvd.workers.evictor import EvictorProcess
+
         return EvictorProcess(settings, (self.usage, self.root, self.totals), reactor)
 
 
@@ -117,7 +122,9 @@ def open_bounding(
         opened.callback(os.close, usage)
         if known is not None:
             memory = UsageMemory(usage)
-            counting = memory.usage([quota.prefix for quota in bounds.quotas[1:]], ROW)
+            counting = memory.usage(
+                [quota.prefix for quota in bounds.quotas[1:]], EVICTOR_ROW
+            )
             for quota, total in enumerate(known):
                 counting.correct(quota, total.taken)
                 memory.set_values(quota, total.values)

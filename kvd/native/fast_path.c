@@ -291,6 +291,7 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
     self->uploads = (int)folder;
     if (is_closed)
         end_commits(self);
+    self->links_nameless = self->uploads >= 0 && links_nameless(self->uploads);
     if (self->uploads < 0) {
         close_folders(self);
         forget_recent(self);

@@ -110,6 +110,7 @@ typedef struct {
 /* A value that is written and published. */
 typedef struct {
     char name[UPLOAD_NAME_BYTES];   /* in the folder of uploads */
+    int is_nameless;            /* whether its file does not have that name, or any other */
     const char *key;
     Py_ssize_t length;
     PyObject *lines;            /* of its metadata */
@@ -231,6 +232,7 @@ typedef struct {
     int finds_unwritten;        /* whether its file system reports unwritten parts */
     int expects_new;            /* whether the next PUT is tried as one of a new key */
     int may_not_replace;        /* whether a rename can be told not to replace anything */
+    int links_nameless;         /* whether a file without a name can be given one */
     int is_all_in_memory;       /* whether it never reports that a read would block */
     const char *plain;          /* the bytes of a key that error messages do not escape */
     PyObject *plain_bytes;
@@ -522,10 +524,11 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 /* publish.c */
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
+int links_nameless(int folder);
 int set_lock(int lock, short kind, long long offset);
 int reserve(Upload *upload);
 void release(Upload *upload);
-int create_file(FastPath *self, const Upload *upload);
+int create_file(FastPath *self, Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
 int publish_file(FastPath *self, Upload *upload, int file, int *is_made);
 int publish(FastPath *self, Upload *upload, const char *body, int *is_made);

@@ -128,12 +128,7 @@ class NearStore:
         return _Missed(value, self)
 
     def stat(self, key: Key) -> Answer[ValueInfo]:
-        known = self._known.get(key)
-        if (
-            known is not None
-            and self._clock.seconds() - known.since < self._fresh_seconds
-        ):
-            return known.info
+        # Always of the store: it decides about conditions of PUT.
         return Deferred.fromCoroutine(self._stat(key))
 
     async def _stat(self, key: Key) -> ValueInfo:
@@ -205,25 +200,26 @@ class NearStore:
         take it. The caller is counted as a reader.
 
         Args:
-            value: The value in the store. It belongs to this method: it may become that
-                of the filling, or is closed.
+            value: The value in the store. If there is a filling, it takes care of it.
         """
         name = _name_of(value.info)
-        if name not in self._fillings:
-            upload = self._begin_filling(name, value)
-            descriptor = None if upload is None else upload.fileno()
-            if upload is not None and descriptor is not None:
-                ended = partial(self._filled, name)
-                filling = Filling(value, upload, descriptor, ended)
-                self._fillings[name] = filling
-                filling.readers = 1
-                self._underway.shield(filling.run()).addErrback(_mistake)
-                return filling
-        value.close()
-        joined = self._fillings.get(name)
-        if joined is not None:
-            joined.readers += 1
-        return joined
+        filling = self._fillings.get(name)
+        if filling is not None:
+            value.close()
+            filling.readers += 1
+            return filling
+        upload = self._begin_filling(name, value)
+        descriptor = None if upload is None else upload.fileno()
+        if upload is None or descriptor is None:
+            if upload is not None:
+                upload.discard()
+            return None
+        ended = partial(self._filled, name)
+        filling = Filling(value, upload, descriptor, ended)
+        self._fillings[name] = filling
+        filling.readers = 1
+        self._underway.shield(filling.run()).addErrback(_mistake)
+        return filling
 
     def _filled(self, name: Key) -> None:
         del self._fillings[name]
@@ -319,6 +315,7 @@ class _Missed:
         self._value: IValue | None = value
         self._near = near
         self._filling: Filling | None = None
+        self._has_begun = False
 
     def fileno(self) -> int | None:
         return None
@@ -327,9 +324,11 @@ class _Missed:
         return Deferred.fromCoroutine(self._read(offset, count))
 
     async def _read(self, offset: int, count: int) -> bytes:
-        if self._filling is None and self._value is not None and offset <= AHEAD_BYTES:
-            value, self._value = self._value, None
-            self._filling = self._near.filling(value)
+        if not self._has_begun and offset <= AHEAD_BYTES and self._value is not None:
+            self._has_begun = True
+            self._filling = self._near.filling(self._value)
+            if self._filling is not None:
+                self._value = None
         if self._filling is not None:
             chunk = await self._filling.read(offset, count)
             if chunk is not None:

@@ -148,6 +148,8 @@ class ObjectValue:
         self._offset = 0
         self._end = stored.info.size
         self._rest = b""
+        """What has come last, of which so much was given:"""
+        self._given = 0
 
     def fileno(self) -> int | None:
         return None
@@ -155,7 +157,7 @@ class ObjectValue:
     def read(self, offset: int, count: int) -> Answer[bytes]:
         if offset < len(self._head):
             return self._head[offset : offset + count]
-        if offset == self._offset and self._rest:
+        if offset == self._offset and self._given < len(self._rest):
             return self._cut(count)
         return Deferred.fromCoroutine(self._read(offset, count))
 
@@ -175,10 +177,12 @@ class ObjectValue:
             self.close()
             self._receiver = await self._ask(offset, count)
             self._offset = offset
-        self._rest = await self._engine.take(self._receiver)
+        self._rest, self._given = await self._engine.take(self._receiver), 0
 
     def _cut(self, count: int) -> bytes:
-        piece, self._rest = self._rest[:count], self._rest[count:]
+        # Not cut off what is left: that would copy all of it each time.
+        piece = self._rest[self._given : self._given + count]
+        self._given += len(piece)
         self._offset += len(piece)
         return piece
 
@@ -204,6 +208,7 @@ class ObjectValue:
         return self._engine.receive(reply)
 
     def close(self) -> None:
-        receiver, self._receiver, self._rest = self._receiver, None, b""
+        receiver, self._receiver = self._receiver, None
+        self._rest, self._given = b"", 0
         if receiver is not None:
             receiver.stop()

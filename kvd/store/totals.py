@@ -116,7 +116,7 @@ def open_totals(root: int, modes: Modes) -> int:
         os.close(descriptor)
         raise StoreUnusable(
             "another daemon serves this store with limits, and two would count apart:"
-            " stop it, or give this one more workers instead"
+            " stop it, or give it more workers instead"
         ) from error
     except BaseException:
         os.close(descriptor)

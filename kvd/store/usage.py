@@ -49,6 +49,11 @@ UNLIMITED: Final = 1 << 62
 The limit of a quota that has none.
 """
 
+EVICTOR_ROW: Final = 0
+"""
+The row of the process that removes values; those of workers follow.
+"""
+
 _CELL_WORDS: Final = 8
 _WORD_BYTES: Final = 8
 

@@ -40,17 +40,12 @@ from kvd.store.evicting import Evictor
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.removing import Remover
 from kvd.store.totals import TotalsFile
-from kvd.store.usage import UsageMemory
+from kvd.store.usage import EVICTOR_ROW, UsageMemory
 from kvd.store.waiting import Underway
 from kvd.system.inherited import reset_signals
 from kvd.workers.backoff import Backoff
 from kvd.workers.forkserver import MODULE_PATH
 from kvd.workers.process import await_end
-
-ROW: Final = 0
-"""
-The evictor's row in the memory of `kvd.store.usage`.
-"""
 
 LIVED_SECONDS: Final = 10.0
 """
@@ -110,7 +105,7 @@ def main(descriptor: int) -> None:
     file = LockFile(root, settings.modes)
     remover = Remover(root, file, KeyLocks(file, Clock(), Underway()))
     memory = UsageMemory(usage)
-    evictor = Evictor(root, remover, memory, ROW, bounds, TotalsFile(totals))
+    evictor = Evictor(root, remover, memory, EVICTOR_ROW, bounds, TotalsFile(totals))
     pause = 0.0
     while not select.select([control], [], [], pause)[0]:
         pause = evictor.step()

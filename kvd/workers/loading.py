@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
@@ -212,3 +213,15 @@ def load_store(
     if IFileStoreMaker.providedBy(maker):
         return IFileStoreMaker(maker).making(modes, user)
     return maker
+
+
+def promise_of(settings: Settings) -> str:
+    """
+    The durability that clients are promised (`kvd.interfaces.IStore.durability`).
+    """
+    return "engine" if _is_engine(settings.store.scheme) else settings.durability
+
+
+@cache
+def _is_engine(scheme: str) -> bool:
+    return bool(IEngineStoreMaker.providedBy(load(IStoreDeclaration, scheme)))

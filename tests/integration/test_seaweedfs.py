@@ -69,6 +69,7 @@ def test_values_over_the_engine(daemon: Twistd) -> None:
         assert 201 == ask(daemon.port, "PUT", target, body, fields).status
         chunked = ask_chunked(daemon.port, target, body)
         assert (204, "engine") == (chunked.status, chunked.fields["kvd-durability"])
+        assert ", durability engine," in "".join(daemon.lines)
 
     for target, body in bodies.items():
         got = ask(daemon.port, "GET", target)

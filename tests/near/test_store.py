@@ -212,16 +212,19 @@ class FreshTests(CacheCase):
         self.read()
         put(self.far, b"key", b"2")
         assert (b"1", HIT) == self.read()
-        assert 1 == self.result(self.near.stat(KEY)).size
         assert (1, 0) == (self.far.opened, self.far.described)
         self.time.advance(10)
         assert (b"2", MISS) == self.read()
+        put(self.far, b"key", b"3")
+        # For the conditions of a PUT, for example.
+        assert self.far.values[KEY][0] == self.result(self.near.stat(KEY))
+        assert (b"3", MISS) == self.read()
 
         upload = self.result(self.near.begin(KEY, 1))
-        self.result(upload.write(b"3"))
+        self.result(upload.write(b"4"))
         self.result(upload.commit(UNCONDITIONAL))
-        assert (b"3", MISS) == self.read()
-        assert (b"3", HIT) == self.read()
+        assert (b"4", MISS) == self.read()
+        assert (b"4", HIT) == self.read()
         self.result(self.near.remove(KEY, UNCONDITIONAL))
         with pytest.raises(KeyAbsent):
             self.result(self.near.open(KEY))

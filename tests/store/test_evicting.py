@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
-from kvd.errors import KeyAbsent, QuotaFull, StoreUnusable
+from kvd.errors import KeyAbsent, QuotaFull, StoreUnusable, ValueTooLarge
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import DEFAULT_MODES, Bounds, Quota
@@ -310,6 +311,38 @@ class EvictingTests(FilledCase):
 
         assert names(0, *range(2, 20)) == self.found()
 
+    def test_other_file_of_locks_is_found(self) -> None:
+        """
+        Another program has removed the file of locks, and other processes use a new
+        one: what is locked there is left.
+        """
+        store = self.filled()
+        evictor = self.evictor()
+        with mock.patch.object(evictor, "_make_room", return_value=0):
+            self.take_steps(evictor)
+        os.unlink(self.at(".kvd/lock"))
+        self.while_locked(self.key(1), lambda: self.want(store, evictor, 2))
+
+        assert names(1, *range(3, 20)) == self.found()
+
+    def test_link_in_place_of_a_folder_is_not_followed(self) -> None:
+        """
+        Not even if the same files are behind it.
+        """
+        store = self.filled()
+        evictor = self.evictor()
+        with mock.patch.object(evictor, "_make_room", return_value=0):
+            self.take_steps(evictor)
+        outside = f"{self.path}-outside"
+        os.rename(self.at("a0"), outside)
+        self.addCleanup(shutil.rmtree, outside)
+        os.symlink(outside, self.at("a0"))
+        with capturedLogs():
+            self.want(store, evictor, 1)
+
+        assert sorted(map(str, range(10))) == sorted(os.listdir(outside))
+        assert names(*range(11, 20)) == [x for x in self.found() if x[:2] == "a1"]
+
     def test_more_is_found_when_the_list_is_used_up(self) -> None:
         """
         The evictor remembers a bounded number of values.
@@ -381,6 +414,47 @@ class EvictingTests(FilledCase):
         self.want(store, evictor, 1)
         assert 3600 // 16 <= self.memory.resolution_seconds <= 8000 // 16
 
+    def test_value_that_never_fits_removes_nothing(self) -> None:
+        """
+        It is refused at once, and all that is there can still be read.
+        """
+        store = self.filled(19)
+        with pytest.raises(ValueTooLarge):
+            store.begin(KEY, 20 * BLOCK + 1)
+        self.take_steps(self.evictor())
+
+        assert names(*range(19)) == self.found()
+        for number in range(19):
+            assert bytes(BLOCK) == self.get(store, self.key(number))
+
+    def test_files_that_others_place_meanwhile(self) -> None:
+        """
+        They are found by the next count, and then removed like others: in the order of
+        their use. Whatever was placed over a value that was to be removed stays.
+        """
+        store = self.filled()
+        evictor = self.evictor()
+        with mock.patch.object(evictor, "_make_room", return_value=0):
+            self.take_steps(evictor)
+        for number in range(10):
+            self.place(f"theirs/{number}", b"%d" % number)
+            self.use_at(f"theirs/{number}", number * 6000)
+        self.place("new", b"placed")
+        os.replace(self.at("new"), self.at(names(0)[0]))
+        self.use_at(names(0)[0], 30 * 6000)
+        self.want(store, evictor, 2)
+        assert names(0, *range(3, 20)) == [x for x in self.found() if x[0] == "a"]
+        self.later_ns = 40 * 6000 * SECOND_NS
+        self.clock.advance(1000)
+        self.take_steps(evictor)
+
+        assert self.really_taken() == self.memory.taken(0) <= self.max_size
+        assert b"placed" == self.get(store, self.key(0))
+        left = [x for x in self.found() if x.startswith("theirs/")]
+        assert [f"theirs/{number}" for number in range(1, 10)] == left
+        for name in left:
+            assert name[-1:].encode() == self.get(store, Key(name.encode()))
+
 
 class EvictingByPythonTests(EvictingTests):
     """
@@ -423,6 +497,30 @@ class FailingDiskTests(FilledCase):
         self.failureResultOf(began, QuotaFull)
         self.want(store, evictor, 2)
         assert 18 == len(self.found())
+
+    def test_failures_of_the_compiled_call_pause_it_too(self) -> None:
+        """
+        It tells them as numbers.
+        """
+        store = self.filled()
+        evictor = self.evictor()
+        began = store.begin(KEY, 2 * BLOCK)
+        broken = mock.Mock()
+        broken.remove_unchanged.return_value = [removing.STAYS - errno.EIO]
+        with (
+            capturedLogs() as logs,
+            mock.patch("kvd.store.removing._native", broken),
+        ):
+            self.take_steps(evictor)
+        failures = [e for e in logs if "cannot be removed" in e["log_format"]]
+        assert 16 == len(failures)
+        assert errno.EIO == failures[0]["reason"].errno
+        assert 20 == len(self.found())
+        self.clock.advance(10)
+        self.take_steps(evictor)
+        assert 20 * BLOCK > self.memory.taken(0) == self.really_taken()
+        assert isinstance(began, Deferred)
+        self.failureResultOf(began, QuotaFull)
 
     def test_values_that_may_not_be_removed_do_not_hold_up_others(self) -> None:
         """
@@ -584,6 +682,78 @@ class PrefixTests(BoundedCase):
         assert 1 == self.memory.evictions(3).expired
         assert BLOCK == self.memory.taken(0)
         assert (0, 0) == (self.memory.taken(3), self.memory.values(3))
+
+
+class ClockTests(BoundedCase):
+    """
+    A date that jumps, where values have a time to live.
+    """
+
+    max_size = 1 << 30
+    ttl_seconds = 60.0
+
+    def test_values_live_by_their_dates(self) -> None:
+        """
+        While the clock is ahead, values reach their time too early. One that is
+        published then stays longer by as much when the clock is set back, and no
+        longer. Nothing else is removed.
+        """
+        store = self.open_bounded()
+        self.publish(store, Key(b"early"))
+        evictor = self.evictor()
+        self.take_steps(evictor)
+        self.later_ns = 3600 * SECOND_NS
+        self.publish(store, Key(b"ahead"), b"value")
+        ahead_ns = os.stat(self.at("ahead")).st_mtime_ns + 3600 * SECOND_NS
+        os.utime(self.at("ahead"), ns=(ahead_ns, ahead_ns))
+        self._count_again(evictor)
+        assert ["ahead"] == self.found()
+
+        self.later_ns = 0
+        self.publish(store, Key(b"late"), b"late")
+        self._count_again(evictor)
+        assert ["ahead", "late"] == self.found()
+        assert b"value" == self.get(store, Key(b"ahead"))
+        self.later_ns = 3600 * SECOND_NS
+        self._count_again(evictor)
+        assert ["ahead"] == self.found()
+        self.later_ns += 61 * SECOND_NS
+        self._count_again(evictor)
+        assert [] == self.found()
+        assert (0, 0) == (self.memory.taken(0), self.memory.values(0))
+
+    def _count_again(self, evictor: Evictor) -> None:
+        self.clock.advance(10)
+        self.take_steps(evictor)
+
+
+class OvercrowdedTests(BoundedCase):
+    """
+    A store that refuses, with more in it than its limit allows.
+    """
+
+    max_size = 10 * BLOCK
+
+    def test_what_is_there_stays(self) -> None:
+        """
+        And nothing is added, until enough was removed.
+        """
+        for number in range(30):
+            self.place(f"{number}", b"%d" % number)
+        store = self.open_bounded()
+        self.take_steps(self.evictor())
+        assert 30 * BLOCK == self.memory.taken(0)
+        assert 30 == len(self.found())
+        for key in (KEY, Key(b"0")):
+            with pytest.raises(QuotaFull, match=f"takes {30 * BLOCK} of at most"):
+                store.begin(key, 1)
+        for number in range(21):
+            assert b"%d" % number == self.get(store, Key(b"%d" % number))
+            store.remove(Key(b"%d" % number), UNCONDITIONAL)
+        self.publish(store, KEY, b"new")
+
+        assert b"new" == self.get(store, KEY)
+        assert self.really_taken() == self.memory.taken(0) == self.max_size
 
 
 class MinFreeTests(BoundedCase):

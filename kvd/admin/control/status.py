@@ -18,6 +18,7 @@ from kvd.ipc.histogram import BOUNDS_SECONDS
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import ListenerGroup
 from kvd.settings import Settings
+from kvd.workers.loading import promise_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def describe(
         "pid": os.getpid(),
         "addresses": [str(group.address) for group in groups],
         "store": str(settings.store),
-        "durability": settings.durability,
+        "durability": promise_of(settings),
         "usage": list(usage),
         "policy": settings.policy,
         "fallbacks": [asdict(each) for each in fallbacks],

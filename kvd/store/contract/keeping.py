@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from kvd.errors import KeyAbsent, KeyConflict, PreconditionFailed, StoreFault
@@ -154,6 +155,24 @@ class ValueContract(Asking):
         upload = self.begin(store)
         self.result(upload.write(b"new"))
         upload.discard()
+
+        assert b"old" == self.get(store)
+        assert [] == self.debris()
+
+    def test_upload_whose_client_has_left_is_not_kept(self) -> None:
+        """
+        Its Deferred is cancelled, unless it has fired already. The old value stays, and
+        nothing is left behind.
+        """
+        store = self.make_store()
+        self.put(store, body=b"old")
+        began = store.begin(KEY, 3)
+        if isinstance(began, Deferred):
+            began.cancel()
+            began.addCallback(lambda upload: upload.discard())
+            began.addErrback(lambda failure: failure.trap(CancelledError))
+        else:
+            began.discard()
 
         assert b"old" == self.get(store)
         assert [] == self.debris()
