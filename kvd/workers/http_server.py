@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from kvd.access.networks import OpenConnections, network_of
@@ -36,6 +35,7 @@ from kvd.net.splice import Pipe
 from kvd.net.transport import serve_connection
 from kvd.settings import TLS, Limits, Settings, TCPAddress, UNIXAddress
 from kvd.store.waiting import in_threads_of
+from kvd.workers.checking import Checking
 from kvd.workers.http_factory import HttpFactory, SharedFactory
 from kvd.workers.loading import LoadedPlugins, load_plugins
 from kvd.workers.outputs import Outputs
@@ -97,6 +97,9 @@ class HttpServer:
         self.factory = HttpFactory(self)
         """Serves connections in plain that are handed over to this process."""
         self._contexts: Mapping[TLS, SSLContext] = {}
+        self._checking = Checking(
+            lambda: self.process.connections, reactor, self._adopt_long_held
+        )
         self._ports: dict[str, Port] = {}
         self.may_accept: Callable[[int], bool] = lambda waiting: True
         """Called before this process accepts a connection from a socket that other
@@ -106,8 +109,6 @@ class HttpServer:
         in one turn."""
         self._full = False
         self._drained: Deferred[None] | None = None
-        self._checking = LoopingCall(self._check)
-        self._checking.clock = reactor
 
     def start(self) -> None:
         """
@@ -146,7 +147,7 @@ class HttpServer:
             self.process.fast_path = fast_path_to(self.process)
         if self.process.commits is not None:
             self._reactor.addReader(self.process.commits)
-        self._checking.start(check_interval(settings.limits), now=False)
+        self._checking.start(check_interval(settings.limits))
 
     def _limit(self, memory: CountingMemory, rules: AccessRules | None) -> None:
         """
@@ -336,19 +337,12 @@ class HttpServer:
         if fast_path is not None:
             fast_path.adopt_held(inf)
 
-    def _check(self) -> None:
-        now = self._reactor.seconds()
+    def _adopt_long_held(self) -> None:
         fast_path = self.process.fast_path
         if fast_path is not None:
             # Those that stay for long time out like all others.
-            fast_path.adopt_held(now - check_interval(self._settings.limits))
-        for connection in list(self.process.connections):
-            try:
-                connection.check_time(now)
-            except Exception:
-                # A bug in kvd; the other connections must still be checked.
-                self._log.failure("the time of a connection cannot be checked")
-                connection.abort()
+            interval = check_interval(self._settings.limits)
+            fast_path.adopt_held(self._reactor.seconds() - interval)
 
     # -- the end --------------------------------------------------------------
 
@@ -383,7 +377,9 @@ class HttpServer:
             connection.drain(self._fresh_seconds)
         drained = self._drained = Deferred()
         self._bound = self._reactor.callLater(seconds, self._abort_all, seconds)
-        self._last_look = self._reactor.callLater(self._fresh_seconds, self._check)
+        self._last_look = self._reactor.callLater(
+            self._fresh_seconds, self._checking.check
+        )
         self._check_drained()
         return drained
 

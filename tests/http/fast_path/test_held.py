@@ -82,7 +82,7 @@ class HeldCase(IdleCase):
         What a timer does twice in the time of a check.
         """
         self.reactor.advance(2 * check_interval(self.limits))
-        self.server._check()
+        self.server._checking.check()
         self.reactor.settle()
 
 
@@ -424,7 +424,7 @@ class AdoptedTests(HeldCase):
         asked = self.come(get("k"))
         assert b"value" == body_of(asked.receive())
         self.later(49)
-        self.server._check()
+        self.server._checking.check()
         assert [False, False] == self.ends(silent, asked)
         self.later(1)
         assert [True, False] == self.ends(silent, asked)
