@@ -29,14 +29,14 @@ class Checking:
 
     def __init__(
         self,
-        connections: Collection[OpenConnection],
+        connections: Callable[[], Collection[OpenConnection]],
         reactor: Any,
         prepare: Callable[[], None] = lambda: None,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
-            connections: Those that are open; they come and go.
+            connections: Returns those that are open; they come and go.
             reactor: Says when.
             prepare: Called before each check.
             seconds: The clock by which a turn is measured.
@@ -62,17 +62,18 @@ class Checking:
         """
         if self._next is None:
             self._prepare()
-            self._left = list(self._connections)
+            self._left = list(self._connections())
             self._go_on()
 
     def _go_on(self) -> None:
         self._next = None
         now = self._reactor.seconds()
         end = self._seconds() + TURN_SECONDS
+        present = self._connections()
         while self._left:
             connection = self._left.pop()
             # It may have ended meanwhile.
-            if connection in self._connections:
+            if connection in present:
                 self._check(connection, now)
             if self._seconds() >= end and self._left:
                 self._next = self._reactor.callLater(0, self._go_on)

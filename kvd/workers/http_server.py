@@ -97,6 +97,9 @@ class HttpServer:
         self.factory = HttpFactory(self)
         """Serves connections in plain that are handed over to this process."""
         self._contexts: Mapping[TLS, SSLContext] = {}
+        self._checking = Checking(
+            lambda: self.process.connections, reactor, self._adopt_long_held
+        )
         self._ports: dict[str, Port] = {}
         self.may_accept: Callable[[int], bool] = lambda waiting: True
         """Called before this process accepts a connection from a socket that other
@@ -144,9 +147,6 @@ class HttpServer:
             self.process.fast_path = fast_path_to(self.process)
         if self.process.commits is not None:
             self._reactor.addReader(self.process.commits)
-        self._checking = Checking(
-            self.process.connections, self._reactor, self._adopt_long_held
-        )
         self._checking.start(check_interval(settings.limits))
 
     def _limit(self, memory: CountingMemory, rules: AccessRules | None) -> None:

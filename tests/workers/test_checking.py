@@ -36,7 +36,7 @@ class CheckingTests(SynchronousTestCase):
         self.checked: list[str] = []
         self.connections: dict[Any, None] = {}
         self.checking = Checking(
-            self.connections, self.clock, seconds=lambda: self.seconds
+            lambda: self.connections, self.clock, seconds=lambda: self.seconds
         )
         self.checking.start(1.0)
 

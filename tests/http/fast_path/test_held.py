@@ -19,7 +19,6 @@ from kvd.http.connection import HttpConnection
 from kvd.net.bell import make_bell, ring
 from kvd.net.port import GATE_SECONDS
 from kvd.settings import Limits, Settings
-from kvd.workers.checking import Checking
 from kvd.workers.http_server import HttpServer, check_interval
 from tests.descriptors import Descriptors
 from tests.http.fast_path.cases import body_of, field, get, put
@@ -41,9 +40,6 @@ class HeldCase(IdleCase):
             Settings(limits=self.limits), 0, self.reactor, self.process.row
         )
         self.server.process = self.process
-        self.server._checking = Checking(
-            self.process.connections, self.reactor, self.server._adopt_long_held
-        )
         self.process._released = self.server._released
         self.reactor.serve_readable = self.server.serve_idle()
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=64)
