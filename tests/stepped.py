@@ -87,9 +87,13 @@ class Client:
         """The server closed its half, or all."""
         self.reset = False
 
-    def send(self, data: bytes) -> Client:
+    def send(self, data: bytes, wait: Callable[[], None] | None = None) -> Client:
         """
         Send all of it, the reactor turning as often as that takes.
+
+        Args:
+            data: What is sent.
+            wait: Called if the server takes no more: lets it have waited.
         """
         rest = memoryview(data)
         stuck = 0
@@ -100,6 +104,8 @@ class Client:
             except BlockingIOError:
                 stuck += 1
                 self._reactor.settle(1)
+                if stuck == 50 and wait is not None:
+                    wait()
         assert not rest, f"the server takes no more: {len(rest)} bytes are left"
         self._reactor.settle()
         return self

@@ -263,11 +263,15 @@ class Worker:
             number = len(self._clients) - 1
         client = self._clients[number]
         try:
-            client.send(self._with_tag(data))
+            client.send(self._with_tag(data), self._wait_for_room)
         except (BrokenPipeError, ConnectionResetError):
             client.ended = True
         if reads:
             self._receive(number)
+
+    def _wait_for_room(self) -> None:
+        if self._waits_for_room:
+            self._reactor.advance(WAIT_SECONDS)
 
     def _one_of_the_last(self, number: int) -> int:
         return len(self._clients) - 1 - number % min(3, len(self._clients))
@@ -341,8 +345,7 @@ class Worker:
         drained: list[Any] = []
         self._server.drain(1).addCallback(drained.append)
         self._reactor.settle()
-        if self._waits_for_room:
-            self._reactor.advance(WAIT_SECONDS)
+        self._wait_for_room()
         for number in range(len(self._clients)):
             self._receive(number)
         ended = [client.ended for client in self._clients]
