@@ -60,15 +60,24 @@ class Receiver(Protocol):
                     "The server stopped in the middle of the reply: no byte arrived"
                     f" for {self._timeout.seconds:g} seconds."
                 ) from error
-        if self._held:
-            held, self._held, self._held_bytes = self._held, [], 0
-            return held[0] if len(held) == 1 else b"".join(held)
+        held = self.take_held()
+        if held:
+            return held
         assert self._end is not None
         if self._end.check(ResponseDone):
             return b""
         raise BrokenOff(
             "The connection ended in the middle of the reply."
         ) from self._end.value
+
+    def take_held(self) -> bytes:
+        """
+        All bytes that are held, if any.
+        """
+        held, self._held, self._held_bytes = self._held, [], 0
+        # The next come while the caller is busy with these.
+        self._resume()
+        return held[0] if len(held) == 1 else b"".join(held)
 
     def stop(self) -> None:
         """
@@ -90,7 +99,7 @@ class Receiver(Protocol):
         self._wake()
 
     def _resume(self) -> None:
-        if self._paused:
+        if self._paused and self._end is None:
             self._paused = False
             cast(IPushProducer, self.transport).resumeProducing()
 

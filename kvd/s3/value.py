@@ -157,8 +157,11 @@ class ObjectValue:
     def read(self, offset: int, count: int) -> Answer[bytes]:
         if offset < len(self._head):
             return self._head[offset : offset + count]
-        if offset == self._offset and self._given < len(self._rest):
-            return self._cut(count)
+        if offset == self._offset:
+            if self._given == len(self._rest) and self._receiver is not None:
+                self._came(self._receiver.take_held())
+            if self._given < len(self._rest):
+                return self._cut(count)
         return Deferred.fromCoroutine(self._read(offset, count))
 
     async def _read(self, offset: int, count: int) -> bytes:
@@ -167,9 +170,6 @@ class ObjectValue:
         except BrokenBody:
             self.close()
             await self._take(offset, count)
-        if self._offset + len(self._rest) >= self._end:
-            # All has come, and the connection serves the next request.
-            self._receiver = None
         return self._cut(count)
 
     async def _take(self, offset: int, count: int) -> None:
@@ -177,7 +177,13 @@ class ObjectValue:
             self.close()
             self._receiver = await self._ask(offset, count)
             self._offset = offset
-        self._rest, self._given = await self._engine.take(self._receiver), 0
+        self._came(await self._engine.take(self._receiver))
+
+    def _came(self, data: bytes) -> None:
+        self._rest, self._given = data, 0
+        if self._offset + len(data) >= self._end:
+            # All has come, and the connection serves the next request.
+            self._receiver = None
 
     def _cut(self, count: int) -> bytes:
         # Not cut off what is left: that would copy all of it each time.

@@ -5,6 +5,7 @@ The tests of `kvd.s3.signing`.
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Any
 from unittest import mock
 
@@ -130,10 +131,10 @@ class IdentityTests(SynchronousTestCase):
         """
         A file with several.
         """
-        path = self.mktemp()
-        with open(path, "w") as file:
+        with tempfile.NamedTemporaryFile("w") as file:
             file.write("[one]\naws_access_key_id=1\naws_secret_access_key=2\n")
-        found = self.find(AWS_SHARED_CREDENTIALS_FILE=path, AWS_PROFILE="one")
+            file.flush()
+            found = self.find(AWS_SHARED_CREDENTIALS_FILE=file.name, AWS_PROFILE="one")
 
         assert "us-east-1" == found.region
         assert "1" == found.credentials.get_frozen_credentials().access_key
