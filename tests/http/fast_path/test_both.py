@@ -410,7 +410,6 @@ def test_both_ways_come_to_the_same() -> None:
         st.booleans(),
         st.sampled_from([False, False, True]),
         BOUNDS,
-        st.booleans(),
     )
     def compare(
         steps: list[Step],
@@ -419,7 +418,6 @@ def test_both_ways_come_to_the_same() -> None:
         reports: bool,
         secure: bool,
         bounds: Bounds | None,
-        accepts: bool,
     ) -> None:
         nonlocal served, served_over_tls, limited, idle, new, behind
         outcomes = []
@@ -431,7 +429,6 @@ def test_both_ways_come_to_the_same() -> None:
                 reports=reports,
                 secure=secure,
                 bounds=bounds,
-                accepts=accepts,
             )
             try:
                 worker.connect(b"")
