@@ -58,10 +58,11 @@ PYTEST := pytest --hypothesis-seed=$(SEED)
 # What is imported is compiled then, which is a small part of what is installed.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Where tests marked integration or untraced are: to look through all the others takes as
-# long as many of them. A test sees to it that there are none elsewhere.
-INTEGRATION := tests/integration tests/changes tests/cli tests/crash tests/lab \
-	tests/power_cuts tests/dispatch/test_leaks.py tests/dispatch/test_programs.py \
-	tests/http/fast_path/test_leaks.py
+# long as many of them. A test sees to it that there are none elsewhere. First those of
+# which one takes longest: none of them is the last that runs.
+INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
+	tests/integration tests/changes tests/crash tests/lab tests/dispatch/test_leaks.py \
+	tests/dispatch/test_programs.py tests/http/fast_path/test_leaks.py
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:

@@ -87,9 +87,13 @@ class Client:
         """The server closed its half, or all."""
         self.reset = False
 
-    def send(self, data: bytes) -> Client:
+    def send(self, data: bytes, wait: Callable[[], None] | None = None) -> Client:
         """
         Send all of it, the reactor turning as often as that takes.
+
+        Args:
+            data: What is sent.
+            wait: Called if the server takes no more: lets it have waited.
         """
         rest = memoryview(data)
         stuck = 0
@@ -100,6 +104,8 @@ class Client:
             except BlockingIOError:
                 stuck += 1
                 self._reactor.settle(1)
+                if stuck == 50 and wait is not None:
+                    wait()
         assert not rest, f"the server takes no more: {len(rest)} bytes are left"
         self._reactor.settle()
         return self
@@ -163,7 +169,8 @@ def connect(
 
 def tcp_pair(window: int | None = None) -> tuple[socket.socket, socket.socket]:
     """
-    What ``socket.socketpair`` gives, over TCP.
+    What ``socket.socketpair`` gives, over TCP; neither end holds back a small segment
+    until the one before it is acknowledged, as no connection of kvd does.
 
     Args:
         window: How much the second's kernel takes for it; None: as is usual.
@@ -174,6 +181,8 @@ def tcp_pair(window: int | None = None) -> tuple[socket.socket, socket.socket]:
             far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         far.connect(server.getsockname())
         near, _ = server.accept()
+    for end in (near, far):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return near, far
 
 

@@ -556,7 +556,8 @@ static void send_on(struct worker *worker, struct connection *connection)
 			/* Head and body leave in one segment, as far as they fit. */
 			size_t size = connection->head_size - connection->sent;
 			sent = put_bytes(connection, connection->head + connection->sent,
-					 size, settings.put && !settings.apart ? MSG_MORE : 0);
+					 size, settings.put && settings.size && !settings.apart
+						? MSG_MORE : 0);
 			if (settings.apart && sent == (ssize_t)size && settings.size) {
 				connection->sent += size;
 				return hold(worker, connection);

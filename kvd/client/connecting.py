@@ -54,8 +54,9 @@ class _Wide:
     Connects as another endpoint does, and enlarges the reads.
     """
 
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, read_bytes: int) -> None:
         self._endpoint = endpoint
+        self._read_bytes = read_bytes
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         # No line in the log for each connection.
@@ -63,7 +64,7 @@ class _Wide:
         return self._endpoint.connect(protocolFactory).addCallback(self._widen)
 
     def _widen(self, protocol: Any) -> IProtocol:
-        protocol.transport.bufferSize = READ_BYTES
+        protocol.transport.bufferSize = self._read_bytes
         widened: IProtocol = protocol
         return widened
 
@@ -154,16 +155,19 @@ class WideEndpoints:
         reactor: Any,
         connect_seconds: float = CONNECT_SECONDS,
         tls: ClientTLS | None = None,
+        read_bytes: int = READ_BYTES,
     ) -> None:
         """
         Args:
             tls: Whom to believe; None: the system's authorities.
+            read_bytes: For each read(2), and about as much is held for each write.
 
         Raises:
             ValueError: See `ClientTLS`.
         """
         self._reactor = reactor
         self._seconds = connect_seconds
+        self._read_bytes = read_bytes
         self._policy = BrowserLikePolicyForHTTPS() if tls is None else _TLSPolicy(tls)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
@@ -171,7 +175,7 @@ class WideEndpoints:
         if uri.scheme == b"https":
             creator = self._policy.creatorForNetloc(uri.host, uri.port)
             endpoint = wrapClientTLS(creator, endpoint)
-        return _Wide(endpoint)
+        return _Wide(endpoint, self._read_bytes)
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         # An address needs no lookup, which would use a thread.

@@ -27,12 +27,14 @@ class Receiver(Protocol):
     it holds enough, the connection is not read.
     """
 
-    def __init__(self, timeout: Timeout) -> None:
+    def __init__(self, timeout: Timeout, enough_bytes: int) -> None:
         """
         Args:
             timeout: Of each wait for more.
+            enough_bytes: While it holds so much, the connection is not read.
         """
         self._timeout = timeout
+        self._enough_bytes = enough_bytes
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._paused = False
@@ -58,15 +60,24 @@ class Receiver(Protocol):
                     "The server stopped in the middle of the reply: no byte arrived"
                     f" for {self._timeout.seconds:g} seconds."
                 ) from error
-        if self._held:
-            held, self._held, self._held_bytes = self._held, [], 0
-            return held[0] if len(held) == 1 else b"".join(held)
+        held = self.take_held()
+        if held:
+            return held
         assert self._end is not None
         if self._end.check(ResponseDone):
             return b""
         raise BrokenOff(
             "The connection ended in the middle of the reply."
         ) from self._end.value
+
+    def take_held(self) -> bytes:
+        """
+        All bytes that are held, if any.
+        """
+        held, self._held, self._held_bytes = self._held, [], 0
+        # The next come while the caller is busy with these.
+        self._resume()
+        return held[0] if len(held) == 1 else b"".join(held)
 
     def stop(self) -> None:
         """
@@ -79,7 +90,7 @@ class Receiver(Protocol):
         self._held.append(data)
         self._held_bytes += len(data)
         self._wake()
-        if self._held_bytes >= HELD_BYTES and not self._paused:
+        if self._held_bytes >= self._enough_bytes and not self._paused:
             self._paused = True
             cast(IPushProducer, self.transport).pauseProducing()
 
@@ -88,7 +99,7 @@ class Receiver(Protocol):
         self._wake()
 
     def _resume(self) -> None:
-        if self._paused:
+        if self._paused and self._end is None:
             self._paused = False
             cast(IPushProducer, self.transport).resumeProducing()
 
@@ -98,11 +109,18 @@ class Receiver(Protocol):
             taker.callback(None)
 
 
-def receive(response: IResponse, timeout: Timeout) -> Receiver:
+def receive(
+    response: IResponse, timeout: Timeout, enough_bytes: int = HELD_BYTES
+) -> Receiver:
     """
     Start receiving the body of a reply.
+
+    Args:
+        response: The reply.
+        timeout: See `Receiver`.
+        enough_bytes: See `Receiver`.
     """
-    receiver = Receiver(timeout)
+    receiver = Receiver(timeout, enough_bytes)
     response.deliverBody(receiver)
     return receiver
 

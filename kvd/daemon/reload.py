@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from kvd.errors import OperatorError
 from kvd.net.credentials import credentials_of
-from kvd.settings import Settings
+from kvd.settings import TLS, Address, Settings, SystemdAddress, UNIXAddress
 from kvd.workers.changes import Changes
 
 FIXED: Final = (
@@ -28,6 +28,9 @@ FIXED: Final = (
 What cannot change: clients connect to the addresses, two workers must not serve
 different stores, and all count in one memory what the store takes.
 """
+
+
+_SOME_FILES: Final = TLS("", "")
 
 
 class Reload:
@@ -78,11 +81,18 @@ class Reload:
     def _without_fixed(self, new: Settings) -> Settings:
         for name in FIXED:
             if getattr(new, name) != getattr(self._settings, name):
-                self._log.warn(
-                    "{name} cannot change while kvd runs: it stays as it is until kvd"
-                    " is restarted",
-                    name=name,
-                )
+                if name == "listen" and _plain(new) == _plain(self._settings):
+                    self._log.warn(
+                        "listen names other files for TLS, which cannot change while"
+                        " kvd runs: those that it named at the start were read again;"
+                        " put the new contents there, or restart kvd"
+                    )
+                else:
+                    self._log.warn(
+                        "{name} cannot change while kvd runs: it stays as it is until"
+                        " kvd is restarted",
+                        name=name,
+                    )
                 new = replace(new, **{name: getattr(self._settings, name)})
                 if name == "listen":
                     new = replace(new, credentials=credentials_of(new.listen))
@@ -102,3 +112,15 @@ class Reload:
             )
         else:
             self._log.failure("the settings cannot be read again", failure=failure)
+
+
+def _plain(settings: Settings) -> list[Address | SystemdAddress]:
+    """
+    The addresses, whatever their files are.
+    """
+    return [
+        address
+        if isinstance(address, UNIXAddress) or address.tls is None
+        else replace(address, tls=_SOME_FILES)
+        for address in settings.listen
+    ]

@@ -34,6 +34,7 @@ class SingleProcessService(ServingService):
         row = self._scoreboard.own_row(0)
         self._server = HttpServer(settings, 0, reactor, row, parts)
         self._server.start()
+        reactor.serve_readable = self._server.serve_idle()  # type: ignore[attr-defined]  # see install_adoption
         for number, group in enumerate(self._groups):
             for member, sock in enumerate(group.members):
                 self._server.listen(f"{number}/{member}", sock)

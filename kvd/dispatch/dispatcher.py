@@ -78,7 +78,9 @@ class _HoldingFactory(ServerFactory):
         self._group = group
         self._listeners = listeners
 
-    def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
+    def accept(
+        self, listener: socket.socket, count: int, stays: int
+    ) -> tuple[int, int, int, Any]:
         """
         See `ServerFactory.accept`.
         """
@@ -94,7 +96,7 @@ class _HoldingFactory(ServerFactory):
             raise
         self._listeners[descriptor] = self._group
         self._held += accepted
-        return len(accepted), -1, None
+        return len(accepted), 0, -1, None
 
     def batch_accepted(self) -> None:
         """

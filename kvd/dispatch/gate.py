@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from kvd.dispatch.selection import load_policy
 from kvd.interfaces import IDispatchPolicy, IGatedPolicy
+from kvd.ipc.counts import Loads
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.model.view import View
 from kvd.plugins import IPolicyDeclaration, declared
@@ -31,6 +32,12 @@ stopped, dead, or busy with something that takes long.
 TURN_SECONDS: Final = 0.002
 """
 A turn that takes longer is a long one: no connection is left to its worker.
+"""
+
+
+MOST_ANSWERS: Final = 256
+"""
+How many answers of a policy a gate remembers.
 """
 
 
@@ -56,9 +63,29 @@ def load_before_forks(text: str) -> None:
         policy_of_gates(text)
 
 
+class NoticedRandom(Random):
+    """
+    Notices whether it is used.
+    """
+
+    used = False
+
+    def random(self) -> float:
+        self.used = True
+        return super().random()
+
+    def getrandbits(self, bits: int, /) -> int:
+        self.used = True
+        return super().getrandbits(bits)
+
+
 class Gate:
     """
     Asks a policy whether one worker may accept.
+
+    The same view always gets the same answer (`IDispatchPolicy`), so a policy is asked
+    once for each. Where connections come one by one there are few views, and the policy
+    takes longer than all the rest of accepting one.
     """
 
     _log = Logger()
@@ -78,7 +105,8 @@ class Gate:
         self._policy = policy
         self._worker = worker
         self._scoreboard = scoreboard
-        self._random = Random()
+        self._random = NoticedRandom()
+        self._answers: dict[tuple[Loads, int], bool] = {}
         self._complained = False
 
     def is_open(self, waiting: int) -> bool:
@@ -88,8 +116,16 @@ class Gate:
         Args:
             waiting: How many connections seem to wait.
         """
+        seen = self._scoreboard.loads(SILENT_SECONDS, TURN_SECONDS), waiting
+        answer = self._answers.get(seen)
+        return self._ask(*seen) if answer is None else answer
+
+    def _ask(self, loads: Loads, waiting: int) -> bool:
+        self._random.used = False
         try:
-            return bool(self._policy.accepts(self._worker, self._view(waiting)))
+            answer = bool(
+                self._policy.accepts(self._worker, self._view(loads, waiting))
+            )
         except Exception:
             if not self._complained:
                 self._complained = True
@@ -98,19 +134,22 @@ class Gate:
                     " worker accepts, and further failures are not logged"
                 )
             return True
+        if not self._random.used:
+            if len(self._answers) >= MOST_ANSWERS:
+                self._answers.clear()
+            self._answers[loads, waiting] = answer
+        return answer
 
-    def _view(self, waiting: int) -> View:
-        ready, connections, requests = self._scoreboard.loads(
-            SILENT_SECONDS, TURN_SECONDS
-        )
+    def _view(self, loads: Loads, waiting: int) -> View:
+        ready = list(loads.ready)
         if self._worker not in ready:
             insort(ready, self._worker)
         return View(
             ready=ready,
             turn=0,
-            connections=connections,
-            requests=requests,
-            handing_over=(0,) * len(connections),
+            connections=loads.connections,
+            requests=loads.requests,
+            handing_over=(0,) * len(loads.connections),
             random=self._random,
             waiting=waiting,
         )

@@ -4,6 +4,7 @@ Assigns listening sockets to workers, for policies under which the kernel choose
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Gated, Listen, Message, Unlisten, Unplaced
+from kvd.net.bell import make_bell, ring
 from kvd.net.listening import ListenerGroup
 
 Listener = tuple[int, int]
@@ -61,6 +63,8 @@ class ListenerAssignment:
         self._gate = ""
         self._groups = groups
         self._reactor = reactor
+        self._bells: dict[int, int] = {}
+        """Of groups with a socket that several workers accept from."""
         self._ready: dict[int, _Worker] = {}
         self._stalled: Set[int] = frozenset()
         self._again: Any = None
@@ -90,10 +94,13 @@ class ListenerAssignment:
         """
         self._stalled = workers
         self._assign()
+        if workers:
+            self._ring()
 
     def awaited(self, workers: Collection[int]) -> Set[int]:
         """
-        Return those of the given workers for which connections wait at a socket.
+        Return those of the given workers for which connections wait at a socket. If
+        several accept from it, the kernel has woken one of them; now all wake.
         """
         waiting = {
             (group, member)
@@ -101,6 +108,8 @@ class ListenerAssignment:
             for member, count in enumerate(sockets.waiting() if workers else ())
             if count
         }
+        for group in {group for group, _ in waiting} & self._bells.keys():
+            ring(self._bells[group])
         return {
             worker
             for worker in workers
@@ -128,6 +137,14 @@ class ListenerAssignment:
         """
         if self._ready.pop(worker, None) is not None:
             self._assign()
+            self._ring()
+
+    def _ring(self) -> None:
+        """
+        The kernel may have woken a worker that does not accept now.
+        """
+        for bell in self._bells.values():
+            ring(bell)
 
     def received(self, worker: int, message: Message) -> None:
         """
@@ -187,6 +204,8 @@ class ListenerAssignment:
         if self._again is not None:
             self._again.cancel()
             self._again = None
+        while self._bells:
+            os.close(self._bells.popitem()[1])
 
     def _assign(self) -> None:
         if self._finished:
@@ -207,10 +226,16 @@ class ListenerAssignment:
                 worker.channel.send(Unlisten(_name(listener)))
             for listener, exclusive in sorted(after.items() - before.items()):
                 group, member = listener
-                sock = self._groups[group].members[member]
-                message = Listen(_name(listener), exclusive)
-                worker.channel.send(message, [sock.fileno()])
+                sent = [self._groups[group].members[member].fileno()]
+                if not exclusive:
+                    sent.append(self._bell_of(group))
+                worker.channel.send(Listen(_name(listener), exclusive), sent)
             worker.listeners = after
+
+    def _bell_of(self, group: int) -> int:
+        if group not in self._bells:
+            self._bells[group] = make_bell()
+        return self._bells[group]
 
     def _is_exclusive(self, listener: Listener) -> bool:
         """

@@ -75,7 +75,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
     # -- what Twisted calls ---------------------------------------------------
 
     def connectionMade(self) -> None:
-        self.context.opened(self)
+        self.context.opened(self, is_counted=self._is_counted)
         if self.transport.needs_handshake:
             # The first state, over TLS.
             self._state = State.HANDSHAKE

@@ -158,14 +158,18 @@ class ProcessContext:
         self.answers_due = 0
         """How many answers the store owes, also to connections that are gone."""
 
-    def opened(self, connection: OpenConnection) -> None:
+    def opened(self, connection: OpenConnection, *, is_counted: bool = False) -> None:
         """
         A connection has begun.
+
+        Args:
+            is_counted: Whether the scoreboard has it already.
         """
         self.connections.add(connection)
         if self.by_address is not None:
             self.by_address.opened(connection.transport.client)
-        self.row.opened()
+        if not is_counted:
+            self.row.opened()
 
     def closed(self, connection: OpenConnection) -> None:
         """

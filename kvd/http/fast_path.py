@@ -268,6 +268,60 @@ class FastPath(Protocol):
                 `serve_idle` serves none.
         """
 
+    def share(
+        self,
+        listener: int,
+        may_accept_one: Callable[[], bool | None],
+        serve: Callable[[int], object],
+        unwatched: Callable[[int], object],
+        /,
+    ) -> None:
+        """
+        Let `serve_idle` accept from a socket that other processes accept from too, when
+        a single connection waits there; it is served as `serve_new` does. The poller
+        (`hold`) watches the socket with ``EPOLLEXCLUSIVE``.
+
+        Args:
+            listener: The descriptor of the listening and non-blocking socket, until
+                `unshare`.
+            may_accept_one: See `kvd.net.port.Port`.
+            serve: Called with the descriptor of a connection that stays, as after
+                `serve_new`.
+            unwatched: Called if the poller cannot watch the socket any more, with the
+                number of the error.
+        """
+
+    def unshare(self, listener: int, /) -> None:
+        """
+        Accept no more from a socket. One that is unknown is ignored.
+        """
+
+    def hold(
+        self, poller: int, most_open: int, adopt: Callable[[int, float], object], /
+    ) -> None:
+        """
+        From now on, keep a new connection that stays open without an object of Python,
+        until there is something for Python to do. Until then, `serve_idle` serves it,
+        and closes it when the client does. There are some dozens of them at most.
+
+        Args:
+            poller: The reactor's epoll instance, which is to watch such connections.
+                The reactor calls `serve_idle` for every event of theirs.
+            most_open: How many connections may be open in this process. The one that
+                makes them so many is the caller's.
+            adopt: Called with the descriptor of such a connection, which is its own
+                from then on, and when it was accepted. The connection is counted as
+                open, and `serve` must be called next for it, as after `serve_new`.
+        """
+
+    def adopt_held(self, before: float, /) -> None:
+        """
+        Give Python the connections that it has had nothing to do with so far.
+
+        Args:
+            before: Only those that were accepted before this time.
+        """
+
     def serve_idle(self, socket: int, /) -> bool:
         """
         Serve the request that came on a connection that has joined and is idle, or read
@@ -326,17 +380,19 @@ class FastPath(Protocol):
             must be called next for it: it reads nothing, but returns what came of this.
         """
 
-    def accept(self, listener: int, count: int, /) -> tuple[int, int]:
+    def accept(self, listener: int, count: int, stays: int, /) -> tuple[int, int, int]:
         """
-        Accept connections, and serve each as `serve_new` does, until one stays.
+        Accept connections, and serve each as `serve_new` does.
 
         Args:
             listener: The descriptor of a listening and non-blocking socket.
             count: How many connections to accept at most.
+            stays: How many at most that stay open.
 
         Returns:
-            How many were accepted, fewer if no more wait, and the descriptor of the
-            last one if it is the caller's, as after `serve_new`; else -1.
+            How many were accepted, and how many of them stay open; fewer of both if no
+            more wait. The descriptor of the last one if it is the caller's, as after
+            `serve_new`; else -1.
 
         Raises:
             OSError: None could be accepted, or none waits.

@@ -42,14 +42,19 @@ class ConnectionLifecycle:
     """How many seconds the requests that have ended took, where connections are
     recorded."""
 
-    def __init__(self, context: ProcessContext) -> None:
+    def __init__(
+        self, context: ProcessContext, held_since: float | None = None
+    ) -> None:
         """
         Args:
             context: What this connection shares with others.
+            held_since: When it was accepted, if the fast path has held it since then,
+                and has counted it (`FastPath.hold`).
         """
         self.context = context
         self.reader = RequestReader(context.limits, context.heads)
-        self._made = context.clock.seconds()
+        self._is_counted = held_since is not None
+        self._made = context.clock.seconds() if held_since is None else held_since
         self._timeouts = Timeouts(context.bounds, self._made)
 
     def _enter(self, state: State) -> None:

@@ -67,7 +67,7 @@ class Loads(NamedTuple):
     How busy each worker is now.
     """
 
-    ready: list[int]
+    ready: tuple[int, ...]
     """The numbers of the workers that can take a connection, ascending."""
     connections: Sequence[int]
     """The open connections of each worker."""

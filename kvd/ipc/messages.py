@@ -125,7 +125,8 @@ class Exited:
 @dataclass(frozen=True, slots=True)
 class Listen:
     """
-    Accept from the socket in this message, which replaces one of the same name.
+    Accept from the socket in this message, which replaces one of the same name. With
+    one that is not exclusive comes its bell (`kvd.net.bell`).
     """
 
     name: str

@@ -56,6 +56,7 @@ class RequestWords(NamedTuple):
     """
 
     accepted: int
+    open: int
     begun: int
     done: int
     bytes_in: int
@@ -67,7 +68,7 @@ class RequestWords(NamedTuple):
 
 
 WORDS_OF_REQUESTS: Final = RequestWords(
-    ACCEPTED, BEGUN, DONE, BYTES_IN, BYTES_OUT, SERVING, LATENCY
+    ACCEPTED, OPEN, BEGUN, DONE, BYTES_IN, BYTES_OUT, SERVING, LATENCY
 )
 """
 For `kvd.http.fast_path`, which writes these words itself.
@@ -107,6 +108,13 @@ class Row:
         The whole row, for code that counts without these methods.
         """
         return self._words
+
+    @property
+    def open(self) -> int:
+        """
+        How many connections are open.
+        """
+        return int(self._words[OPEN])
 
     def opened(self) -> None:
         """

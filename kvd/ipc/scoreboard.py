@@ -118,11 +118,75 @@ def read_tasks_in_python(
     return tuple(connections), tuple(max(0, begin - end) for begin, end in both)
 
 
+class ReadReady(Protocol):
+    """
+    Reads which workers can take a connection soon.
+    """
+
+    def __call__(
+        self,
+        words: memoryview,
+        marks: memoryview,
+        row_words: int,
+        count: int,
+        awake: int,
+        beat: int,
+        since_ns: int,
+        woken_since_ns: int,
+        /,
+    ) -> tuple[int, ...]:
+        """
+        The numbers of the workers that are marked and give signs of life, ascending.
+
+        Args:
+            words: Of the scoreboard.
+            marks: A byte for each worker: whether it takes connections.
+            row_words: As for `ReadTasks`.
+            count: How many workers there are.
+            awake: The word for when a worker woke; 0: it waits for events.
+            beat: The word for when it began to wait.
+            since_ns: A worker that waits has begun after this time.
+            woken_since_ns: Another has woken after this time.
+        """
+
+
+def read_ready_in_python(
+    words: memoryview,
+    marks: memoryview,
+    row_words: int,
+    count: int,
+    awake: int,
+    beat: int,
+    since_ns: int,
+    woken_since_ns: int,
+    /,
+) -> tuple[int, ...]:
+    """
+    See `ReadReady`.
+    """
+    end = (count + 1) * row_words
+    wokes, beats = (
+        words[row_words + word : end : row_words].tolist() for word in (awake, beat)
+    )
+    signs = zip(marks[:count].tolist(), wokes, beats, strict=True)
+    return tuple(
+        worker
+        for worker, (takes, woke, beat) in enumerate(signs)
+        if takes and (woke > woken_since_ns if woke else beat > since_ns)
+    )
+
+
 _dispatch: Final = compiled("_dispatch")
 
 read_tasks: Final[ReadTasks] = (
     read_tasks_in_python if _dispatch is None else _dispatch.tasks
 )
+read_ready: Final[ReadReady] = (
+    read_ready_in_python if _dispatch is None else _dispatch.ready
+)
+
+# Longer than any machine runs, and fewer nanoseconds than 63 bits hold.
+_LONG_SECONDS: Final = 1e9
 
 
 class Scoreboard:
@@ -210,24 +274,13 @@ class Scoreboard:
         """
         count = self.workers
         now = time.monotonic_ns()
-        since = now - seconds * 1e9
-        woken_since = now - min(seconds, turn_seconds) * 1e9
-        signs = self._signs(count)
-        marks = self._marks[:count].tolist()
-        connections, requests = read_tasks(
-            self._words, ROW_WORDS, count, OPEN, BEGUN, DONE
-        )
-        return Loads(
-            ready=[
-                worker
-                for worker, (takes, (woke, beat)) in enumerate(
-                    zip(marks, signs, strict=True)
-                )
-                if takes and (woke > woken_since if woke else beat > since)
-            ],
-            connections=connections,
-            requests=requests,
-        )
+        words = self._words
+        ready = read_ready(
+            words, self._marks, ROW_WORDS, count, AWAKE, BEAT,
+            now - int(min(seconds, _LONG_SECONDS) * 1e9),
+            now - int(min(seconds, turn_seconds, _LONG_SECONDS) * 1e9),
+        )  # fmt: skip
+        return Loads(ready, *read_tasks(words, ROW_WORDS, count, OPEN, BEGUN, DONE))
 
     def silent_seconds(self) -> list[float]:
         """

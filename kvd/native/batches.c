@@ -110,7 +110,7 @@ serve_batch(FastPath *self, const Datagram *came, const PackedBatch *batch)
     for (int i = 0; i < came->count; i++) {
         /* What Python does with one may be to leave the others to itself. */
         if (self->channel >= 0 && is_plain_group(self, batch->group)
-            && serve_whole(self, came->descriptors[i], 0))
+            && serve_whole(self, came->descriptors[i], 0) != IS_LEFT)
             continue;
         PyObject *adopted = PyObject_CallFunction(adopt, "ii", came->descriptors[i],
                                                   (int)batch->group);

@@ -1,12 +1,19 @@
 /*
  * The connections of a process: new ones, those that stay open, and the outcome of an event
  * that the next `serve` of the same socket returns.
+ *
+ * A new connection that stays open is held: the reactor's poller watches its descriptor, and
+ * there is no Python object for it until Python has something to do. Most clients that are
+ * started for a request need none: they connect, send it, read the reply and leave.
  */
 
 #include "fast_path.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <structmember.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -127,19 +134,22 @@ FastPath_serve(FastPath *self, PyObject *argument)
     return left;
 }
 
+/* A set of outcomes. */
+#define SET(outcome) (1U << (outcome))
+
 /*
  * Serve what has arrived on a connection; NULL if it has not joined. Returns the outcome if
- * it is one of the two expected ones; otherwise -1, and the next `serve` of this socket
- * returns the outcome, or raises the exception.
+ * it is an expected one; otherwise -1, and the next `serve` of this socket returns the
+ * outcome, or raises the exception.
  */
 static long
-serve_or_leave(FastPath *self, int socket, Joined *joined, long expected, long or_else)
+serve_or_leave(FastPath *self, int socket, Joined *joined, unsigned int expected)
 {
     drop_left(self);
     PyObject *outcome = serve_one(self, socket, joined);
     if (outcome != NULL && PyLong_Check(outcome)) {
         long number = PyLong_AsLong(outcome);
-        if (number == expected || number == or_else) {
+        if (number <= (SERVED | CLOSES) && (SET(number) & expected)) {
             Py_DECREF(outcome);
             return number;
         }
@@ -148,6 +158,311 @@ serve_or_leave(FastPath *self, int socket, Joined *joined, long expected, long o
     self->left = outcome;
     PyErr_Fetch(&self->left_type, &self->left_value, &self->left_traceback);
     return -1;
+}
+
+/*
+ * Close a connection that `is_settled`; as kvd.net.transport.close_both_ways. Bytes that
+ * have come since then make close(2) alone send a reset in place of the end, and the
+ * client reads an error behind the reply.
+ */
+static void
+close_both_ways(int socket)
+{
+    shutdown(socket, SHUT_RDWR);
+    close(socket);
+}
+
+static unsigned long long *
+word(const FastPath *self, Py_ssize_t number)
+{
+    return (unsigned long long *)self->row.buf + number;
+}
+
+/* Whether one more connection may be held. */
+static int
+can_hold(const FastPath *self)
+{
+    return self->poller >= 0 && self->held < MOST_HELD
+        && *word(self, self->open) + 1 < self->most_open;
+}
+
+static Joined *
+new_joined(FastPath *self, PyObject *number, int socket)
+{
+    Joined *joined = PyObject_New(Joined, JoinedType);
+    if (joined == NULL)
+        return NULL;
+    joined->held = 0;
+    joined->made = 0;
+    joined->idle = 1;
+    joined->secure = joined->records = NULL;
+    joined->commit = NULL;
+    joined->connection = NULL;
+    joined->reports = 0;
+    joined->upload = NULL;
+    joined->served = NULL;
+    joined->number = Py_NewRef(number);
+    joined->joined = Py_NewRef(self->joined);
+    if (PyDict_SetItem(self->joined, number, (PyObject *)joined) < 0) {
+        Py_DECREF((PyObject *)joined);
+        return NULL;
+    }
+    if (self->new_upload != NULL && self->new_upload_socket == socket) {
+        joined->upload = self->new_upload;
+        self->new_upload = NULL;
+    }
+    return joined;
+}
+
+/* Hold a new connection. Returns 0; -1 if Python must serve it. */
+static int
+hold(FastPath *self, int socket, int is_served)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = socket};
+    PyObject *number = PyLong_FromLong(socket);
+    PyObject *time = PyObject_CallNoArgs(self->clock);
+    Joined *joined = NULL;
+    if (number == NULL || time == NULL || !(joined = new_joined(self, number, socket))
+        || epoll_ctl(self->poller, EPOLL_CTL_ADD, socket, &event) < 0)
+        goto failed;
+    joined->held = 1;
+    joined->made = PyFloat_AsDouble(time);
+    joined->served = is_served ? Py_NewRef(time) : NULL;
+    Py_DECREF(time);
+    Py_DECREF(number);
+    Py_DECREF((PyObject *)joined);
+    self->held++;
+    /* In this order; see kvd.ipc.scoreboard. */
+    *word(self, self->open) += 1;
+    *word(self, self->accepted) += 1;
+    return 0;
+failed:
+    /* An upload that has begun goes back to where `join` finds it. */
+    if (joined != NULL) {
+        self->new_upload = joined->upload;
+        joined->upload = NULL;
+        if (PyDict_DelItem(self->joined, number) < 0)
+            PyErr_Clear();
+        Py_DECREF((PyObject *)joined);
+    }
+    PyErr_Clear();
+    Py_XDECREF(number);
+    Py_XDECREF(time);
+    return -1;
+}
+
+/* A connection is held no longer; the poller does not watch it. */
+static void
+release_held(FastPath *self, Joined *joined, int socket)
+{
+    joined->held = 0;
+    self->held--;
+    epoll_ctl(self->poller, EPOLL_CTL_DEL, socket, NULL);
+}
+
+/* Close a connection that is held. Returns 0; -1 with an exception. */
+static int
+end_held(FastPath *self, Joined *joined, int socket)
+{
+    release_held(self, joined, socket);
+    *word(self, self->open) -= 1;
+    close_both_ways(socket);
+    return PyDict_DelItem(self->joined, joined->number);
+}
+
+/* Give Python a connection that is held. Returns 0; -1 with an exception. */
+static int
+adopt(FastPath *self, Joined *joined, int socket)
+{
+    release_held(self, joined, socket);
+    PyObject *python = Py_NewRef(self->adopt_held);
+    self->adopting = joined;
+    PyObject *adopted = PyObject_CallFunction(python, "id", socket, joined->made);
+    Py_DECREF(python);
+    if (self->adopting == joined) {
+        /* It has ended before it joined. */
+        self->adopting = NULL;
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (PyDict_DelItem(self->joined, joined->number) < 0)
+            PyErr_WriteUnraisable(joined->number);
+        PyErr_Restore(type, value, traceback);
+    }
+    Py_XDECREF(adopted);
+    return adopted == NULL ? -1 : 0;
+}
+
+/* As `serve_idle`, for a connection that is held. Returns 0; -1 with an exception. */
+static int
+serve_held(FastPath *self, Joined *joined, int socket)
+{
+    long outcome = serve_or_leave(self, socket, joined,
+                                  SET(NOTHING) | SET(SERVED) | SET(SERVED | CLOSES));
+    if (outcome == NOTHING)
+        return 0;
+    if (outcome == SERVED) {
+        PyObject *before = joined->served;
+        joined->served = PyObject_CallNoArgs(self->clock);
+        Py_XDECREF(before);
+        return joined->served == NULL ? -1 : 0;
+    }
+    /* Nothing else is under way, so this is what Python would do. */
+    int has_left = self->left != NULL && PyBytes_Check(self->left)
+        && PyBytes_Size(self->left) == 0 && joined->upload == NULL;
+    if (outcome < 0 && !has_left)
+        return adopt(self, joined, socket);
+    drop_left(self);
+    return end_held(self, joined, socket);
+}
+
+const char hold_doc[] =
+"hold(poller, most_open, adopt)\n"
+"\n"
+"See kvd.http.fast_path.";
+
+PyObject *
+FastPath_hold(FastPath *self, PyObject *args)
+{
+    int poller;
+    unsigned long long most_open;
+    PyObject *adopt_held;
+    if (!PyArg_ParseTuple(args, "iKO:hold", &poller, &most_open, &adopt_held))
+        return NULL;
+    self->poller = poller;
+    self->most_open = most_open;
+    PyObject *before = self->adopt_held;
+    self->adopt_held = Py_NewRef(adopt_held);
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+const char adopt_held_doc[] =
+"adopt_held(before)\n"
+"\n"
+"See kvd.http.fast_path.";
+
+PyObject *
+FastPath_adopt_held(FastPath *self, PyObject *argument)
+{
+    double before = PyFloat_AsDouble(argument);
+    if (PyErr_Occurred())
+        return NULL;
+    if (self->held == 0)
+        Py_RETURN_NONE;
+    /* Adopting one may end others. */
+    PyObject *all = PyDict_Values(self->joined);
+    for (Py_ssize_t i = 0; all != NULL && i < PyList_Size(all); i++) {
+        Joined *joined = (Joined *)PyList_GetItem(all, i);
+        if (joined->held && joined->made < before
+            && adopt(self, joined, (int)PyLong_AsLong(joined->number)) < 0)
+            Py_CLEAR(all);
+    }
+    if (all == NULL)
+        return NULL;
+    Py_DECREF(all);
+    Py_RETURN_NONE;
+}
+
+/* How many connections wait at a listening socket; below 0: the kernel does not say. As
+   kvd.net.listening.accept_queue. */
+static long
+waiting_at(int listener)
+{
+    struct tcp_info info;
+    socklen_t size = offsetof(struct tcp_info, tcpi_sacked);
+    if (getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+        return -1;
+    return (long)info.tcpi_unacked;
+}
+
+/*
+ * Have the kernel wake another process for the next connection. It wakes the one that has
+ * watched the socket for longest. So where connections come one after the other, one process
+ * serves all of them, with warm caches. Where one comes while this process has another, it
+ * would wake and leave that to the others: there processes take turns. Returns 0; -1 if the poller watches the socket no more, with errno.
+ */
+static int
+let_others(const FastPath *self, int listener)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = listener};
+    epoll_ctl(self->poller, EPOLL_CTL_DEL, listener, NULL);
+    return epoll_ctl(self->poller, EPOLL_CTL_ADD, listener, &event);
+}
+
+/* Accept the only connection that waits at a shared socket. Returns 1 if nothing is left to
+   do, 0 if Python should look, -1 with an exception. */
+static int
+accept_one(FastPath *self, PyObject *number)
+{
+    PyObject *functions = PyDict_GetItemWithError(self->listeners, number);
+    if (functions == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    int listener = (int)PyLong_AsLong(number);
+    long waiting = waiting_at(listener);
+    /* None: another process was faster. */
+    if (waiting != 1)
+        return waiting == 0;
+    Py_INCREF(functions);
+    PyObject *may = PyObject_CallNoArgs(PyTuple_GetItem(functions, 0));
+    int status = may == NULL ? -1 : may == Py_None ? 0 : 1;
+    if (may == Py_False)
+        self->turns = TURNS;
+    else if (status == 1) {
+        int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (socket < 0)
+            /* Python meets any other error again. */
+            status = errno == EAGAIN;
+        else {
+            int came_of_it = serve_whole(self, socket, 0);
+            PyObject *done = NULL;
+            if (came_of_it == IS_LEFT)
+                done = PyObject_CallFunction(PyTuple_GetItem(functions, 1), "i", socket);
+            else if (came_of_it == IS_HELD && self->turns > 0 && self->turns--
+                     && let_others(self, listener) < 0)
+                done = PyObject_CallFunction(PyTuple_GetItem(functions, 2), "i", errno);
+            else
+                done = Py_NewRef(Py_None);
+            status = done == NULL ? -1 : 1;
+            Py_XDECREF(done);
+        }
+    }
+    Py_XDECREF(may);
+    Py_DECREF(functions);
+    return status;
+}
+
+const char share_doc[] =
+"share(listener, may_accept_one, serve, unwatched)\n"
+"\n"
+"See kvd.http.fast_path.";
+
+PyObject *
+FastPath_share(FastPath *self, PyObject *args)
+{
+    PyObject *listener, *may_accept_one, *serve, *unwatched;
+    if (!PyArg_ParseTuple(args, "O!OOO:share", &PyLong_Type, &listener, &may_accept_one,
+                          &serve, &unwatched))
+        return NULL;
+    PyObject *functions = PyTuple_Pack(3, may_accept_one, serve, unwatched);
+    int set = functions == NULL ? -1 : PyDict_SetItem(self->listeners, listener, functions);
+    Py_XDECREF(functions);
+    if (set < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+const char unshare_doc[] =
+"unshare(listener)\n"
+"\n"
+"See kvd.http.fast_path.";
+
+PyObject *
+FastPath_unshare(FastPath *self, PyObject *argument)
+{
+    int is_known = PyDict_Contains(self->listeners, argument);
+    if (is_known < 0 || (is_known && PyDict_DelItem(self->listeners, argument) < 0))
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 const char serve_idle_doc[] =
@@ -170,17 +485,24 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
         long descriptor = PyLong_AsLong(argument);
         if (descriptor == -1 && PyErr_Occurred())
             return NULL;
-        int is_all = descriptor == self->channel ? serve_channel(self) : 0;
+        int is_all = descriptor == self->channel ? serve_channel(self)
+                                                 : accept_one(self, argument);
         return is_all < 0 ? NULL : PyBool_FromLong(is_all);
     }
     if (!joined->idle || joined->reports || joined->commit != NULL)
         Py_RETURN_FALSE;
     Py_INCREF((PyObject *)joined);
+    int socket = (int)PyLong_AsLong(argument);
     self->may_block = 0;
+    if (joined->held) {
+        int status = serve_held(self, joined, socket);
+        self->may_block = 1;
+        Py_DECREF((PyObject *)joined);
+        return status < 0 ? NULL : PyBool_FromLong(1);
+    }
     self->secure = joined->secure;
     self->records = joined->records;
-    long outcome = serve_or_leave(self, (int)PyLong_AsLong(argument), joined, SERVED,
-                                  NOTHING);
+    long outcome = serve_or_leave(self, socket, joined, SET(NOTHING) | SET(SERVED));
     self->secure = self->records = NULL;
     self->may_block = 1;
     if (outcome < 0 && wait_alone(self, joined)) {
@@ -201,34 +523,33 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
 }
 
 /*
- * Close a connection that `is_settled`; as kvd.net.transport.close_both_ways. Bytes that
- * have come since then make close(2) alone send a reset in place of the end, and the
- * client reads an error behind the reply.
- */
-static void
-close_both_ways(int socket)
-{
-    shutdown(socket, SHUT_RDWR);
-    close(socket);
-}
-
-/*
- * Serve the request that came with a new connection, and close its socket. Returns
- * whether this was all; else as `serve_or_leave`.
+ * Serve the request that came with a new connection. Returns `HAS_ENDED` if this was all: its
+ * socket is closed; `IS_HELD` if the connection stays, and Python has nothing to do with it;
+ * `IS_LEFT` if the caller keeps it, and the next `serve` of this socket returns the outcome.
  */
 int
 serve_whole(FastPath *self, int socket, int may_block)
 {
     self->may_block = may_block;
-    long outcome
-        = serve_or_leave(self, socket, NULL, SERVED | CLOSES, SERVED | CLOSES);
+    int may_hold = !may_block && can_hold(self);
+    long outcome = serve_or_leave(
+        self, socket, NULL,
+        SET(SERVED | CLOSES) | (may_hold ? SET(NOTHING) | SET(SERVED) : 0));
     self->may_block = 1;
-    if (outcome < 0)
-        return 0;
-    /* Before the client can see the end. */
-    ((unsigned long long *)self->row.buf)[self->accepted] += 1;
-    close_both_ways(socket);
-    return 1;
+    if (outcome == (SERVED | CLOSES)) {
+        /* Before the client can see the end. */
+        *word(self, self->accepted) += 1;
+        close_both_ways(socket);
+        return HAS_ENDED;
+    }
+    if (outcome >= 0) {
+        if (hold(self, socket, outcome == SERVED) == 0)
+            return IS_HELD;
+        self->left_socket = socket;
+        self->left = PyLong_FromLong(outcome);
+        PyErr_Fetch(&self->left_type, &self->left_value, &self->left_traceback);
+    }
+    return IS_LEFT;
 }
 
 const char serve_new_doc[] =
@@ -257,7 +578,7 @@ FastPath_serve_new(FastPath *self, PyObject *argument)
         if (socket == -1 && PyErr_Occurred())
             return NULL;
         /* Whoever has accepted it may have let it block. */
-        if (!serve_whole(self, (int)socket, 1))
+        if (serve_whole(self, (int)socket, 1) == IS_LEFT)
             break;
         served++;
     }
@@ -265,43 +586,43 @@ FastPath_serve_new(FastPath *self, PyObject *argument)
 }
 
 const char accept_doc[] =
-"accept(listener, count) -> (int, int)\n"
+"accept(listener, count, stays) -> (int, int, int)\n"
 "\n"
-"Accept up to `count` connections, and serve each as `serve_new` does, until one stays\n"
-"open.\n"
-"\n"
-"Returns how many were accepted, fewer if no more wait; and the descriptor of the last\n"
-"one if the caller keeps it, as after `serve_new`, else -1.\n"
-"\n"
-"Raises OSError: none could be accepted, or none waits.";
+"See kvd.http.fast_path.";
 
 PyObject *
 FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "accept takes two arguments");
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "accept takes three arguments");
         return NULL;
     }
     long listener = PyLong_AsLong(arguments[0]);
     long most = PyLong_AsLong(arguments[1]);
+    long stays = PyLong_AsLong(arguments[2]);
     if (PyErr_Occurred())
         return NULL;
-    long accepted = 0;
+    long accepted = 0, stayed = 0;
     int socket = -1;
-    while (accepted < most) {
+    while (accepted < most && stayed < stays) {
         /* The listening socket is non-blocking, so this does not block. */
-        socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (socket < 0)
+        int new_socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (new_socket < 0)
             break;
         accepted++;
-        if (!serve_whole(self, socket, 0))
+        int came_of_it = serve_whole(self, new_socket, 0);
+        if (came_of_it == HAS_ENDED)
+            continue;
+        stayed++;
+        if (came_of_it == IS_LEFT) {
+            socket = new_socket;
             break;
-        socket = -1;
+        }
     }
     /* Otherwise the next call gets the error, or it concerned a single connection. */
     if (accepted == 0 && most > 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    return Py_BuildValue("(li)", accepted, socket);
+    return Py_BuildValue("(lli)", accepted, stayed, socket);
 }
 
 const char join_doc[] =
@@ -321,25 +642,12 @@ FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
     long socket = PyLong_AsLong(argument);
     if (socket == -1 && PyErr_Occurred())
         return NULL;
-    Joined *joined = PyObject_New(Joined, JoinedType);
-    if (joined == NULL)
+    Joined *joined = self->adopting;
+    if (joined != NULL && socket == PyLong_AsLong(joined->number)) {
+        self->adopting = NULL;
+        Py_INCREF((PyObject *)joined);
+    } else if ((joined = new_joined(self, argument, (int)socket)) == NULL)
         return NULL;
-    joined->idle = 1;
-    joined->secure = joined->records = NULL;
-    joined->commit = NULL;
-    joined->connection = NULL;
     joined->reports = arguments[1] == Py_True;
-    joined->upload = NULL;
-    joined->served = NULL;
-    joined->number = Py_NewRef(argument);
-    joined->joined = Py_NewRef(self->joined);
-    if (PyDict_SetItem(self->joined, argument, (PyObject *)joined) < 0) {
-        Py_DECREF((PyObject *)joined);
-        return NULL;
-    }
-    if (self->new_upload != NULL && self->new_upload_socket == socket) {
-        joined->upload = self->new_upload;
-        self->new_upload = NULL;
-    }
     return (PyObject *)joined;
 }

@@ -128,6 +128,48 @@ tasks(PyObject *Py_UNUSED(module), PyObject *args)
     return both;
 }
 
+PyDoc_STRVAR(ready_doc,
+"ready(words, marks, row_words, count, awake, beat, since_ns, woken_since_ns)"
+" -> tuple[int, ...]\n"
+"\n"
+"See kvd.ipc.scoreboard.ReadReady.");
+
+static PyObject *
+ready(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer buffer, marks;
+    Py_ssize_t row_words, count, awake, beat;
+    long long since, woken_since;
+    if (!PyArg_ParseTuple(args, "y*y*nnnnLL:ready", &buffer, &marks, &row_words, &count,
+                          &awake, &beat, &since, &woken_since))
+        return NULL;
+    Words at = {row_words, awake, beat, beat};
+    PyObject *numbers = NULL, *tuple = NULL;
+    if (row_words <= 0 || !has_rows(&buffer, &at, count) || count > marks.len)
+        PyErr_SetString(PyExc_ValueError, "the scoreboard has no such rows");
+    else
+        numbers = PyList_New(0);
+    for (Py_ssize_t worker = 0; numbers != NULL && worker < count; worker++) {
+        const unsigned long long *row
+            = (unsigned long long *)buffer.buf + (worker + 1) * row_words;
+        long long woke = (long long)read_word(row + awake);
+        long long began = (long long)read_word(row + beat);
+        if (!((const char *)marks.buf)[worker]
+            || !(woke ? woke > woken_since : began > since))
+            continue;
+        PyObject *number = PyLong_FromSsize_t(worker);
+        if (number == NULL || PyList_Append(numbers, number) < 0)
+            Py_CLEAR(numbers);
+        Py_XDECREF(number);
+    }
+    if (numbers != NULL)
+        tuple = PyList_AsTuple(numbers);
+    Py_XDECREF(numbers);
+    PyBuffer_Release(&marks);
+    PyBuffer_Release(&buffer);
+    return tuple;
+}
+
 /* An object of a frozen dataclass that has slots. */
 PyObject *
 make_frozen(PyTypeObject *type, PyObject *names, PyObject *const *values)
@@ -173,6 +215,7 @@ free_object(PyObject *self)
 static PyMethodDef functions[] = {
     {"accept", (PyCFunction)(void (*)(void))accept_some, METH_FASTCALL, accept_doc},
     {"tasks", tasks, METH_VARARGS, tasks_doc},
+    {"ready", ready, METH_VARARGS, ready_doc},
     {"frozen", frozen, METH_VARARGS, frozen_doc},
     {NULL},
 };

@@ -49,13 +49,13 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     PyObject *make_parts, *prune, *clock, *usage;
     unsigned long long min_free;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
-    Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
+    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, serving, latency;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnn)O!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnnn)O!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
-            &large_file_bytes, &report, &rest, &partial, &row, &accepted, &begun, &done, &bytes_in,
+            &large_file_bytes, &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
             &bytes_out, &serving, &latency, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
@@ -83,8 +83,8 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
             most = latency + bucket;
     }
     Py_ssize_t least = latency;
-    Py_ssize_t all[] = {accepted, begun, done, bytes_in, bytes_out, serving};
-    for (int i = 0; i < 6; i++) {
+    Py_ssize_t all[] = {accepted, open, begun, done, bytes_in, bytes_out, serving};
+    for (int i = 0; i < 7; i++) {
         least = Py_MIN(least, all[i]);
         most = Py_MAX(most, all[i]);
     }
@@ -99,7 +99,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return NULL;
     }
-    self->uploads = self->left_socket = self->channel = -1;
+    self->uploads = self->left_socket = self->channel = self->poller = -1;
     self->exchanges = exchanges;
     self->has_epochs = has_epochs;
     self->finds_unwritten = finds_unwritten;
@@ -116,6 +116,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
     self->accepted = accepted;
+    self->open = open;
     self->begun = begun;
     self->done = done;
     self->bytes_in = bytes_in;
@@ -149,8 +150,9 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->older_templates = PyDict_New();
     self->parts = PyDict_New();
     self->joined = PyDict_New();
+    self->listeners = PyDict_New();
     if (!self->nothing || !self->templates || !self->older_templates || !self->parts
-        || !self->joined) {
+        || !self->joined || !self->listeners) {
         Py_DECREF(self);
         return NULL;
     }
@@ -182,6 +184,8 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(self->clock);
     Py_VISIT(self->adopt);
     Py_VISIT(self->came);
+    Py_VISIT(self->adopt_held);
+    Py_VISIT(self->listeners);
     return 0;
 }
 
@@ -196,6 +200,10 @@ FastPath_clear(FastPath *self)
     Py_CLEAR(self->prune);
     Py_CLEAR(self->clock);
     leave_batches(self);
+    self->poller = -1;
+    Py_CLEAR(self->adopt_held);
+    if (self->listeners != NULL)
+        PyDict_Clear(self->listeners);
     return 0;
 }
 
@@ -210,6 +218,7 @@ FastPath_dealloc(FastPath *self)
     if (self->joined != NULL)
         PyDict_Clear(self->joined);
     Py_CLEAR(self->joined);
+    Py_CLEAR(self->listeners);
     Py_CLEAR(self->templates);
     Py_CLEAR(self->older_templates);
     Py_CLEAR(self->parts);
@@ -282,6 +291,7 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
     self->uploads = (int)folder;
     if (is_closed)
         end_commits(self);
+    self->links_nameless = self->uploads >= 0 && links_nameless(self->uploads);
     if (self->uploads < 0) {
         close_folders(self);
         forget_recent(self);
@@ -311,6 +321,10 @@ static PyMethodDef FastPath_methods[] = {
     {"serve_idle", (PyCFunction)FastPath_serve_idle, METH_O, serve_idle_doc},
     {"serve_new", (PyCFunction)FastPath_serve_new, METH_O, serve_new_doc},
     {"accept", (PyCFunction)(void (*)(void))FastPath_accept, METH_FASTCALL, accept_doc},
+    {"share", (PyCFunction)FastPath_share, METH_VARARGS, share_doc},
+    {"unshare", (PyCFunction)FastPath_unshare, METH_O, unshare_doc},
+    {"hold", (PyCFunction)FastPath_hold, METH_VARARGS, hold_doc},
+    {"adopt_held", (PyCFunction)FastPath_adopt_held, METH_O, adopt_held_doc},
     {"join", (PyCFunction)(void (*)(void))FastPath_join, METH_FASTCALL, join_doc},
     {"take_batches", (PyCFunction)FastPath_take_batches, METH_VARARGS, take_batches_doc},
     {"leave_batches", (PyCFunction)FastPath_leave_batches, METH_NOARGS,

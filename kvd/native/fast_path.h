@@ -26,6 +26,11 @@
 /* Larger values are sent from their files; see get.c. */
 #define READ_BYTES 1024
 #define FOLDERS 256
+/* How many connections are held at most: Python adopts all of them in one turn, which takes
+   some 50 us for each. */
+#define MOST_HELD 64
+/* For how many connections processes take turns once one had to be left to others. */
+#define TURNS 32
 /* Python handles longer keys. */
 #define MAX_KEY_BYTES 512
 #define MAX_LONGEST_KEY 1024        /* as kvd.model.keys */
@@ -105,6 +110,7 @@ typedef struct {
 /* A value that is written and published. */
 typedef struct {
     char name[UPLOAD_NAME_BYTES];   /* in the folder of uploads */
+    int is_nameless;            /* whether its file does not have that name, or any other */
     const char *key;
     Py_ssize_t length;
     PyObject *lines;            /* of its metadata */
@@ -182,9 +188,11 @@ typedef struct Usage Usage;
 /* Values that may be removed to make room. */
 typedef struct Candidates Candidates;
 
-/* A connection that stays open after a request. */
+/* A connection that stays open after a request, or has sent none yet. */
 typedef struct {
     PyObject_HEAD
+    char held;                  /* whether it has no Python object; see `hold` */
+    double made;                /* when it was accepted, if it was held */
     char idle;                  /* whether the fast path may read the next bytes */
     char reports;               /* whether each of its requests is reported */
     PartialUpload *upload;      /* that receives the next bytes; NULL: none */
@@ -224,6 +232,7 @@ typedef struct {
     int finds_unwritten;        /* whether its file system reports unwritten parts */
     int expects_new;            /* whether the next PUT is tried as one of a new key */
     int may_not_replace;        /* whether a rename can be told not to replace anything */
+    int links_nameless;         /* whether a file without a name can be given one */
     int is_all_in_memory;       /* whether it never reports that a read would block */
     const char *plain;          /* the bytes of a key that error messages do not escape */
     PyObject *plain_bytes;
@@ -238,7 +247,7 @@ typedef struct {
     Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
     /* The row of this process, and the numbers of words in it (kvd.ipc.row). */
     Py_buffer row;
-    Py_ssize_t accepted, begun, done, bytes_in, bytes_out, serving, latency;
+    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, serving, latency;
     PyObject *bucket_of_exponent;
     int least_exponent;
     /* Functions and types of Python, and their cached results. */
@@ -255,6 +264,13 @@ typedef struct {
     PyObject *plain_groups;     /* a byte for each group of sockets; NULL without one */
     PyObject *nothing;          /* empty bytes */
     PyObject *joined;           /* connections that stay open, by descriptor */
+    int poller;                 /* the reactor's; below 0: none is held; see `hold` */
+    unsigned long long most_open;       /* below so many open ones, one can be held */
+    Py_ssize_t held;            /* how many are */
+    PyObject *adopt_held;       /* NULL without a poller */
+    int turns;                  /* for so many connections more, processes take turns */
+    PyObject *listeners;        /* see `share`: functions of ports, by descriptor */
+    Joined *adopting;           /* that Python is about to have join, borrowed; or NULL */
     /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
     PyObject *secure, *records;
     /* RECORD_BYTES; a view of the buffer; and names of attributes. NULL: not needed so
@@ -332,7 +348,16 @@ PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
 PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count);
+enum { HAS_ENDED, IS_HELD, IS_LEFT };
 int serve_whole(FastPath *self, int socket, int may_block);
+extern const char share_doc[];
+extern const char unshare_doc[];
+extern const char hold_doc[];
+extern const char adopt_held_doc[];
+PyObject *FastPath_share(FastPath *self, PyObject *args);
+PyObject *FastPath_unshare(FastPath *self, PyObject *argument);
+PyObject *FastPath_hold(FastPath *self, PyObject *args);
+PyObject *FastPath_adopt_held(FastPath *self, PyObject *argument);
 
 /* batches.c */
 extern const char take_batches_doc[];
@@ -499,10 +524,11 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 /* publish.c */
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
+int links_nameless(int folder);
 int set_lock(int lock, short kind, long long offset);
 int reserve(Upload *upload);
 void release(Upload *upload);
-int create_file(FastPath *self, const Upload *upload);
+int create_file(FastPath *self, Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
 int publish_file(FastPath *self, Upload *upload, int file, int *is_made);
 int publish(FastPath *self, Upload *upload, const char *body, int *is_made);

@@ -133,30 +133,54 @@ seal_once(const FastPath *self, int file, const Upload *upload,
 }
 
 /*
+ * Whether files that were created without a name in a folder can be given one: not every
+ * file system can do that, and before Linux 6.10 it takes a privilege.
+ */
+int
+links_nameless(int folder)
+{
+    static const char NAME[] = "probe";
+    int file = openat(folder, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+    int is_linked = file >= 0 && linkat(file, "", folder, NAME, AT_EMPTY_PATH) == 0;
+    if (is_linked)
+        unlinkat(folder, NAME, 0);
+    if (file >= 0)
+        close(file);
+    return is_linked;
+}
+
+/*
  * Give a written file its key's name, if nothing has that name. Returns whether it has it
- * now; if not, `place` looks at what is there.
- *
- * A name that is looked for and not found is looked for again by the rename: for a new key
- * on tmpfs that is half a microsecond of 15. Most clients either write new keys or replace
- * values, so this is tried where the PUT before was one of a new key.
+ * now; if not, `place` looks at what is there. A file that had no name may have that of its
+ * upload then.
  */
 static int
-place_new(FastPath *self, const Upload *upload, int file, int folder, const char *name,
-          long epoch)
+place_new(FastPath *self, Upload *upload, int file, int folder, const char *name, long epoch)
 {
-    if (!self->expects_new || !self->may_not_replace
-        || seal_once(self, file, upload, 0, epoch) < 0)
+    if (seal_once(self, file, upload, 0, epoch) < 0)
         return 0;
-    if (renameat2(self->uploads, upload->name, folder, name, RENAME_NOREPLACE) == 0)
+    if (!upload->is_nameless) {
+        if (renameat2(self->uploads, upload->name, folder, name, RENAME_NOREPLACE) == 0)
+            return 1;
+        /* Not every file system can do this, or every filter of system calls lets it
+           pass. */
+        self->may_not_replace = errno != EINVAL && errno != ENOSYS;
+        return 0;
+    }
+    if (linkat(file, "", folder, name, AT_EMPTY_PATH) == 0)
         return 1;
-    /* Not every file system can do this, or every filter of system calls lets it pass. */
-    self->may_not_replace = errno != EINVAL && errno != ENOSYS;
+    if (linkat(file, "", self->uploads, upload->name, AT_EMPTY_PATH) == 0)
+        upload->is_nameless = 0;
     return 0;
 }
 
 /*
  * Give a written file its key's name in a folder, while the key is locked; `lock` is the
  * status of the file of locks.
+ *
+ * To look for a name that is not there and then to give it is to look for it twice. Most
+ * clients either write new keys or replace values, so if the last PUT was one of a new key,
+ * this one is taken for one too, until the kernel says that there is something.
  *
  * With `keeps`, what it replaces gets the upload's name and stays, unless no sync has
  * begun since it was published; `room` says how much there is.
@@ -165,15 +189,18 @@ place_new(FastPath *self, const Upload *upload, int file, int folder, const char
  * it replaced had `*replaced` bytes.
  */
 static int
-place(FastPath *self, const Upload *upload, int file, int folder,
+place(FastPath *self, Upload *upload, int file, int folder,
       const char *name, unsigned long long room, const struct stat *lock,
       unsigned long long *replaced)
 {
     unsigned long long earliest_us = 0, bytes = 0;
     long epoch = epoch_of(self, lock), value_epoch = 0;
     *replaced = 0;
-    if (place_new(self, upload, file, folder, name, epoch))
+    if ((upload->is_nameless || (self->expects_new && self->may_not_replace))
+        && place_new(self, upload, file, folder, name, epoch))
         return CREATED;
+    if (upload->is_nameless)
+        return -1;
     int replaces = has_value(self, folder, name, &earliest_us, &value_epoch, &bytes);
     self->expects_new = replaces == 0;
     *replaced = bytes;
@@ -204,7 +231,7 @@ last_name(const char *key)
  * `is_missing`. Returns as `place`.
  */
 static int
-place_locked(FastPath *self, const Upload *upload, int file, int folder,
+place_locked(FastPath *self, Upload *upload, int file, int folder,
              int is_missing, unsigned long long room, int *is_made,
              unsigned long long *replaced)
 {
@@ -245,18 +272,25 @@ write_all(int file, const char *body, Py_ssize_t length)
     return written;
 }
 
-/* Create the file of an upload, whose key's folder, or the last one on its path, is open.
-   Returns its descriptor; -1 if it cannot be created, or not as Python would. */
+/* Create the file of an upload, whose key's folder, or the last one on its path, is open:
+   without a name, if it `may_be_nameless`. Returns its descriptor; -1 if it cannot be
+   created, or not as Python would. */
 static int
-create_beside(const FastPath *self, const Upload *upload, int folder,
-              const struct stat *status, unsigned long long *room)
+create_beside(const FastPath *self, Upload *upload, int folder, const struct stat *status,
+              int may_be_nameless, unsigned long long *room)
 {
+    int file = -1;
+    mode_t mode = self->conferred.list_bytes ? 0666 : (mode_t)self->mode;
     if (!has_room(self, upload->length, upload->keeps, room)
         || !is_conferred_alike(&self->conferred, folder, status))
         return -1;
-    return openat(self->uploads, upload->name,
-                  O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                  self->conferred.list_bytes ? 0666 : self->mode);
+    if (may_be_nameless) {
+        file = openat(folder, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, mode);
+        upload->is_nameless = file >= 0;
+    }
+    return file >= 0 ? file
+        : openat(self->uploads, upload->name,
+                 O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 }
 
 static int
@@ -306,7 +340,7 @@ settle(Upload *upload, int result, unsigned long long replaced)
  * not created.
  */
 int
-create_file(FastPath *self, const Upload *upload)
+create_file(FastPath *self, Upload *upload)
 {
     int is_kept, is_missing, file = -1;
     struct stat status;
@@ -315,7 +349,7 @@ create_file(FastPath *self, const Upload *upload)
     if (folder < 0)
         return -1;
     if (is_missing || !is_folder(folder, last_name(upload->key)))
-        file = create_beside(self, upload, folder, &status, &room);
+        file = create_beside(self, upload, folder, &status, 0, &room);
     if (!is_kept)
         close(folder);
     return file;
@@ -360,12 +394,14 @@ publish(FastPath *self, Upload *upload, const char *body, int *is_made)
     *is_made = 0;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder >= 0)
-        file = create_beside(self, upload, folder, &status, &room);
+        /* A name that it gets and loses again costs as much as the one that it keeps. */
+        file = create_beside(self, upload, folder, &status,
+                             self->expects_new && self->links_nameless, &room);
     if (file >= 0) {
         if (write_all(file, body, upload->length) == upload->length)
             result = place_locked(self, upload, file, folder, is_missing, room, is_made,
                                   &replaced);
-        if (result < 0)
+        if (result < 0 && !upload->is_nameless)
             unlinkat(self->uploads, upload->name, 0);
         close(file);
     }

@@ -229,6 +229,22 @@ next_timeout(const Loop *loop, double *seconds)
     return 0;
 }
 
+/* Offer an event to `serve_readable`. Returns whether nothing is left to do with it; -1 with
+   an exception. */
+static int
+is_served(const Loop *loop, PyObject *descriptor, uint32_t event)
+{
+    if (event != EPOLLIN) {
+        int is_known = PyDict_Contains(loop->selectables, descriptor);
+        if (is_known)
+            return is_known < 0 ? -1 : 0;
+    }
+    PyObject *done = PyObject_CallFunctionObjArgs(loop->serve_readable, descriptor, NULL);
+    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    return is_done;
+}
+
 /* Returns 0; -1 with an exception. */
 static int
 hand_on(const Loop *loop, const struct epoll_event *event)
@@ -236,13 +252,7 @@ hand_on(const Loop *loop, const struct epoll_event *event)
     PyObject *descriptor = PyLong_FromLong(event->data.fd);
     if (descriptor == NULL)
         return -1;
-    int is_done = 0;
-    if (event->events == EPOLLIN) {
-        PyObject *done = PyObject_CallFunctionObjArgs(loop->serve_readable, descriptor,
-                                                      NULL);
-        is_done = done == NULL ? -1 : PyObject_IsTrue(done);
-        Py_XDECREF(done);
-    }
+    int is_done = is_served(loop, descriptor, event->events);
     if (is_done == 0) {
         /* One event may end another's selectable. */
         PyObject *selectable = PyDict_GetItemWithError(loop->selectables, descriptor);

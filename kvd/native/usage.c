@@ -63,7 +63,8 @@ take(int64_t *quota, long long bytes)
     int64_t limit = __atomic_load_n(&quota[LIMIT], __ATOMIC_RELAXED);
     int64_t taken = __atomic_load_n(&quota[TAKEN], __ATOMIC_RELAXED);
     do {
-        if (bytes > limit - taken)
+        /* It is negative after others have removed what nobody has counted. */
+        if (bytes > limit - (taken > 0 ? taken : 0))
             return 0;
     } while (!__atomic_compare_exchange_n(&quota[TAKEN], &taken, taken + bytes, 1,
                                           __ATOMIC_RELAXED, __ATOMIC_RELAXED));

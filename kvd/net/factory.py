@@ -42,6 +42,10 @@ class ServerFactory(protocol.ServerFactory):
     process may accept. If not, another process that listens there may, or this one a
     moment later. None: always."""
 
+    wakes_one = False
+    """Whether the kernel wakes only one of the processes that wait for connections at
+    the socket. The port calls `leave` when it leaves one that waits there."""
+
     make_transport: MakeTransport = ServerTransport
     """Makes the transport of a connection that stays."""
 
@@ -54,23 +58,32 @@ class ServerFactory(protocol.ServerFactory):
         """
         raise NotImplementedError
 
+    def leave(self) -> None:
+        """
+        What waits at the socket is left to other processes, if `wakes_one`.
+        """
+
     def batch_accepted(self) -> None:
         """
         The connections of one wake-up are accepted.
         """
 
-    def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
+    def accept(
+        self, listener: socket.socket, count: int, stays: int
+    ) -> tuple[int, int, int, Any]:
         """
         Accept connections, until there is one that the factory does not take.
 
         Args:
             listener: Listening and non-blocking.
             count: How many at most.
+            stays: How many at most that do not end at once.
 
         Returns:
-            How many were accepted, fewer than `count` if no more wait. If the last one
-            is the caller's: its descriptor, and what ``accept`` said of the other end,
-            or None if that was not asked; else -1 and None. `take` is asked next.
+            How many were accepted, and how many of them have not ended; fewer of both
+            if no more wait. If the last one is the caller's: its descriptor, and what
+            ``accept`` said of the other end, or None if that was not asked; else -1 and
+            None. `take` is asked next.
 
         Raises:
             OSError: None could be accepted, or none waits.
@@ -78,7 +91,7 @@ class ServerFactory(protocol.ServerFactory):
         raw: Any = listener
         # As `socket.accept` calls it, which then makes a socket of the descriptor: that
         # takes 3 microseconds and a system call.
-        return 1, *raw._accept()
+        return 1, 1, *raw._accept()
 
     def take_descriptors(self, descriptors: Sequence[int]) -> int:
         """

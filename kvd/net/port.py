@@ -25,6 +25,7 @@ import errno
 import os
 import select
 import socket
+from select import EPOLLEXCLUSIVE, EPOLLIN
 from typing import Any, Final
 
 from twisted.internet import tcp
@@ -152,6 +153,8 @@ class Port(tcp.Port):
         self._complained = False
         self._peer_errors = 0
         self._wanted = False
+        self._is_rung = False
+        """Whether it looks because of another process, which has woken all."""
 
     def startListening(self) -> None:
         """
@@ -180,10 +183,20 @@ class Port(tcp.Port):
 
     def _watch(self) -> None:
         try:
-            self.startReading()
+            if self.factory.wakes_one:
+                self.reactor.watch(self, EPOLLIN | EPOLLEXCLUSIVE)
+            else:
+                self.startReading()
         except OSError as error:
             # The kernel watches no more for this user (epoll_ctl(2): ENOSPC, ENOMEM).
             self._pause_after(error)
+
+    def unwatched(self, number: int) -> None:
+        """
+        The poller could not watch the socket again, with the error of this number.
+        """
+        self.reactor.unwatched(self)
+        self._pause_after(OSError(number, os.strerror(number)))
 
     def pauseProducing(self) -> None:
         """
@@ -191,6 +204,19 @@ class Port(tcp.Port):
         """
         self._wanted = False
         self.stopReading()
+        # The kernel may have woken this process for one that it does not accept now.
+        self.factory.leave()
+
+    def rung(self) -> None:
+        """
+        Another process has left what waits here, if something does.
+        """
+        if self._wanted and self._retry is None and self._somebody_waits():
+            self._is_rung = True
+            try:
+                self.doRead()
+            finally:
+                self._is_rung = False
 
     def doRead(self) -> None:
         """
@@ -205,6 +231,20 @@ class Port(tcp.Port):
             self._accept(min(self._waiting(), MAX_BATCH))
             self._guess_anew()
         factory.batch_accepted()
+
+    def may_accept_one(self) -> bool | None:
+        """
+        Whether to accept the only connection that waits. Called in place of `doRead`.
+
+        Returns:
+            None: `doRead` must be called. If not now, this port asks again later.
+        """
+        if self._complained or self._peer_errors:
+            return None
+        if self._may_now(1):
+            return True
+        self._stop_watching(GATE_SECONDS)
+        return False
 
     def _accept_share(self) -> None:
         factory = self.factory
@@ -245,9 +285,9 @@ class Port(tcp.Port):
         """
         left = count
         while left and stays:
-            accepted, stayed = self.accept_some(left)
+            accepted, stayed, more = self.accept_some(left, stays)
             # The last one may have been one too many, for whoever pauses this.
-            if not self._wanted or (accepted < left and not stayed):
+            if not self._wanted or not more:
                 return 0
             left -= accepted
             stays -= stayed
@@ -284,6 +324,7 @@ class Port(tcp.Port):
         now = self.reactor.seconds()
         if self._gated_since is None:
             self._gated_since = now
+            self._leave()
         if now - self._gated_since <= GATE_LIMIT_SECONDS:
             return False
         self._gated_since = None
@@ -294,27 +335,27 @@ class Port(tcp.Port):
         poll.register(self.socket, select.POLLIN)
         return bool(poll.poll(0))
 
-    def accept_some(self, count: int) -> tuple[int, bool]:
+    def accept_some(self, count: int, stays: int) -> tuple[int, int, bool]:
         """
-        Accept connections, if some wait, until one is not served at once.
+        Accept connections, if some wait, until the factory leaves one to this port.
 
         Args:
             count: How many at most.
+            stays: How many at most that do not end at once.
 
         Returns:
-            How many were accepted or died in the queue, and whether the last one stays.
-            If none stays and they are fewer than `count`, further attempts make no
-            sense now.
+            How many were accepted or died in the queue, how many of them stay, and
+            whether further attempts make sense now.
         """
         died = 0
         while died < count:
             try:
-                accepted, descriptor, peer = self.factory.accept(
-                    self._listener, count - died
+                accepted, stayed, descriptor, peer = self.factory.accept(
+                    self._listener, count - died, stays
                 )
                 break
             except BlockingIOError:
-                return died, False
+                return died, 0, False
             except OSError as error:
                 self._peer_errors += 1
                 if (
@@ -322,15 +363,26 @@ class Port(tcp.Port):
                     or self._peer_errors >= MAX_PEER_ERRORS
                 ):
                     self._pause_after(error)
-                    return died, False
+                    return died, 0, False
                 died += 1
         else:
-            return died, False
+            return died, 0, False
         self._complained = False
         self._peer_errors = 0
         accepted += died
         if descriptor == -1:
-            return accepted, False
+            return accepted, stayed, accepted == count or stayed == stays
+        self.serve(descriptor, peer)
+        return accepted, stayed, True
+
+    def serve(self, descriptor: int, peer: Any = None) -> None:
+        """
+        Serve a connection that its factory has accepted and not taken.
+
+        Args:
+            descriptor: Owned by this.
+            peer: What ``accept`` said of the other end; None: that was not asked.
+        """
         connection = None
         try:
             connection = socket.socket(*self._kind, descriptor)
@@ -345,7 +397,6 @@ class Port(tcp.Port):
                 os.close(descriptor)
             else:
                 connection.close()
-        return accepted, True
 
     def _pause_after(self, error: OSError) -> None:
         if not self._complained:
@@ -355,6 +406,11 @@ class Port(tcp.Port):
                 error=error.strerror or str(error),
             )
         self._stop_watching(_PAUSE_SECONDS)
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._is_rung:
+            self.factory.leave()
 
     def _stop_watching(self, seconds: float) -> None:
         self.stopReading()
@@ -377,7 +433,7 @@ class Port(tcp.Port):
         left = waiting_at(self.socket)
         # What it has just accepted may have stopped it.
         while left > 0 and self.connected:
-            accepted, _ = self.accept_some(left)
+            accepted, _, _ = self.accept_some(left, left)
             if not accepted:
                 break
             left -= accepted

@@ -155,6 +155,17 @@ def install_adoption(reactor: Any) -> None:
         reactor.doIteration = partial(poll, reactor)  # type: ignore[method-assign]  # as it calls its own
 
 
+def poller_of(reactor: Any) -> int | None:
+    """
+    The descriptor of the epoll instance of a reactor that calls its ``serve_readable``
+    for every event of a descriptor that it does not know; None: it does not.
+    """
+    if not isinstance(reactor, EPollReactor) or not hasattr(reactor, "serve_readable"):
+        return None
+    descriptor: int = reactor._poller.fileno()
+    return descriptor
+
+
 def _leave_all(descriptor: int) -> bool:
     return False
 
@@ -180,7 +191,8 @@ def poll_in_python(reactor: Any, timeout: float | None, /) -> None:
             if counts is not None:
                 counts.woke()
             for descriptor, event in events:
-                if event == EPOLLIN and serve_readable(descriptor):
+                is_offered = event == EPOLLIN or descriptor not in selectables
+                if is_offered and serve_readable(descriptor):
                     continue
                 # One event may end another's selectable.
                 selectable = selectables.get(descriptor)
@@ -263,6 +275,23 @@ class WorkerReactor(EPollReactor):
     adoptStreamPort = adopt_stream_port
     adoptStreamConnection = adopt_stream_connection
     take_connection = take_connection
+
+    def unwatched(self, reader: Any) -> None:
+        """
+        The poller does not watch a descriptor any more.
+        """
+        self._reads.discard(reader.fileno())
+        self._selectables.pop(reader.fileno(), None)
+
+    def watch(self, reader: Any, events: int) -> None:
+        """
+        Do as `addReader`, with these events of epoll_ctl(2).
+        """
+        descriptor = reader.fileno()
+        if descriptor not in self._reads:
+            self._poller.register(descriptor, events)
+            self._reads.add(descriptor)
+            self._selectables[descriptor] = reader
 
     def __init__(self, counts: LoopTimes) -> None:
         """

@@ -68,6 +68,11 @@ from kvd.s3.signing import Signer
 
 CONNECT_SECONDS: Final = 5.0
 
+READ_BYTES: Final = 64 * 1024
+"""
+Less than other clients read at once: a worker has many of these connections.
+"""
+
 SILENT_SECONDS: Final = 30.0
 """
 How long a reply, or the next byte of one, may take: SeaweedFS pauses for up to 18 s
@@ -206,7 +211,7 @@ class Connections:
     """
 
     def __init__(self, reactor: Any) -> None:
-        endpoints = WideEndpoints(reactor, CONNECT_SECONDS)
+        endpoints = WideEndpoints(reactor, CONNECT_SECONDS, read_bytes=READ_BYTES)
         self._pool = HTTPConnectionPool(reactor)
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS
@@ -388,7 +393,7 @@ class Engine:
         """
         Start receiving the body of a reply.
         """
-        return receive(reply.response, self._timeout)
+        return receive(reply.response, self._timeout, READ_BYTES)
 
     async def take(self, receiver: Receiver) -> bytes:
         """

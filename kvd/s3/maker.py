@@ -8,13 +8,17 @@ opened, not when a location is read.
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
-from kvd.errors import BadSetting
+from kvd.errors import BadSetting, StoreFault
 from kvd.interfaces import IEngineStoreMaker, IStore
 from kvd.s3.location import read_location
 from kvd.settings import Durability
+
+if TYPE_CHECKING:
+    from kvd.s3.signing import Identity
 
 _NEEDED = ("botocore", "defusedxml", "tenacity")
 
@@ -24,6 +28,8 @@ class ObjectStoreMaker:
     """
     Opens buckets.
     """
+
+    _identity: Identity | None = None
 
     def resolve(self, path: str) -> str:
         location = read_location(path)
@@ -41,12 +47,20 @@ class ObjectStoreMaker:
         check(read_location(path))
 
     def load(self) -> None:
-        import kvd.s3.opening  # noqa: F401
+        import kvd.s3.opening  # noqa: F401 - before the fork
+        from kvd.s3.signing import find_identity
+
+        # Here rather than in each worker, which would need 6 MiB for it.
+        try:
+            self._identity = find_identity()
+        except StoreFault:
+            # Whoever needs it finds out why.
+            self._identity = None
 
     def open_store(self, path: str, durability: Durability) -> IStore:
         from kvd.s3.opening import open_location
 
-        return open_location(read_location(path))
+        return open_location(read_location(path), self._identity)
 
 
 maker = ObjectStoreMaker()

@@ -13,7 +13,7 @@ from botocore.session import Session
 from kvd.s3.endpoints import Endpoints
 from kvd.s3.engine import Connections, Engine
 from kvd.s3.location import Location
-from kvd.s3.signing import Signer, region_of
+from kvd.s3.signing import Identity, Signer, region_of
 from kvd.s3.store import ObjectStore
 from kvd.store.waiting import in_threads_of
 
@@ -32,9 +32,16 @@ def endpoints_of(location: Location) -> tuple[str, ...]:
     return (f"https://s3.{region}.amazonaws.com",)
 
 
-def open_location(location: Location, reactor: Any = None) -> ObjectStore:
+def open_location(
+    location: Location, identity: Identity | None = None, reactor: Any = None
+) -> ObjectStore:
     """
     Open a bucket.
+
+    Args:
+        location: Where it is.
+        identity: Who kvd is for it; None: it is found when it is needed.
+        reactor: None: that of this process.
     """
     if reactor is None:
         # Not at the top: importing the reactor installs one.
@@ -45,7 +52,7 @@ def open_location(location: Location, reactor: Any = None) -> ObjectStore:
     engine = Engine(
         location.bucket,
         Endpoints(endpoints_of(location), reactor, random),
-        Signer(in_threads_of(reactor), location.region),
+        Signer(in_threads_of(reactor), location.region, identity),
         Connections(reactor),
         reactor,
         random,

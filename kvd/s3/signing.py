@@ -73,18 +73,20 @@ class Signer:
         self,
         off_reactor: OffReactor,
         region: str | None = None,
+        identity: Identity | None = None,
         find: Callable[[], Identity] = find_identity,
     ) -> None:
         """
         Args:
             off_reactor: Runs what may ask the network for credentials.
             region: None: that of the identity.
+            identity: None: it is found before the first signature.
             find: Finds the identity.
         """
         self._off_reactor = off_reactor
         self._region = region
         self._find = find
-        self._identity: Identity | None = None
+        self._identity = identity
 
     async def sign(
         self, method: str, url: str, fields: Mapping[str, str], body: bytes | None

@@ -2,9 +2,9 @@
 Values that are written: gathered in memory, sent ahead, or sent in parts.
 
 - A small value is gathered and sent at its commit, when everything about it is known.
-- A large one of known length is sent as it comes, in one request. The last bytes are
-  kept back until the commit, and an engine publishes nothing before the last byte: so
-  nothing is published that is not committed. Its head has been sent then, so the
+- A large one of known length is sent as it comes, in one request. The last byte is kept
+  back until the commit, and an engine publishes nothing before it: so nothing is
+  published that is not committed. Its head has been sent then, so the
   conditions have to be known when it begins.
 - One of unknown length is sent in parts, each of which waits in a file for its last
   byte. It is published when the parts are joined. If it has conditions, all of it waits
@@ -377,8 +377,9 @@ class StreamedUpload(ObjectUpload):
         self._written += len(chunk)
         if self._written > self._length:
             self._check_length()
-        held, self._held = self._held, chunk or self._held
-        return self._feed.give(held) if held and chunk else None
+        if self._written == self._length:
+            chunk, self._held = chunk[:-1], chunk[-1:]
+        return self._feed.give(chunk) if chunk else None
 
     def _check(self) -> None:
         if self._failure is not None:

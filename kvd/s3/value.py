@@ -148,6 +148,8 @@ class ObjectValue:
         self._offset = 0
         self._end = stored.info.size
         self._rest = b""
+        """What has come last, of which so much was given:"""
+        self._given = 0
 
     def fileno(self) -> int | None:
         return None
@@ -155,8 +157,11 @@ class ObjectValue:
     def read(self, offset: int, count: int) -> Answer[bytes]:
         if offset < len(self._head):
             return self._head[offset : offset + count]
-        if offset == self._offset and self._rest:
-            return self._cut(count)
+        if offset == self._offset:
+            if self._given == len(self._rest) and self._receiver is not None:
+                self._came(self._receiver.take_held())
+            if self._given < len(self._rest):
+                return self._cut(count)
         return Deferred.fromCoroutine(self._read(offset, count))
 
     async def _read(self, offset: int, count: int) -> bytes:
@@ -165,9 +170,6 @@ class ObjectValue:
         except BrokenBody:
             self.close()
             await self._take(offset, count)
-        if self._offset + len(self._rest) >= self._end:
-            # All has come, and the connection serves the next request.
-            self._receiver = None
         return self._cut(count)
 
     async def _take(self, offset: int, count: int) -> None:
@@ -175,10 +177,18 @@ class ObjectValue:
             self.close()
             self._receiver = await self._ask(offset, count)
             self._offset = offset
-        self._rest = await self._engine.take(self._receiver)
+        self._came(await self._engine.take(self._receiver))
+
+    def _came(self, data: bytes) -> None:
+        self._rest, self._given = data, 0
+        if self._offset + len(data) >= self._end:
+            # All has come, and the connection serves the next request.
+            self._receiver = None
 
     def _cut(self, count: int) -> bytes:
-        piece, self._rest = self._rest[:count], self._rest[count:]
+        # Not cut off what is left: that would copy all of it each time.
+        piece = self._rest[self._given : self._given + count]
+        self._given += len(piece)
         self._offset += len(piece)
         return piece
 
@@ -204,6 +214,7 @@ class ObjectValue:
         return self._engine.receive(reply)
 
     def close(self) -> None:
-        receiver, self._receiver, self._rest = self._receiver, None, b""
+        receiver, self._receiver = self._receiver, None
+        self._rest, self._given = b"", 0
         if receiver is not None:
             receiver.stop()

@@ -204,7 +204,8 @@ class LockedUsage:
         with _Locked(self._descriptor):
             for quota in quotas:
                 words = self._memory.quota(quota)
-                if taken > words[_LIMIT] - words[_TAKEN]:
+                # It is negative after others have removed what nobody has counted.
+                if taken > words[_LIMIT] - max(0, words[_TAKEN]):
                     return False
             for quota in quotas:
                 self._memory.quota(quota)[_TAKEN] += taken

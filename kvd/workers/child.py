@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -171,12 +172,19 @@ class Worker:
             # (unix(7)). Report it, and keep serving.
             self._channel.send(Unplaced(message.name))
             return
-        (descriptor,) = descriptors
-        with socket.socket(fileno=descriptor) as sock:
+        descriptor, *bells = descriptors
+        with ExitStack() as stack:
+            sock = stack.enter_context(socket.socket(fileno=descriptor))
+            for bell in bells:
+                stack.callback(os.close, bell)
             if self._draining:
                 return
+            if not (message.exclusive or bells):
+                # There was room for the socket alone.
+                self._channel.send(Unplaced(message.name))
+                return
             try:
-                self._server.listen(message.name, sock, exclusive=message.exclusive)
+                self._server.listen(message.name, sock, *bells)
             except OSError:
                 self._channel.send(Unplaced(message.name))
 

@@ -20,7 +20,9 @@ from kvd.http.context import ProcessContext
 from kvd.http.fast_path import CLOSES, SERVED, FastPath, entry_of
 from kvd.http.reply_fields import refusal_fields
 from kvd.http.wire.replies import problem, reply_head, with_length
+from kvd.net.bell import Bell
 from kvd.net.factory import ServerFactory
+from kvd.net.port import Port
 from kvd.net.sockets import close_both_ways, name_of
 from kvd.net.transport import HEAD_BYTES
 
@@ -96,28 +98,31 @@ class HttpFactory(ServerFactory):
             self.make_transport = partial(TLSTransport, context=context)
         self._first: Callable[[HttpConnection], Callable[[], Any]] | None = None
 
-    def accept(self, listener: socket.socket, count: int) -> tuple[int, int, Any]:
+    def accept(
+        self, listener: socket.socket, count: int, stays: int
+    ) -> tuple[int, int, int, Any]:
         """
-        See `ServerFactory.accept`. A connection that ends with its only request never
-        gets a Python socket.
+        See `ServerFactory.accept`. A connection that ends with its only request, or
+        that the fast path holds, never gets a Python socket.
         """
         fast_path = self.unreported()
         if fast_path is None:
-            return super().accept(listener, count)
+            return super().accept(listener, count, stays)
         descriptor = listener.fileno()
-        accepted = 0
+        accepted = stayed = 0
         while True:
             asked = min(count - accepted, UNINTERRUPTED)
             try:
-                more, stays = fast_path.accept(descriptor, asked)
+                more, stay, left = fast_path.accept(descriptor, asked, stays - stayed)
             except OSError:
                 if not accepted:
                     raise
                 # The error comes again, or none waits.
-                return accepted, -1, None
+                return accepted, stayed, -1, None
             accepted += more
-            if stays != -1 or more < asked or accepted == count:
-                return accepted, stays, None
+            stayed += stay
+            if left != -1 or more < asked or accepted == count:
+                return accepted, stayed, left, None
 
     def take_descriptors(self, descriptors: Sequence[int]) -> int:
         """
@@ -234,9 +239,12 @@ class SharedFactory(HttpFactory):
 
     batch_size = None
     takes_all = False
+    wakes_one = True
+    _bell: Bell | None = None
 
     def __init__(self, server: Server, context: SSLContext | None = None) -> None:
         super().__init__(server, context)
+        self._unshare: Callable[[], None] = lambda: None
         # Looked up for each call, since the attribute may change.
         self.gate = lambda waiting: server.may_accept(waiting)
 
@@ -245,3 +253,34 @@ class SharedFactory(HttpFactory):
         See `Server.share_of`.
         """
         return self._server.share_of(waiting)
+
+    def accepts_by(self, port: Port, bell: Bell) -> None:
+        """
+        Let the fast path accept a connection that comes alone.
+
+        Args:
+            port: Has begun to listen with this factory.
+            bell: Of its socket; closed with the port.
+        """
+        self._bell = bell
+        fast_path = self.unreported()
+        if fast_path is not None:
+            descriptor = port.fileno()
+            fast_path.share(descriptor, port.may_accept_one, port.serve, port.unwatched)
+            self._unshare = partial(fast_path.unshare, descriptor)
+
+    def stopFactory(self) -> None:
+        """
+        See `Factory.stopFactory`: its port has stopped.
+        """
+        self._unshare()
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
+
+    def leave(self) -> None:
+        """
+        See `ServerFactory.leave`.
+        """
+        if self._bell is not None:
+            self._bell.ring()

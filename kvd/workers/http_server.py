@@ -7,13 +7,14 @@ With ``--procs 0`` the twistd process itself has one, otherwise each worker.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from kvd.access.networks import OpenConnections, network_of
@@ -23,13 +24,18 @@ from kvd.http.context import ProcessContext
 from kvd.http.host_guard import HostGuard
 from kvd.http.templates import fast_path_to
 from kvd.ipc.row import BATCH_WORD, Row, lone_row
+from kvd.net.bell import Bell
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import family_of
 from kvd.net.port import Port
+from kvd.net.reactor import poller_of
 from kvd.net.readahead import Readahead
+from kvd.net.sockets import peer_of
 from kvd.net.splice import Pipe
+from kvd.net.transport import serve_connection
 from kvd.settings import TLS, Limits, Settings, TCPAddress, UNIXAddress
 from kvd.store.waiting import in_threads_of
+from kvd.workers.checking import Checking
 from kvd.workers.http_factory import HttpFactory, SharedFactory
 from kvd.workers.loading import LoadedPlugins, load_plugins
 from kvd.workers.outputs import Outputs
@@ -91,6 +97,9 @@ class HttpServer:
         self.factory = HttpFactory(self)
         """Serves connections in plain that are handed over to this process."""
         self._contexts: Mapping[TLS, SSLContext] = {}
+        self._checking = Checking(
+            lambda: self.process.connections, reactor, self._adopt_long_held
+        )
         self._ports: dict[str, Port] = {}
         self.may_accept: Callable[[int], bool] = lambda waiting: True
         """Called before this process accepts a connection from a socket that other
@@ -100,8 +109,6 @@ class HttpServer:
         in one turn."""
         self._full = False
         self._drained: Deferred[None] | None = None
-        self._checking = LoopingCall(self._check)
-        self._checking.clock = reactor
 
     def start(self) -> None:
         """
@@ -140,7 +147,7 @@ class HttpServer:
             self.process.fast_path = fast_path_to(self.process)
         if self.process.commits is not None:
             self._reactor.addReader(self.process.commits)
-        self._checking.start(check_interval(settings.limits), now=False)
+        self._checking.start(check_interval(settings.limits))
 
     def _limit(self, memory: CountingMemory, rules: AccessRules | None) -> None:
         """
@@ -173,10 +180,38 @@ class HttpServer:
     def serve_idle(self) -> Callable[[int], bool]:
         """
         Returns a function that serves a request on a readable descriptor without
-        calling its connection; see `FastPath.serve_idle`.
+        calling its connection; see `FastPath.serve_idle`. It is the reactor's
+        ``serve_readable`` from now on.
         """
         fast_path = self.process.fast_path
-        return _leave_all if fast_path is None else fast_path.serve_idle
+        if fast_path is None:
+            return _leave_all
+        poller = poller_of(self._reactor)
+        if poller is not None:
+            limit = self._settings.limits.connections
+            fast_path.hold(poller, limit, self._adopt_held)
+        return fast_path.serve_idle
+
+    def _adopt_held(self, descriptor: int, made: float) -> None:
+        """
+        Serve a connection that the fast path has held.
+        """
+        process = self.process
+        connection = None
+        built = HttpConnection(process, held_since=made)
+        try:
+            connection = socket.socket(fileno=descriptor)
+            peer = peer_of(connection)
+            serve_connection(connection, peer, built, self._reactor)
+            self.served(built)
+        except Exception:
+            self._log.failure("a connection that was accepted cannot be served")
+            if built not in process.connections:
+                process.row.closed()
+            if connection is None:
+                os.close(descriptor)
+            else:
+                connection.close()
 
     def take_batches(
         self,
@@ -227,7 +262,7 @@ class HttpServer:
         tls = address.tls if isinstance(address, TCPAddress) else None
         return None if tls is None else self._contexts[tls]
 
-    def listen(self, name: str, sock: socket.socket, *, exclusive: bool = True) -> None:
+    def listen(self, name: str, sock: socket.socket, bell: int | None = None) -> None:
         """
         Accept from a socket.
 
@@ -235,21 +270,33 @@ class HttpServer:
             name: The number of its address, a slash and its own, for `unlisten`;
                 replaces a socket of the same name.
             sock: Listening and non-blocking. The caller closes it, now or later.
-            exclusive: Whether this is the only process that accepts from it; if not,
-                other processes get their share of the connections.
+            bell: If other processes accept from it too, and get their share of the
+                connections: the descriptor of the bell that wakes all of them
+                (`kvd.net.bell`); the caller closes it, now or later. None: this is the
+                only process.
 
         Raises:
             OSError: This process has no descriptor left for it.
         """
         self.unlisten(name)
         context = self._context_of(int(name.partition("/")[0]))
-        port = self._ports[name] = self._reactor.adoptStreamPort(
-            sock.fileno(),
-            sock.family,
-            self._factory(context) if exclusive else SharedFactory(self, context),
-        )
+        if bell is None:
+            port = self._adopt_port(sock, self._factory(context))
+        else:
+            factory = SharedFactory(self, context)
+            port = self._adopt_port(sock, factory)
+            try:
+                factory.accepts_by(port, Bell(os.dup(bell), port.rung, self._reactor))
+            except BaseException:
+                port.stopListening()
+                raise
+        self._ports[name] = port
         if self._full:
             port.pauseProducing()
+
+    def _adopt_port(self, sock: socket.socket, factory: HttpFactory) -> Port:
+        port: Port = self._reactor.adoptStreamPort(sock.fileno(), sock.family, factory)
+        return port
 
     def unlisten(self, name: str) -> None:
         """
@@ -267,31 +314,35 @@ class HttpServer:
         process = self.process
         if process.draining:
             protocol.drain(self._fresh_seconds)
-        if len(process.connections) >= self._settings.limits.connections:
+        if not self._full and process.row.open >= self._settings.limits.connections:
             self._full = True
             for port in self._ports.values():
                 port.pauseProducing()
+            # This hears of the end of each connection from now on.
+            self._adopt_all_held()
 
     def _released(self) -> None:
         """
         A connection ended, or the store answered.
         """
         limit = self._settings.limits.connections
-        if self._full and len(self.process.connections) < limit:
+        if self._full and self.process.row.open < limit:
             self._full = False
             for port in self._ports.values():
                 port.resumeProducing()
         self._check_drained()
 
-    def _check(self) -> None:
-        now = self._reactor.seconds()
-        for connection in list(self.process.connections):
-            try:
-                connection.check_time(now)
-            except Exception:
-                # A bug in kvd; the other connections must still be checked.
-                self._log.failure("the time of a connection cannot be checked")
-                connection.abort()
+    def _adopt_all_held(self) -> None:
+        fast_path = self.process.fast_path
+        if fast_path is not None:
+            fast_path.adopt_held(inf)
+
+    def _adopt_long_held(self) -> None:
+        fast_path = self.process.fast_path
+        if fast_path is not None:
+            # Those that stay for long time out like all others.
+            interval = check_interval(self._settings.limits)
+            fast_path.adopt_held(self._reactor.seconds() - interval)
 
     # -- the end --------------------------------------------------------------
 
@@ -312,6 +363,7 @@ class HttpServer:
             Fires when no connection is left.
         """
         process = self.process
+        self._adopt_all_held()
         process.draining = True
         if process.fast_path is not None:
             process.fast_path.leave_batches()
@@ -325,7 +377,9 @@ class HttpServer:
             connection.drain(self._fresh_seconds)
         drained = self._drained = Deferred()
         self._bound = self._reactor.callLater(seconds, self._abort_all, seconds)
-        self._last_look = self._reactor.callLater(self._fresh_seconds, self._check)
+        self._last_look = self._reactor.callLater(
+            self._fresh_seconds, self._checking.check
+        )
         self._check_drained()
         return drained
 

@@ -17,6 +17,7 @@ from twisted.plugin import getPlugins
 from kvd import plugins
 from kvd.cli.simulate import simulate
 from kvd.http.record import read_record
+from kvd.lab.simulate.presets import PRESETS
 from kvd.plugins import Policy
 from tests.integration.http import ask
 from tests.integration.test_status import status_of
@@ -130,6 +131,17 @@ def test_machines_that_cannot_be_are_refused(
 
     assert 2 == result.exit_code
     assert sentence in " ".join(result.output.split())
+
+
+def test_workers_of_a_preset_are_those_of_a_machine() -> None:
+    """
+    Also where it has several machines.
+    """
+    cases = PRESETS["fleet"].adjusted(2, None).cases
+
+    assert 1024 == PRESETS["fleet"].cases[0].workers
+    assert [64] * 4 == [case.workers for case in cases]
+    assert 32 == cases[0].fleet.machines
 
 
 def test_the_same_seed_says_the_same() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.logger import LogEvent, capturedLogs
+from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.daemon.hangup import has_terminal
@@ -128,6 +128,28 @@ class ReloadTests(SynchronousTestCase):
         (adopted,) = self.changes.adopted
         assert settings.listen == adopted.listen
         assert [tls] == [each.tls for each in adopted.credentials]
+
+    def test_other_files_for_tls_are_told_of(self) -> None:
+        """
+        The paths of an address stay; what is in the files is read again.
+        """
+        changes: Any = self.changes
+        with tempfile.TemporaryDirectory() as folder:
+            first = localhost().write(Path(folder), "first")
+            second = localhost().write(Path(folder), "second")
+            settings, new = (
+                replace(SETTINGS, listen=(TCPAddress("127.0.0.1", 1, tls=tls),))
+                for tls in (first, second)
+            )
+            with capturedLogs() as events:
+                reloading = Reload(settings, lambda: new, check_at_once, changes)
+                self.successResultOf(reloading.start())
+
+        (event,) = events
+        assert "listen names other files for TLS" in formatEvent(event)
+        (adopted,) = self.changes.adopted
+        assert settings.listen == adopted.listen
+        assert [first] == [each.tls for each in adopted.credentials]
 
     def test_what_cannot_be_read_changes_nothing(self) -> None:
         """

@@ -249,3 +249,49 @@ def test_the_rights_file_can_be_read_again() -> None:
         os.chown(path, 0, user.gid)
         path.chmod(0o640)
         check_read_again(settings, user)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--durability=process", "the engine behind the store s3://bucket/"),
+        ("--file-mode=640", "creates no files: leave them out"),
+        ("--folder-mode=750", "creates no files: leave them out"),
+    ],
+)
+def test_what_is_about_files_is_refused_for_an_engine(option: str, said: str) -> None:
+    """
+    Before the engine is asked for anything.
+    """
+    with pytest.raises(SystemExit) as caught:
+        makeService(options("--store=s3://bucket", "--control=off", option))
+
+    assert said in str(caught.value)
+
+
+def test_store_without_credentials_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """
+    A sentence says where to put them.
+    """
+    for name in os.environ:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    with pytest.raises(SystemExit, match="AWS_SECRET_ACCESS_KEY"):
+        makeService(options("--store=s3://bucket", "--control=off"))
+
+
+def test_engine_that_is_absent_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A sentence names it.
+    """
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    url = f"http://127.0.0.1:{unused_port()}"
+
+    with pytest.raises(SystemExit, match=f"{url} cannot be reached"):
+        makeService(options(f"--store=s3://bucket?endpoint={url}", "--control=off"))

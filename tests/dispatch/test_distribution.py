@@ -376,15 +376,15 @@ class TakersTests(DispatchingCase):
         """
         Whoever replaces it does, when it is ready.
         """
-        assert [0, 1] == self.board.loads(inf).ready
+        assert [0, 1] == list(self.board.loads(inf).ready)
         self.distribution.leaving(0)
-        assert [1] == self.board.loads(inf).ready
+        assert [1] == list(self.board.loads(inf).ready)
         self.distribution.left(0)
         self.distribution.left(1)
-        assert [] == self.board.loads(inf).ready
+        assert [] == list(self.board.loads(inf).ready)
 
         self.join(1)
-        assert [1] == self.board.loads(inf).ready
+        assert [1] == list(self.board.loads(inf).ready)
 
 
 class StallTests(DispatchingCase):
@@ -438,7 +438,7 @@ class StallTests(DispatchingCase):
         assert [] == sent[1]
         assert [Listen("0/1")] == sent[0] + sent[2]
         assert by_chance([0, 2]) == self.programs[-1]
-        assert [0, 2] == self.board.loads(inf).ready
+        assert [0, 2] == list(self.board.loads(inf).ready)
         assert [0, 1, 0] == self.stalls()
 
     def test_it_gets_its_share_again_when_it_lives(self) -> None:
@@ -457,7 +457,7 @@ class StallTests(DispatchingCase):
         assert [] == sent[1]
         assert [Unlisten("0/1")] == sent[0] + sent[2]
         assert None is self.programs[-1]
-        assert [0, 1, 2] == self.board.loads(inf).ready
+        assert [0, 1, 2] == list(self.board.loads(inf).ready)
         assert [(1, 0.7), (1, 20.25)] == [
             (event["worker"], round(event["seconds"], 3)) for event in events
         ]

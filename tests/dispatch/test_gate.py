@@ -13,6 +13,7 @@ import pytest
 from twisted.logger import capturedLogs
 
 from kvd.dispatch.gate import (
+    MOST_ANSWERS,
     SILENT_SECONDS,
     TURN_SECONDS,
     Gate,
@@ -63,6 +64,37 @@ def test_policies_of_others_are_left_to_the_workers() -> None:
         load_before_forks("unknown")
         with pytest.raises(BrokenPlugin):
             policy_of_gates("theirs")
+
+
+def test_a_policy_is_asked_once_for_a_view(hall: Hall) -> None:
+    """
+    It would give the same answer. Of many views, only the last are remembered.
+    """
+    with mock.patch.object(hall.policy, "accepts", wraps=hall.policy.accepts) as asked:
+        for _ in range(3):
+            assert hall.gate.is_open(1)
+        assert hall.gate.is_open(2)
+        assert 2 == asked.call_count
+        for waiting in range(MOST_ANSWERS + 1):
+            assert hall.gate.is_open(waiting)
+        assert MOST_ANSWERS + 1 == asked.call_count
+        assert hall.gate.is_open(1)
+        assert MOST_ANSWERS + 2 == asked.call_count
+
+
+def test_a_policy_that_throws_dice_is_asked_each_time(hall: Hall) -> None:
+    """
+    Whichever way it throws them.
+    """
+    for throw in (
+        lambda worker, view: view.random.random() < 2,
+        lambda worker, view: view.random.choice([True]),
+        lambda worker, view: view.random.getrandbits(1) < 2,
+    ):
+        with mock.patch.object(hall.policy, "accepts", side_effect=throw) as asked:
+            for _ in range(3):
+                assert hall.gate.is_open(1)
+            assert 3 == asked.call_count
 
 
 def test_it_is_open_while_nobody_is_less_busy(hall: Hall) -> None:

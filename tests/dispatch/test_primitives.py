@@ -21,9 +21,12 @@ from kvd.dispatch.primitives import (
     make_view_in_python,
 )
 from kvd.ipc.scoreboard import (
+    ReadReady,
     ReadTasks,
     Scoreboard,
     create_scoreboard,
+    read_ready,
+    read_ready_in_python,
     read_tasks,
     read_tasks_in_python,
 )
@@ -34,6 +37,9 @@ accepts = each_way("accepts", [accept_in_python, accept], ids=["Python", "compil
 reads = each_way(
     "reads", [read_tasks_in_python, read_tasks], ids=["Python", "compiled"]
 )
+finds = each_way(
+    "finds", [read_ready_in_python, read_ready], ids=["Python", "compiled"]
+)
 makes = each_way("makes", [make_view_in_python, make_view], ids=["Python", "compiled"])
 
 
@@ -43,6 +49,7 @@ def test_the_faster_way_is_compiled() -> None:
     """
     assert accept is not accept_in_python
     assert read_tasks is not read_tasks_in_python
+    assert read_ready is not read_ready_in_python
     assert make_view is not make_view_in_python
 
 
@@ -110,6 +117,34 @@ def test_tasks_are_those_of_the_rows(reads: ReadTasks) -> None:
 
     assert ((1, 2**40), (4, 0)) == reads(words, 5, 2, 1, 2, 4)
     assert ((), ()) == reads(words, 5, 0, 1, 2, 4)
+
+
+@finds
+def test_those_are_ready_who_are_marked_and_heard_of(finds: ReadReady) -> None:
+    """
+    Who waits began to do so, and who is awake woke, after a time.
+    """
+    words = memoryview(bytearray(8 * 4 * 5)).cast("Q")
+    for worker, (woke, beat) in enumerate([(0, 11), (0, 10), (21, 0), (20, 11)]):
+        words[4 * (worker + 1) + 2], words[4 * (worker + 1) + 3] = woke, beat
+    marks = memoryview(bytearray(b"\1\1\1\1\1"))
+
+    assert (0, 2) == finds(words, marks, 4, 4, 2, 3, 10, 20)
+    assert (0,) == finds(words, marks, 4, 2, 2, 3, 10, 20)
+    assert (0, 1, 2, 3) == finds(words, marks, 4, 4, 2, 3, -1, -1)
+    marks[0] = 0
+    assert (2,) == finds(words, marks, 4, 4, 2, 3, 10, 20)
+    assert () == finds(words, marks, 4, 0, 2, 3, 10, 20)
+
+
+def test_no_mark_is_read_that_is_not_there() -> None:
+    """
+    Nor a row.
+    """
+    words = memoryview(bytearray(8 * 20)).cast("Q")
+    for marks, count in ((2, 3), (9, 4), (9, -1)):
+        with pytest.raises(ValueError, match="no such rows"):
+            read_ready(words, memoryview(bytes(marks)), 5, count, 1, 2, 0, 0)
 
 
 def test_no_row_is_read_that_is_not_there() -> None:

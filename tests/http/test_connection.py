@@ -1112,6 +1112,10 @@ class ConnectionTests(ConnectionCase):
         client.send(
             b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n" + b"more"
         )
+        (connection,) = self.process.connections - others
+        while not connection.transport.is_delivered():
+            # The kernel acknowledges when it likes.
+            time.sleep(0.001)
         self.later(0)
         self.later(LINGER_SILENT_SECONDS)
         assert others == self.process.connections

@@ -159,8 +159,6 @@ class BeginningTests(TLSCase):
         near, far = tcp_pair() if over_tcp else socket.socketpair()
         self.addCleanup(far.close)
         far.setblocking(False)
-        if over_tcp:
-            far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls.serve(self.reactor, HttpConnection(self.process), near)
         return far
 

@@ -68,9 +68,11 @@ def ask_over(
 @contextmanager
 def talk(port: int) -> Iterator[socket.socket]:
     """
-    A bare connection.
+    A bare connection. Its kernel sends everything at once: what it held back until
+    earlier bytes are acknowledged would be lost if the client left.
     """
     with socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield sock
 
 

@@ -141,7 +141,12 @@ def only_required(packages: Path) -> None:
         names = {file.parts[0] for file in package.files or ()}
         for name in names - {"..", "__pycache__"}:
             if not (packages / name).exists():
-                (packages / name).symlink_to(str(package.locate_file(name)))
+                there = Path(str(package.locate_file(name)))
+                if name == "twisted":
+                    # kvd is installed into a folder of it: not into ours.
+                    shutil.copytree(there, packages / name)
+                else:
+                    (packages / name).symlink_to(there)
 
 
 def _required_by(

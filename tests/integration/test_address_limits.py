@@ -104,6 +104,8 @@ def test_limits_hold_for_all_workers(tmp_path: Path) -> None:
     options = [
         *[f"--store=file:{tmp_path}/values", "--durability=process", "--procs=2"],
         *["--policy=roundrobin", f"--control={control}", f"--config={config}"],
+        # The machine may be busy.
+        "--drain-timeout=100",
         *[f"--users={rights}", "--listen=tcp:0:interface=127.0.0.1"],
         f"--listen=tls:0:interface=127.0.0.1:cert={tls.cert}:key={tls.key}",
     ]

@@ -117,7 +117,6 @@ def test_what_clients_sent_before_they_left_is_stored(
     with Twistd(options, tmp_path) as daemon:
         for number in range(CONNECTIONS):
             with talk(daemon.port) as client:
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 for key in range(AHEAD):
                     body = b"%d of %d" % (key, number)
                     client.sendall(

@@ -111,11 +111,11 @@ def test_who_takes_connections_is_marked(workers: int, rows: int) -> None:
     last = max(workers, rows) - 1
     ours.mark(0, True)
     ours.mark(last, True)
-    assert sorted({0, last} & set(range(workers))) == theirs.loads(inf).ready
+    assert tuple(sorted({0, last} & set(range(workers)))) == theirs.loads(inf).ready
 
     theirs.own_row(last).opened()
     ours.workers = last + 1
-    assert sorted({0, last}) == theirs.loads(inf).ready
+    assert tuple(sorted({0, last})) == theirs.loads(inf).ready
     ours.mark(0, False)
     assert (0,) * last == theirs.tasks()[0][:last]
     assert {last} - {0} == set(theirs.loads(inf).ready)
@@ -139,9 +139,9 @@ def test_loads_are_of_all_who_are_heard_of(memory: int) -> None:
         rows[1].waits()
 
     with mock.patch("time.monotonic_ns", return_value=10**12 + 3 * 10**9):
-        assert ([0, 1], (0, 1, 2), (0, 1, 0)) == board.loads(2.5)
-        assert ([], (0, 1, 2), (0, 1, 0)) == board.loads(1.5)
-        assert [0, 1, 2] == board.loads(3.5).ready
+        assert ((0, 1), (0, 1, 2), (0, 1, 0)) == board.loads(2.5)
+        assert ((), (0, 1, 2), (0, 1, 0)) == board.loads(1.5)
+        assert (0, 1, 2) == board.loads(3.5).ready
 
 
 def test_who_has_been_awake_for_long_does_not_count_where_that_is_asked(
@@ -160,10 +160,10 @@ def test_who_has_been_awake_for_long_does_not_count_where_that_is_asked(
         rows[1].woke()
 
     with mock.patch("time.monotonic_ns", return_value=10**12 + 2 * 10**9):
-        assert [1, 2] == board.loads(2.5, 1.5).ready
-        assert [2] == board.loads(2.5, 0.5).ready
-        assert [1] == board.loads(1.5, 1.5).ready
-        assert [] == board.loads(0.5, 1.5).ready
+        assert (1, 2) == board.loads(2.5, 1.5).ready
+        assert (2,) == board.loads(2.5, 0.5).ready
+        assert (1,) == board.loads(1.5, 1.5).ready
+        assert () == board.loads(0.5, 1.5).ready
 
 
 def test_takers_are_those_who_are_marked(memory: int) -> None:

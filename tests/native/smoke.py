@@ -79,7 +79,7 @@ def check_fast_path(fast_path: Any) -> None:
             remainder=tuple_of,
             partial=tuple_of,
             row=row,
-            words=tuple(range(7)),
+            words=tuple(range(8)),
             bucket_of_exponent=(0,),
             least_exponent=0,
             make_template=lambda head: template,

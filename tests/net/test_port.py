@@ -128,13 +128,15 @@ class PortTests(SynchronousTestCase):
         taken: list[int] = []
         stay: list[int] = []
 
-        def every_second(listener: Any, count: int) -> tuple[int, int, Any]:
+        def every_second(
+            listener: Any, count: int, stays: int
+        ) -> tuple[int, int, int, Any]:
             descriptor, peer = listener._accept()
             if len(taken) == len(stay):
                 taken.append(descriptor)
-                return 1, -1, None
+                return 1, 0, -1, None
             stay.append(descriptor)
-            return 1, descriptor, peer
+            return 1, 1, descriptor, peer
 
         self.patch(self.port.factory, "accept", every_second)
         self.port.resumeProducing()
@@ -210,9 +212,9 @@ class PortTests(SynchronousTestCase):
         port = self.make(share=lambda waiting: 10**6)
         attempts: list[int] = []
 
-        def accept_some(count: int) -> tuple[int, bool]:
+        def accept_some(count: int, stays: int) -> tuple[int, int, bool]:
             attempts.append(count)
-            return 1, True
+            return 1, 1, True
 
         self.patch(port, "accept_some", accept_some)
         self.connect()
@@ -254,9 +256,11 @@ class PortTests(SynchronousTestCase):
         port = self.make(share=lambda waiting: 2 * SERVED_PART + 2, gate=may)
         counts: list[int] = []
 
-        def serve_all(listener: socket.socket, count: int) -> tuple[int, int, Any]:
+        def serve_all(
+            listener: socket.socket, count: int, stays: int
+        ) -> tuple[int, int, int, Any]:
             counts.append(count)
-            return count, -1, None
+            return count, 0, -1, None
 
         self.patch(port.factory, "accept", serve_all)
         self.connect()

@@ -43,6 +43,7 @@ IN_REACTOR: Final = {
     "_newTimedCalls",
     "_pendingTimedCalls",
     "_poller",
+    "_reads",
     "_selectables",
 }
 NOT_DOCUMENTED: Final = {"dataBuffer", "offset", "readConnectionLost"}

@@ -41,6 +41,7 @@ from kvd.net.reactor import (
     install_adoption,
     poll,
     poll_in_python,
+    poller_of,
 )
 from kvd.net.transport import ServerTransport
 from tests.descriptors import Descriptors
@@ -412,6 +413,52 @@ def test_the_faster_loop_is_compiled() -> None:
     Else it would not be tested here.
     """
     assert poll is not poll_in_python
+
+
+@each_loop
+def test_what_the_reactor_does_not_know_is_offered_whatever_happens_to_it(
+    loop: None,
+) -> None:
+    """
+    Nobody else would ever hear of its end, and each wait would report it again.
+    """
+    reactor = SteppedReactor()
+    poller = poller_of(reactor)
+    assert reactor._poller.fileno() == poller
+    offered: list[int] = []
+
+    def take(descriptor: int) -> bool:
+        offered.append(descriptor)
+        reactor._poller.unregister(descriptor)
+        return True
+
+    reactor.serve_readable = take
+    near, far = socket.socketpair()
+    with near:
+        reactor._poller.register(near, select.EPOLLIN)
+        far.close()
+        reactor.iterate(0)
+        reactor.iterate(0)
+        assert [near.fileno()] == offered
+    reactor.dispose()
+
+
+def test_only_a_reactor_that_offers_events_has_a_poller() -> None:
+    """
+    Of kvd's own, and of those that somebody else made and kvd has changed.
+    """
+    theirs = EPollReactor()
+    assert None is poller_of(theirs)
+    install_adoption(theirs)
+    assert theirs._poller.fileno() == poller_of(theirs)
+    others = SelectReactor()
+    install_adoption(others)
+    assert None is poller_of(others)
+    for reactor in (theirs, others):
+        for reader in list(reactor._internalReaders):
+            reactor.removeReader(reader)
+            reader.connectionLost(None)
+    theirs._poller.close()
 
 
 @each_loop

@@ -68,6 +68,18 @@ class UsageContract:
         assert other.reserve(b"c", 6_000)
         assert 10_000 == memory.counts(0).held
 
+    def test_nothing_that_is_longer_than_the_limit_is_reserved(self) -> None:
+        """
+        Also while less than nothing is taken: others have removed what nobody has
+        counted.
+        """
+        memory = self.memory(10_000)
+        usage = self.usage(memory)
+        usage.removed(b"a", 50_000)
+
+        assert not usage.reserve(b"a", 10_001)
+        assert usage.reserve(b"a", 10_000)
+
     def test_published_value_is_taken_and_what_it_replaced_given_back(self) -> None:
         """
         A publication ends what its upload held. The sums of a process only grow.

@@ -4,6 +4,7 @@ Tests for `kvd.workers.http_server`.
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.errors import StoreUnusable
 from kvd.http.record import read_record
 from kvd.http.wire.reader import RequestReader
+from kvd.net.bell import make_bell
 from kvd.settings import Limits, Settings, StoreLocation
 from kvd.workers import http_server
 from kvd.workers.http_server import (
@@ -59,6 +61,14 @@ class ServingTests(SynchronousTestCase):
         self.addCleanup(self.listener.close)
         self.addCleanup(self.leave)
         self.server.listen("0/0", self.listener)
+
+    def bell(self) -> int:
+        """
+        One for a socket that others accept from too.
+        """
+        bell = make_bell()
+        self.addCleanup(os.close, bell)
+        return bell
 
     def leave(self) -> None:
         """
@@ -134,7 +144,7 @@ class ServingTests(SynchronousTestCase):
         """
         It may be the same one, which is not for one process alone any more.
         """
-        self.server.listen("0/0", self.listener, exclusive=False)
+        self.server.listen("0/0", self.listener, self.bell())
 
         reply = self.connect().send(GET).receive()
 
@@ -144,7 +154,7 @@ class ServingTests(SynchronousTestCase):
         """
         Which may come later than the socket.
         """
-        self.server.listen("0/0", self.listener, exclusive=False)
+        self.server.listen("0/0", self.listener, self.bell())
         self.server.may_accept = lambda waiting: False
         client = self.connect().send(GET)
         assert b"" == client.receive()
@@ -166,7 +176,8 @@ class ServingTests(SynchronousTestCase):
         """
         self.server.share_of = lambda waiting: waiting // 2
         for exclusive, taken in ((False, 1), (True, 2)):
-            self.server.listen("0/0", self.listener, exclusive=exclusive)
+            bell = None if exclusive else self.bell()
+            self.server.listen("0/0", self.listener, bell)
             clients = [self.connect() for _ in range(2)]
             self.reactor.settle(1)
             assert taken == len(self.server.process.connections)

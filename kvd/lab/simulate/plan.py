@@ -46,12 +46,18 @@ class Plan:
 
     def adjusted(self, workers: int | None, runs: int | None) -> Plan:
         """
-        The same plan with other numbers. The conclusion does not hold for these, and is
-        left out.
+        The same plan with other numbers; the workers are those of a machine. The
+        conclusion does not hold for these, and is left out.
         """
         if workers is None and runs is None:
             return self
-        cases = [replace(case, workers=workers or case.workers) for case in self.cases]
+        cases = [
+            replace(
+                case,
+                workers=workers * case.fleet.machines if workers else case.workers,
+            )
+            for case in self.cases
+        ]
         return replace(self, cases=cases, runs=runs or self.runs, conclusion="")
 
 

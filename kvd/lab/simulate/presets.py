@@ -8,12 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from kvd.lab.simulate.balancing import BALANCERS, Fleet
 from kvd.lab.simulate.load import Load, arrivals, closed_load, open_load, services
 from kvd.lab.simulate.plan import Case, Plan
 
 ARTICLE_REQUESTS: Final = 10_000
 ARTICLE_WORKERS: Final = 32
 ARTICLE_LAG_SECONDS: Final = 0.0001
+FLEET_MACHINES: Final = 32
+FLEET_WORKERS: Final = 32
+"""
+On each machine.
+"""
 
 
 def _article(clients: int, reuse: int) -> Callable[[int], Load]:
@@ -26,6 +32,13 @@ def _article(clients: int, reuse: int) -> Callable[[int], Load]:
 
 def _uneven(seed: int) -> Load:
     return closed_load(services("uneven", 0.004, 40_000, seed), 32, 1)
+
+
+def _fleet(seed: int) -> Load:
+    count, mean = 100_000, 0.004
+    per_second = 0.8 * FLEET_MACHINES * FLEET_WORKERS / mean
+    times = services("uneven", mean, count, seed)
+    return open_load(times, arrivals("poisson", count, per_second, seed))
 
 
 def _million(seed: int) -> Load:
@@ -95,5 +108,19 @@ PRESETS: Final[Mapping[str, Plan]] = {
     "million": Plan(
         "a million connections to 32 workers.",
         [Case("Poisson arrivals, exponential times", 32, _million)],
+    ),
+    "fleet": Plan(
+        "1,024 workers on 32 machines behind each balancer.",
+        [
+            Case(
+                f"Poisson arrivals, uneven times{fleet.title}",
+                FLEET_MACHINES * FLEET_WORKERS,
+                _fleet,
+                fleet,
+            )
+            for fleet in (Fleet(FLEET_MACHINES, name) for name in BALANCERS)
+            # With one connection for each client, as ecmp.
+            if fleet.balancer != "source"
+        ],
     ),
 }

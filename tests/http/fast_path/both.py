@@ -240,11 +240,15 @@ class Worker:
             number = len(self._clients) - 1
         client = self._clients[number]
         try:
-            client.send(self._with_tag(data))
+            client.send(self._with_tag(data), self._wait_for_room)
         except (BrokenPipeError, ConnectionResetError):
             client.ended = True
         if reads:
             self._receive(number)
+
+    def _wait_for_room(self) -> None:
+        if self._waits_for_room:
+            self._reactor.advance(WAIT_SECONDS)
 
     def _one_of_the_last(self, number: int) -> int:
         return len(self._clients) - 1 - number % min(3, len(self._clients))
@@ -306,7 +310,7 @@ class Worker:
         what the quotas have counted.
         """
         words = self._row.words
-        _, begun, done, *_ = WORDS_OF_REQUESTS
+        begun, done = WORDS_OF_REQUESTS.begun, WORDS_OF_REQUESTS.done
         return words[begun], words[done], self._maker.taken()
 
     def end(self) -> Outcome:
@@ -318,8 +322,7 @@ class Worker:
         drained: list[Any] = []
         self._server.drain(1).addCallback(drained.append)
         self._reactor.settle()
-        if self._waits_for_room:
-            self._reactor.advance(WAIT_SECONDS)
+        self._wait_for_room()
         for number in range(len(self._clients)):
             self._receive(number)
         ended = [client.ended for client in self._clients]
@@ -330,7 +333,7 @@ class Worker:
         self._server.stop()
         self._reactor.dispose()
         words = self._row.words.tolist()
-        _, begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
+        _, _, begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
         if self._secure:
             # What is thrown away behind the last request is not decrypted, and so it
             # is counted otherwise.

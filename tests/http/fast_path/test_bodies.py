@@ -50,8 +50,7 @@ def begun_and_done(case: FastPathCase) -> tuple[int, int]:
     How many requests the scoreboard knows.
     """
     words = case.process.row.words
-    _, begun, done, *_ = WORDS_OF_REQUESTS
-    return words[begun], words[done]
+    return words[WORDS_OF_REQUESTS.begun], words[WORDS_OF_REQUESTS.done]
 
 
 @contextmanager
@@ -193,14 +192,14 @@ class PartialUploadTests(FastPathCase):
         self.start(whole[:-3])
         assert SERVED == self.serve(b"lue")
         assert self.reply().startswith(b"HTTP/1.1 204 ")
-        sent = self.process.row.words[WORDS_OF_REQUESTS[4]]
+        sent = self.process.row.words[WORDS_OF_REQUESTS.bytes_out]
         assert NOTHING == self.serve(head_of(whole))
         assert CONTINUE == self.reply()
         assert SERVED == self.serve(b"value")
         reply = self.reply()
         assert reply.startswith(b"HTTP/1.1 204 ")
         moved = len(CONTINUE) + len(reply)
-        assert sent + moved == self.process.row.words[WORDS_OF_REQUESTS[4]]
+        assert sent + moved == self.process.row.words[WORDS_OF_REQUESTS.bytes_out]
         assert len(whole) + moved == self.fast_path.report().moved_bytes
         assert NOTHING == self.serve(head_of(whole))
         upload = self.take()
@@ -420,7 +419,7 @@ class ArrivingTests(ConnectionCase):
             reply = self.ask(b"value")
             assert reply.startswith(b"HTTP/1.1 20")
             sent += len(CONTINUE) + len(reply)
-        assert sent == self.process.row.words[WORDS_OF_REQUESTS[4]]
+        assert sent == self.process.row.words[WORDS_OF_REQUESTS.bytes_out]
 
     def test_large_bodies_of_fast_and_slow_clients(self) -> None:
         """

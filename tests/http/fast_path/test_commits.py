@@ -30,7 +30,7 @@ from tests.http.fast_path.cases import FastPathCase, body_of, field, get, put
 from tests.http.test_connection import LIMITS
 from tests.store.stepped import SteppedPool
 
-BEGUN, DONE = WORDS_OF_REQUESTS[1:3]
+BEGUN, DONE = WORDS_OF_REQUESTS.begun, WORDS_OF_REQUESTS.done
 
 
 class CommitCase(connections.ConnectionCase):

@@ -101,7 +101,7 @@ class RefusedTests(FastPathCase):
 # Load the number of the system call; if it is a certain one, answer with an error
 # (seccomp(2)); let all else pass.
 _FILTER = "HBBI" * 4
-_GETXATTRAT, _RENAMEAT2 = 464, 316
+_GETXATTRAT, _LINKAT, _RENAMEAT2 = 464, 265, 316
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 
 
@@ -164,6 +164,14 @@ def test_kernels_without_getxattrat() -> None:
     them.
     """
     assert_stored_without(_GETXATTRAT, errno.ENOSYS, errno.EPERM)
+
+
+def test_kernels_that_give_no_name_to_a_nameless_file() -> None:
+    """
+    Linux before 6.10 without privileges, and some file systems: the file of a new key
+    has a name from its beginning.
+    """
+    assert_stored_without(_LINKAT, errno.ENOENT, errno.EOPNOTSUPP)
 
 
 def test_file_systems_that_always_replace() -> None:

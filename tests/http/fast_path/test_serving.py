@@ -285,10 +285,10 @@ class AcceptedTests(AtFirstTests):
         return client
 
     def test_a_socket_that_cannot_be_read(self) -> None:
-        def accept(listener: int, count: int) -> tuple[int, int]:
+        def accept(listener: int, count: int, stays: int) -> tuple[int, int, int]:
             with socket.socket(fileno=os.dup(listener)) as sock:
                 sock.setblocking(False)
-                return 1, sock.accept()[0].detach()
+                return 1, 1, sock.accept()[0].detach()
 
         with mock.patch.object(self.watched, "accept", accept):
             super().test_a_socket_that_cannot_be_read()
@@ -379,10 +379,10 @@ class AcceptedTests(AtFirstTests):
         """
         fast_path = self.watched
         with self.assertRaises(BlockingIOError):  # noqa: PT027
-            fast_path.accept(self.sock.fileno(), 3)
+            fast_path.accept(self.sock.fileno(), 3, 3)
         with self.assertRaises(OSError):  # noqa: PT027
-            fast_path.accept(-1, 3)
-        assert (0, -1) == fast_path.accept(self.sock.fileno(), 0)
+            fast_path.accept(-1, 3, 3)
+        assert (0, 0, -1) == fast_path.accept(self.sock.fileno(), 0, 0)
 
 
 class MistakeTests(ConnectionCase):
@@ -442,7 +442,7 @@ class MistakeTests(ConnectionCase):
                 remainder=tuple,
                 partial=tuple,
                 row=self.process.row.words,
-                words=(0, 1, 2, 3, 4, 5, 6),
+                words=tuple(range(8)),
                 bucket_of_exponent=(0,),
                 least_exponent=0,
                 make_template=make_template,

@@ -91,15 +91,47 @@ class WatchedFastPath:
         self.new += served
         return served
 
-    def accept(self, listener: int, count: int) -> tuple[int, int]:
+    def accept(self, listener: int, count: int, stays: int) -> tuple[int, int, int]:
         """
         See `FastPath`.
         """
-        accepted, stays = self._fast_path.accept(listener, count)
-        served = accepted - (stays != -1)
+        accepted, stay, left = self._fast_path.accept(listener, count, stays)
+        served = accepted - stay
         self.served += served
         self.new += served
-        return accepted, stays
+        return accepted, stay, left
+
+    def share(
+        self,
+        listener: int,
+        may_accept_one: Callable[[], bool | None],
+        serve: Callable[[int], object],
+        unwatched: Callable[[int], object],
+    ) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.share(listener, may_accept_one, serve, unwatched)
+
+    def unshare(self, listener: int) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.unshare(listener)
+
+    def hold(
+        self, poller: int, most_open: int, adopt: Callable[[int, float], object]
+    ) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.hold(poller, most_open, adopt)
+
+    def adopt_held(self, before: float) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.adopt_held(before)
 
     def take_batches(
         self,

@@ -1,0 +1,154 @@
+"""
+The tests of `kvd.s3.signing`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+from unittest import mock
+
+import pytest
+from botocore.credentials import Credentials, ReadOnlyCredentials
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from kvd.errors import StoreFault
+from kvd.s3.signing import Identity, Signer, find_identity
+from tests.s3.cases import at_once
+
+URL = "http://engine.example:8333/values/one"
+
+
+class Renewing:
+    """
+    Credentials of a role, which have to be renewed now and then.
+    """
+
+    def __init__(self) -> None:
+        self.due = True
+        self.renewals = 0
+
+    def refresh_needed(self) -> bool:
+        """
+        See `botocore.credentials.RefreshableCredentials`.
+        """
+        return self.due
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        """
+        The same.
+        """
+        self.renewals += self.due
+        self.due = False
+        return ReadOnlyCredentials("key", "secret", f"token-{self.renewals}")
+
+
+class SignerTests(SynchronousTestCase):
+    """
+    Requests carry a signature.
+    """
+
+    def sign(self, signer: Signer, body: bytes | None = b"") -> dict[str, str]:
+        """
+        The fields of a signed request.
+        """
+        signed = signer.sign("PUT", URL, {"x-amz-meta-a": "b"}, body)
+        return self.successResultOf(Deferred.fromCoroutine(signed))
+
+    def test_all_that_is_known_is_signed(self) -> None:
+        """
+        The fields, the time, and the body if there is one yet.
+        """
+        identity = Identity(Credentials("key", "secret"), "eu-1")
+        signer = Signer(at_once, find=lambda: identity)
+        fields = self.sign(signer, b"body")
+
+        assert "Credential=key/" in fields["Authorization"]
+        assert "/eu-1/s3/aws4_request" in fields["Authorization"]
+        assert (
+            "host;x-amz-content-sha256;x-amz-date;x-amz-meta-a"
+            in (fields["Authorization"])
+        )
+        assert 64 == len(fields["X-Amz-Content-SHA256"])
+        unknown = self.sign(signer, None)
+        assert "UNSIGNED-PAYLOAD" == unknown["X-Amz-Content-SHA256"]
+
+    def test_credentials_are_renewed_in_a_thread(self) -> None:
+        """
+        The network is asked for them, which takes time; those of a moment ago are used
+        again.
+        """
+        renewing: Any = Renewing()
+        works: list[object] = []
+
+        def off_reactor(work: Any, /) -> Deferred[Any]:
+            works.append(work)
+            return at_once(work)
+
+        identity = Identity(renewing, "us-east-1")
+        signer = Signer(off_reactor, "eu-2", find=lambda: identity)
+        for _ in range(2):
+            assert "token-1" == self.sign(signer)["X-Amz-Security-Token"]
+        assert 2 == len(works)
+        renewing.due = True
+
+        assert "token-2" == self.sign(signer)["X-Amz-Security-Token"]
+        assert 3 == len(works)
+
+
+class IdentityTests(SynchronousTestCase):
+    """
+    Credentials come from where every S3 tool finds them.
+    """
+
+    def find(self, **variables: str) -> Identity:
+        """
+        The identity in an environment with no others.
+        """
+        nowhere = {
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": "/nonexistent",
+            "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+            "HOME": "/nonexistent",
+        }
+        with mock.patch.dict(os.environ, nowhere | variables, clear=True):
+            return find_identity()
+
+    def test_environment(self) -> None:
+        """
+        The variables of AWS.
+        """
+        found = self.find(
+            AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="s", AWS_DEFAULT_REGION="r-1"
+        )
+
+        assert "r-1" == found.region
+        assert "key" == found.credentials.get_frozen_credentials().access_key
+
+    def test_profile(self) -> None:
+        """
+        A file with several.
+        """
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write("[one]\naws_access_key_id=1\naws_secret_access_key=2\n")
+            file.flush()
+            found = self.find(AWS_SHARED_CREDENTIALS_FILE=file.name, AWS_PROFILE="one")
+
+        assert "us-east-1" == found.region
+        assert "1" == found.credentials.get_frozen_credentials().access_key
+
+    def test_none(self) -> None:
+        """
+        A sentence says what to set.
+        """
+        with pytest.raises(StoreFault) as caught:
+            self.find()
+        assert "set AWS_ACCESS_KEY_ID" in caught.value.sentence
+        with pytest.raises(StoreFault) as caught:
+            self.find(AWS_ACCESS_KEY_ID="key")
+        assert "AWS_SECRET_ACCESS_KEY" in caught.value.sentence
+        with pytest.raises(StoreFault) as caught:
+            self.find(AWS_PROFILE="absent")
+        assert "absent" in caught.value.sentence
