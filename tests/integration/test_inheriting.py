@@ -203,10 +203,11 @@ exec unshare --mount sh -c '
 @pytest.mark.parametrize("procs", ["0", "2"])
 def test_a_fresh_store_is_that_users(folder: Path, procs: str) -> None:
     """
-    With all that is in it, and the logs, though root alone may write to the folder
-    around them; so it is at the second start, and after each worker's end.
+    With all that is in it, the near cache and the logs, though root alone may write to
+    the folder around them; so it is at the second start, and after each worker's end.
     """
     options = [f"--procs={procs}", "--access-log=log", "--record=record"]
+    options += ["--near=file:cache?max-size=1MiB"]
     for start in (1, 2):
         with start_as_nobody(options, folder) as daemon:
             for number in range(8):
@@ -214,6 +215,8 @@ def test_a_fresh_store_is_that_users(folder: Path, procs: str) -> None:
                 assert 201 == ask(daemon.port, "PUT", key, b"value").status
                 assert b"value" == ask(daemon.port, "GET", key).body
         assert {(NOBODY, GROUP)} == owners(folder / "values")
+        assert {(NOBODY, GROUP)} == owners(folder / "cache")
+        assert 8 * start == len(list((folder / "cache").glob("??/*")))
         for name in ("log", "record"):
             status = (folder / name).stat()
             assert (NOBODY, GROUP) == (status.st_uid, status.st_gid)
