@@ -1,5 +1,5 @@
 """
-Reads one value from the store into the cache, while clients read it from there.
+Reads one value from the store into the cache while clients read it from there.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ How much is read at once.
 
 AHEAD_BYTES: Final = 1024 * 1024
 """
-How far behind the end of what is there a client may begin to read, and wait. Who wants
-a part that is further away gets it from the store.
+How far behind the end of what is there a client may begin to read, and wait. A client
+that wants a part further away gets it from the store.
 """
 
 _log = Logger()

@@ -3,9 +3,9 @@ A store with a cache near by.
 
 The cache is a file store of its own, in which the key of a value is the digest of its
 key and its entity tag: so what is there never changes, and what was replaced is never
-found. It goes when it was not read for the longest time (`kvd.store.evicting`). The
-store says which entity tag a key has. It is asked for each request, or as often as the
-operator wants; only that is remembered, by each process for itself.
+found. What was not read for the longest time is removed (`kvd.store.evicting`). The
+store says which entity tag a key has. It is asked at each request, or again only after
+the time that the operator gave; each process remembers its answers for itself.
 
 Writes go to the store. The cache can be lost or damaged at any time: a file that is not
 as kvd wrote it is not used.
@@ -41,9 +41,9 @@ from kvd.store.waiting import Underway, resolved
 
 T = TypeVar("T")
 
-MOST_KNOWN: Final = 16_384
+MOST_KNOWN: Final = 4_096
 """
-How many keys a process remembers.
+How many keys a process remembers, in 3 MiB of memory; with much metadata, in 6.
 """
 
 _MARK: Final = {"content-type": "application/vnd.kvd.near"}
