@@ -105,8 +105,8 @@ class ListenerAssignment:
         waiting = {
             (group, member)
             for group, sockets in enumerate(self._groups)
-            for member, count in enumerate(sockets.waiting() if workers else ())
-            if count
+            for member, waits in enumerate(sockets.have_waiting() if workers else ())
+            if waits
         }
         for group in {group for group, _ in waiting} & self._bells.keys():
             ring(self._bells[group])

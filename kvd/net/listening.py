@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 import stat
 import struct
@@ -116,6 +117,21 @@ class ListenerGroup:
         if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
             return []
         return [accept_queue(member)[0] for member in self.members]
+
+    def have_waiting(self) -> list[bool]:
+        """
+        Whether a connection waits to be accepted at each socket; none of closed ones.
+        """
+        if not isinstance(self.address, UNIXAddress):
+            return [count > 0 for count in self.waiting()]
+        if self.members[0].fileno() == -1:
+            return []
+        # A listening socket is readable if a connection waits (accept(2)).
+        poller = select.poll()
+        for member in self.members:
+            poller.register(member, select.POLLIN)
+        readable = {descriptor for descriptor, _ in poller.poll(0)}
+        return [member.fileno() in readable for member in self.members]
 
     def queue_limit(self) -> int | None:
         """

@@ -147,6 +147,30 @@ def test_what_waits_is_counted_at_each_socket() -> None:
     assert group.queue_limit() is None
 
 
+@pytest.mark.parametrize("unix", [False, True])
+def test_whether_a_connection_waits_is_known_of_each_socket(
+    unix: bool, tmp_path: Path
+) -> None:
+    """
+    Of any kind.
+    """
+    group = open_group(
+        UNIXAddress(str(tmp_path / "socket")) if unix else TCPAddress("127.0.0.1", 0), 1
+    )
+    (member,) = group.members
+    with socket.socket(member.family) as client:
+        try:
+            assert [False] == group.have_waiting()
+            client.connect(member.getsockname())
+            assert [True] == group.have_waiting()
+            member.accept()[0].close()
+            assert [False] == group.have_waiting()
+        finally:
+            group.close()
+
+    assert [] == group.have_waiting()
+
+
 def test_the_kernel_tells_nothing_of_a_unix_sockets_queue(tmp_path: Path) -> None:
     """
     So nothing is reported of it.
