@@ -189,7 +189,7 @@ def test_a_log_that_is_read_again_has_what_there_was(
 
 
 ACCESS = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z worker=\d 127\.0\.0\.1:\d+ GET"
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z worker=\d 127\.0\.0\.1:\d+ - GET"
     r" /(\d+)/xk* 404 \d+ \d+\.\d{6}\n"
 )
 

@@ -99,7 +99,7 @@ def check_fast_path(fast_path: Any) -> None:
                 reply = far.recv(1000)
             assert reply.endswith(b"\r\nConnection: keep-alive\r\n\r\n" + BODY), reply
             assert ("GET", "/key", 200, len(BODY)) == served.report()[:4]
-            assert 1000 == row[1]
+            assert 1000 == row[3]
             os.unlink(file)
             far.send(REQUEST)
             assert fast_path.SERVED == served.serve(near.fileno())

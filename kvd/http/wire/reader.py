@@ -201,7 +201,7 @@ class RequestReader:
                 self._searched = len(data) - self._at
                 return self._need_data()
             if end - begin > self._limits.target_bytes:
-                self._check_line(data, begin)
+                self._check_line(data, begin, begin)
             head = data[begin : end + 4]
             self._use(end + 4)
             self._searched = 0
@@ -222,18 +222,28 @@ class RequestReader:
             )
         # The LF of a last CR may still arrive.
         stop = len(data) - (data[-1:] == b"\r") if end < 0 else end
-        refuse_bare(data, max(begin, self._at + self._searched - 1), stop)
-        self._check_line(data, begin)
+        unsearched = max(begin, self._at + self._searched - 1)
+        self._check_line(data, begin, unsearched)
+        refuse_bare(data, unsearched, stop)
         if end >= 0 or len(data) - begin >= limits.head_bytes:
             raise HeadTooLarge(
                 f"The head has more than {limits.head_bytes} bytes, which is the limit."
             )
 
-    def _check_line(self, data: bytes, begin: int) -> None:
+    def _check_line(self, data: bytes, begin: int, unsearched: int) -> None:
+        """
+        Refuse a request line that is too long. What is wrong within the longest line
+        comes first, however the bytes are cut.
+        """
         limit = self._limits.target_bytes
+        most = limit + _LINE_EXTRA_BYTES
+        stop = min(len(data), begin + most + 1)
+        # The LF of a last CR may still arrive, or be where nobody looks.
+        refuse_bare(data, unsearched, stop - (data[stop - 1 : stop] == b"\r"))
         line_end = data.find(b"\r\n", begin)
-        line_bytes = (line_end if line_end >= 0 else len(data)) - begin
-        if line_bytes > limit + _LINE_EXTRA_BYTES:
+        if line_end < 0:
+            line_end = len(data) - (data[-1:] == b"\r")
+        if line_end - begin > most:
             raise TargetTooLong(
                 f"The request line has more than {limit} bytes of target."
             )

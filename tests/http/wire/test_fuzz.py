@@ -56,6 +56,20 @@ def test_any_bytes_give_events_or_a_peer_error(data: bytes, cuts: list[int]) -> 
     )
 
 
+def test_a_long_line_is_refused_alike_however_it_is_cut() -> None:
+    """
+    Whatever else is wrong with it, before and behind the longest place for its end.
+    """
+    longest = LIMITS.target_bytes + 64
+    for count in range(longest - 3, longest + 4):
+        for begin in (b"", b"\r\n", b"G\n", b"G\rE"):
+            for end in (b"\n", b"\r", b"\rx", b"\r\n", b"\r\n\r\n", b"\nx\r\n\r\n"):
+                data = begin + b"\0" * (count - len(begin.strip())) + end
+                whole = comparable(read([data], LIMITS))
+                pieces = [data[i : i + 1] for i in range(len(data))]
+                assert whole == comparable(read(pieces, LIMITS)), data
+
+
 @exploring(100)
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=10), st.integers(1, 50))
 def test_chunks_of_any_bytes_are_put_together_again(
