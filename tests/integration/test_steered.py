@@ -180,7 +180,8 @@ def test_the_least_busy_gets_it(tmp_path: Path, control: Path) -> None:
         for total in range(3 * WORKERS - 2, 3 * WORKERS + 1):
             connect()
             opened(control, total)
-        assert [3] * WORKERS == opened(control, 3 * WORKERS)
+        found = opened(control, 3 * WORKERS)
+        assert [3] * WORKERS == found or stalls(control), found
         staying.close()
         assert [0] * WORKERS == opened(control, 0)
 
@@ -191,6 +192,14 @@ def test_the_least_busy_gets_it(tmp_path: Path, control: Path) -> None:
         # second.
         eventually(is_even, "all got as many")
         assert [] == status_of(control)["fallbacks"]
+
+
+def stalls(control: Path) -> int:
+    """
+    How often a worker has made no turn for so long that others got its connections: a
+    busy machine may keep it from running.
+    """
+    return sum(row["stalls"] for row in status_of(control)["workers"])
 
 
 def opened(control: Path, total: int) -> list[int]:
