@@ -45,12 +45,15 @@ def as_json(event: LogEvent) -> str | None:
     if not text and "log_failure" not in event:
         return None
     seconds = event.get("log_time")
-    fields = {
+    fields: dict[str, object] = {
         "time": None if seconds is None else _iso(seconds),
         "level": _level(event).name,
         "logger": event.get("log_namespace"),
         "message": text,
     }
+    if "worker" in event:
+        # What a worker has logged, or what is about one.
+        fields["worker"] = event["worker"]
     if "log_failure" in event:
         # The text of the event comes first, and then the traceback.
         whole = eventAsText(event, includeTimestamp=False, includeSystem=False)

@@ -32,6 +32,7 @@ def test_json_has_time_level_origin_and_text() -> None:
             "log_format": "{count} of {name}",
             "count": 3,
             "name": "three",
+            "worker": 7,
         }
     )
 
@@ -41,6 +42,7 @@ def test_json_has_time_level_origin_and_text() -> None:
         "level": "warn",
         "logger": "kvd.here",
         "message": "3 of three",
+        "worker": 7,
     } == json.loads(line)
 
 
