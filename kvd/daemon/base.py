@@ -152,6 +152,9 @@ class ServingService(Service):
         announce(self._settings, self._groups)
         self._report_ready(reactor)
         # Not before: its start takes some time of a processor.
+        self._start_evicting(reactor)
+
+    def _start_evicting(self, reactor: Any) -> None:
         if self._bounding is not None and self._evictor is None and self.running:
             self._evictor = self._bounding.evictor(self._settings, reactor)
             self._evictor.start()

@@ -415,6 +415,12 @@ class FastPath(Protocol):
         The part of the last reply that the socket did not take, in an open file.
         """
 
+    def send_at_most(self, size: int, /) -> None:
+        """
+        Send so many bytes of a file at once from now on; the rest remains
+        (`take_remainder`).
+        """
+
     def sync_event(self) -> int:
         """
         A descriptor that can be read when `publish_synced` has something to do, at

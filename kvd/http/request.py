@@ -58,11 +58,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FILE_BYTES: Final = 1024 * 1024
-"""
-How much of a file is sent in one turn of the reactor, if the socket takes it.
-"""
-
 CLIENT_LEFT: Final = 499
 """
 In the access log, never on the wire: the client left before the reply.
@@ -367,7 +362,7 @@ class RequestHandler:
             self.fail(error)
 
     def _read_ahead(self, part: FilePart) -> None:
-        count = min(part.count, FILE_BYTES)
+        count = min(part.count, self._context.pieces.bytes)
         try:
             read = self._context.readahead(part.descriptor, part.offset, count)
         except OSError as error:
@@ -382,7 +377,7 @@ class RequestHandler:
             self.when(read, send)
 
     def _send_part(self, part: FilePart) -> None:
-        count = min(part.count, FILE_BYTES)
+        count = min(part.count, self._context.pieces.bytes)
         connection, source = self._connection, self._source
         assert source is not None
         try:

@@ -28,6 +28,7 @@ from kvd.http.fast_path import (
     Report,
     native,
 )
+from kvd.http.pieces import FILE_BYTES
 from kvd.http.reply_fields import (
     Fields,
     fields_of,
@@ -36,7 +37,6 @@ from kvd.http.reply_fields import (
     refusal_fields,
     unchanged_fields,
 )
-from kvd.http.request import FILE_BYTES
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.ipc.row import WORDS_OF_REQUESTS
@@ -360,6 +360,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     state.lock.renewed = made.lock_renewed
     made.upload_to(state.uploads.descriptor)
     fast_path = cast(FastPath, made)
+    process.pieces.changed = fast_path.send_at_most
     if state.syncs is not None:
         process.commits = Commits(fast_path, state, state.syncs, process)
     return fast_path
