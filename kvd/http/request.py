@@ -33,7 +33,7 @@ from kvd.errors import (
     PeerError,
     StoreFault,
 )
-from kvd.http.access_log import Entry
+from kvd.http.access_log import Entry, sender_of
 from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
@@ -444,7 +444,7 @@ class RequestHandler:
             Entry(
                 ended=time.time(),
                 peer=self._connection.transport.peer_name,
-                user=self._user(),
+                sender=sender_of(self._request, self._user()),
                 method=self._request.method,
                 key=_for_log(self._request.target),
                 status=self._status,
