@@ -109,6 +109,9 @@ class ServerTransport(tcp.Connection):
     needs_handshake = False
     """Whether a handshake comes before everything else (`kvd.net.tls_transport`)."""
 
+    is_shaking = False
+    """Whether it has begun and is not complete."""
+
     secure: SecureSocket | None = None
     """What encrypts and decrypts, once a handshake is complete; None over a plain
     connection, where the kernel may move bytes between the socket and files."""
