@@ -17,6 +17,7 @@ from kvd.access.networks import OpenConnections
 from kvd.http.access_log import Entry
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import FastPath
+from kvd.http.half_handshakes import HalfHandshakes
 from kvd.http.host_guard import HostGuard
 from kvd.http.pieces import Pieces
 from kvd.http.recorder import Recorder
@@ -148,6 +149,7 @@ class ProcessContext:
         self.by_address: OpenConnections | None = None
         """How many connections each address has, if that is limited."""
         self.run_queue = RunQueue(clock.callLater, self.row)
+        self.half_handshakes = HalfHandshakes()
         self.proxies: Proxies | None = None
         """Knows the clients of requests that proxies forward. None: no proxy is
         trusted."""
