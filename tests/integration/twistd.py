@@ -56,7 +56,7 @@ _READ_AT_START: Final = "PYTHON", "LD_", "LC_", "LANG"
 How the variables begin that Python and the dynamic linker read as a process starts.
 """
 
-_SERVES: Final = re.compile(r" kvd serves (.*) from ")
+_SERVES: Final = re.compile(r"[ \"]kvd serves (.*) from ")
 _STATUS: Final = re.compile(r" the status site is at http://\S*:(\d+)$")
 _PORT: Final = re.compile(r"https?://\S*:(\d+)(?:,|$)")
 
