@@ -64,8 +64,9 @@ class CommitCase(connections.ConnectionCase):
 
     def begin_second(self) -> None:
         """
-        Wait until most of a second is left. A value that is published in a later one
-        than it was sealed in is synced again, in the ordinary way.
+        Wait until most of a second is left, before each value whose syncs are counted:
+        one that is published in a later second than it was sealed in is synced again,
+        in the ordinary way.
         """
         fraction = time.time() % 1
         if fraction > 0.3:
@@ -130,6 +131,7 @@ class CommitTests(CommitCase):
         self.begin_second()
         with mock.patch.object(HttpConnection, "after_fast_path") as asked:
             created = self.ask(put("k", b"value"))
+            self.begin_second()
             replaced = self.ask(put("k", b"other"))
         ordinary = self.ask(put("%6b", b"third"))
 
@@ -523,6 +525,7 @@ class PiecesTests(CommitCase):
         self.ask(request)
         with mock.patch.object(HttpConnection, "after_fast_path") as asked:
             for end in range(request.index(b"value"), len(request)):
+                self.begin_second()
                 self.client.send(request[:end])
                 assert 0 == self.pool.waiting()
                 self.client.send(request[end:])
@@ -542,6 +545,7 @@ class PiecesTests(CommitCase):
         self.begin_second()
         request = put("k", b"value")
         self.ask(request)
+        self.begin_second()
         client = self.connect()
         client.send(request[:-5])
         client.send(request[-5:])
