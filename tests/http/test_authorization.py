@@ -362,7 +362,7 @@ class RefusalTests(AuthorizationCase):
             lines.replace(b"other", b"drop/x") + basic("ci", "secret") + expect
         )
 
-    def test_a_401_says_how_to_prove_who_one_is(self) -> None:
+    def test_a_401_names_the_ways_to_authenticate(self) -> None:
         """
         Whatever may be sent stands in its challenges.
         """

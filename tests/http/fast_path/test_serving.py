@@ -60,7 +60,7 @@ class NewConnectionTests(ConnectionCase):
                 connection.fileno(), connection.family, self.server.factory
             )
 
-    def test_who_says_nothing_holds_up_nobody(self) -> None:
+    def test_a_client_that_says_nothing_holds_up_nobody(self) -> None:
         """
         His request is served when it comes.
         """
@@ -130,7 +130,7 @@ class NewConnectionTests(ConnectionCase):
         assert client.receive().endswith(b"\r\n\r\n1")
         assert 0 == self.watched.served
 
-    def test_who_is_gone_already(self) -> None:
+    def test_a_client_that_is_gone_already(self) -> None:
         """
         Leaves nothing behind.
         """
@@ -194,7 +194,7 @@ class AtFirstTests(NewConnectionTests):
         with mock.patch.object(self.watched, "serve_new", return_value=0):
             super().test_a_socket_that_cannot_be_read()
 
-    def test_somebody_wants_to_be_told(self) -> None:
+    def test_requests_are_reported(self) -> None:
         """
         Then the connection takes the way that reports.
         """
