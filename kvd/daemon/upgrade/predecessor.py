@@ -173,8 +173,7 @@ class Predecessor:
         """
         Wait until the old daemon has ended.
         """
-        while not self._gone:
-            self._receive()
+        while self._receive() is not _GONE:
             await deferLater(reactor, LOOK_SECONDS)
         self._channel.close()
 
