@@ -175,6 +175,12 @@ class Predecessor:
         """
         while self._receive() is not _GONE:
             await deferLater(reactor, LOOK_SECONDS)
+        self.close()
+
+    def close(self) -> None:
+        """
+        Close the channel to the old daemon.
+        """
         self._channel.close()
 
     def restore_stderr(self) -> None:

@@ -205,5 +205,6 @@ def test_what_is_inherited_goes_to_no_child() -> None:
         assert manifest.encode() == predecessor.manifest.encode()
         assert not os.get_inheritable(number)
         assert not os.get_inheritable(pipe[1])
+        predecessor.close()
     for descriptor in pipe:
         os.close(descriptor)
