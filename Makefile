@@ -32,6 +32,7 @@ TIMES ?= 20
 # How often that changes which changes while kvd serves: make changes SWITCHES=20
 SWITCHES ?= 100
 RESIZES ?= 20
+UPGRADES ?= 10
 # Given to the benchmark: make bench BENCH="--rounds 9 put-large get-small"
 BENCH ?=
 
@@ -65,7 +66,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench engine test-engines clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench engine test-engines share deb clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -197,6 +198,19 @@ test-engines: $(VENV)/developed
 # twenty minutes, and leaves its results in build/bench.
 bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
+
+# Manual pages and completions, as below /usr/share.
+share: $(VENV)/developed
+	$(BIN)/python -m kvd.cli.manual build/share
+
+# A package for Debian, in dist/, of what is committed; debhelper, python3-dev and
+# python3-venv are needed for it, on the release that it is for.
+deb:
+	rm -rf build/deb
+	mkdir -p build/deb/kvd dist
+	git archive HEAD | tar -x -C build/deb/kvd
+	cd build/deb/kvd && dpkg-buildpackage --build=binary --unsigned-source --unsigned-changes
+	mv build/deb/kvd_*.deb dist/
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info kvd/native/*.so _trial_temp*

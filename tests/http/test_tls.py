@@ -430,6 +430,46 @@ class BeginningTests(TLSCase):
             assert client.read(1000).startswith(b"HTTP/1.1 201 ")
             self.store.values.clear()
 
+    def test_a_ticket_comes_with_the_first_reply(self) -> None:
+        """
+        Of a request that came with the end of the handshake; else by itself, at once.
+        """
+        sends: list[int] = []
+        send = SecureSocket._send
+
+        def counted(secure: SecureSocket, more: bytes) -> bool:
+            sends.append(len(secure.unsent) + len(more))
+            return send(secure, more)
+
+        for is_together in (True, False):
+            sends.clear()
+            far = self.accept(over_tcp=False)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = tls.client_context().wrap_bio(
+                incoming, outgoing, server_hostname="localhost"
+            )
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            far.send(outgoing.read())
+            self.reactor.settle()
+            incoming.write(far.recv(65536))
+            client.do_handshake()
+            with patch.object(SecureSocket, "_send", counted):
+                if is_together:
+                    client.write(GET)
+                far.send(outgoing.read())
+                self.reactor.settle()
+                assert 1 == len(sends)
+                if not is_together:
+                    client.write(GET)
+                    far.send(outgoing.read())
+                    self.reactor.settle()
+            assert (1 if is_together else 2) == len(sends)
+            incoming.write(far.recv(65536))
+            assert client.read(1000).endswith(b"value")
+            assert client.session is not None
+            assert client.session.has_ticket
+
     def test_few_are_half_done(self) -> None:
         """
         The oldest one makes room for a new one; those that are complete do not count.
