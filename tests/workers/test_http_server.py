@@ -18,7 +18,7 @@ from kvd.errors import StoreUnusable
 from kvd.http.record import read_record
 from kvd.http.wire.reader import RequestReader
 from kvd.net.bell import make_bell
-from kvd.settings import Limits, Settings, StoreLocation
+from kvd.settings import Limits, Settings, StoreLocation, TCPAddress
 from kvd.workers import http_server
 from kvd.workers.http_server import (
     ABORT_SECONDS,
@@ -46,6 +46,7 @@ class ServingTests(SynchronousTestCase):
         self.record = Path(folder.name, "record")
         self.server = HttpServer(
             Settings(
+                listen=(TCPAddress("127.0.0.1", 0),) * 2,
                 store=StoreLocation("null", ""),
                 access_log=str(self.log),
                 record=str(self.record),
