@@ -206,6 +206,30 @@ class CommitTests(CommitCase):
         assert f'"{info.etag}"' == field(reply, "ETag")
         self.assert_all_counted(2)
 
+    def test_a_value_has_the_date_of_its_publication(self) -> None:
+        """
+        If its sync takes until the next second, it is sealed and synced again before it
+        has its name, and the connection is not asked.
+        """
+        self.begin_second()
+        with (
+            mock.patch.object(HttpConnection, "after_fast_path") as asked,
+            mock.patch.object(HttpConnection, "continue_commit") as continued,
+        ):
+            with self.files_unsynced():
+                self.client.send(put("k", b"value"))
+                self.reactor.settle()
+                sealed = int(time.time())
+                time.sleep(1 - time.time() % 1)
+            self.finish()
+
+        assert not asked.called
+        assert not continued.called
+        assert self.client.receive().startswith(b"HTTP/1.1 201 ")
+        assert sealed < self.result(self.store.stat(Key(b"k"))).changed
+        assert b"value" == self.stored("k")
+        self.assert_all_counted(1)
+
     def test_files_of_others_are_replaced(self) -> None:
         """
         In the ordinary way, which is told what was done already.
