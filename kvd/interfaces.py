@@ -362,6 +362,11 @@ class IEngineStoreMaker(IStoreMaker):
         Import what the store needs. Called before workers are forked.
         """
 
+    def share(path: str, other: str) -> bool:
+        """
+        Whether the stores at two paths have the same values, however they are written.
+        """
+
 
 class IBoundedStoreMaker(IStoreMaker):
     """

@@ -297,7 +297,11 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._wait(State.IDLE)
         self._begin_requests()
         # The first request mostly comes with the end of the handshake.
-        return transport.doRead()
+        result = transport.doRead()
+        secure = transport.secure
+        if secure is not None and transport.connected:
+            secure.release()
+        return result
 
     @property
     def _network(self) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
+import pytest
 import tomlkit
 from argon2 import PasswordHasher
 from twisted.trial.unittest import SynchronousTestCase
@@ -157,6 +158,7 @@ def may_list(file: Mapping[str, Table], prefix: str, user: str | None) -> bool:
     return all("list" in all_rights(file, path, user) for path in below)
 
 
+@pytest.mark.untraced
 class RandomRightsTests(SynchronousTestCase):
     """
     Every method, prefix and user, at random.
@@ -361,7 +363,7 @@ class RefusalTests(AuthorizationCase):
             lines.replace(b"other", b"drop/x") + basic("ci", "secret") + expect
         )
 
-    def test_a_401_says_how_to_prove_who_one_is(self) -> None:
+    def test_a_401_names_the_ways_to_authenticate(self) -> None:
         """
         Whatever may be sent stands in its challenges.
         """

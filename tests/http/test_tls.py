@@ -103,7 +103,7 @@ class ConnectionTests(TLSCase, test_connection.ConnectionTests):
     See there.
     """
 
-    def test_who_has_all_of_the_reply_is_closed_at_once(self) -> None:
+    def test_a_client_that_has_all_of_the_reply_is_closed_at_once(self) -> None:
         """
         Or when it closes: after a handshake, a kernel acknowledges what comes some
         milliseconds later.
@@ -191,7 +191,7 @@ class BeginningTests(TLSCase):
         assert set() == self.process.connections
         return [formatEvent(event) for event in events]
 
-    def test_who_speaks_plain_http_is_told(self) -> None:
+    def test_a_client_that_speaks_plain_http_gets_a_sentence(self) -> None:
         """
         In plain HTTP, with notice of the end, and without a reset that overtakes it.
         """
@@ -254,7 +254,7 @@ class BeginningTests(TLSCase):
         (event,) = captured
         assert "no cipher in common" in formatEvent(event)
 
-    def test_a_client_that_does_not_know_the_authority_is_told_of(self) -> None:
+    def test_a_client_that_does_not_know_the_authority_is_reported(self) -> None:
         """
         It says so in an alert.
         """
@@ -286,7 +286,7 @@ class BeginningTests(TLSCase):
         assert b"" == silent.recv(1)
         assert b"" == slow.recv(1)
 
-    def test_who_leaves_during_it_is_ordinary(self) -> None:
+    def test_a_client_that_leaves_during_it_is_ordinary(self) -> None:
         """
         A scan of ports, or a load balancer that looks whether somebody listens.
         """
@@ -430,6 +430,46 @@ class BeginningTests(TLSCase):
             assert client.read(1000).startswith(b"HTTP/1.1 201 ")
             self.store.values.clear()
 
+    def test_a_ticket_comes_with_the_first_reply(self) -> None:
+        """
+        Of a request that came with the end of the handshake; else by itself, at once.
+        """
+        sends: list[int] = []
+        send = SecureSocket._send
+
+        def counted(secure: SecureSocket, more: bytes) -> bool:
+            sends.append(len(secure.unsent) + len(more))
+            return send(secure, more)
+
+        for is_together in (True, False):
+            sends.clear()
+            far = self.accept(over_tcp=False)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = tls.client_context().wrap_bio(
+                incoming, outgoing, server_hostname="localhost"
+            )
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            far.send(outgoing.read())
+            self.reactor.settle()
+            incoming.write(far.recv(65536))
+            client.do_handshake()
+            with patch.object(SecureSocket, "_send", counted):
+                if is_together:
+                    client.write(GET)
+                far.send(outgoing.read())
+                self.reactor.settle()
+                assert 1 == len(sends)
+                if not is_together:
+                    client.write(GET)
+                    far.send(outgoing.read())
+                    self.reactor.settle()
+            assert (1 if is_together else 2) == len(sends)
+            incoming.write(far.recv(65536))
+            assert client.read(1000).endswith(b"value")
+            assert client.session is not None
+            assert client.session.has_ticket
+
     def test_few_are_half_done(self) -> None:
         """
         The oldest one makes room for a new one; those that are complete do not count.
@@ -453,7 +493,7 @@ class BeginningTests(TLSCase):
             assert b"value" == body(served.send(GET).receive())
         assert 0 == len(self.process.half_handshakes)
 
-    def test_who_leaves_is_not_half_done(self) -> None:
+    def test_a_client_that_leaves_is_not_half_done(self) -> None:
         """
         Nor whose handshake has failed.
         """
@@ -531,7 +571,7 @@ class UserTests(TLSCase):
 
             assert (user, name, names) == (self.user_of(shown), name, names)
 
-    def test_who_shows_none_is_nobody(self) -> None:
+    def test_a_client_without_a_certificate_is_anonymous(self) -> None:
         """
         Where none is required.
         """
@@ -707,7 +747,7 @@ class EndTests(TLSCase):
         super().setUp()
         self.client.socket.suppress_ragged_eofs = False  # type: ignore[attr-defined]
 
-    def test_the_end_is_told(self) -> None:
+    def test_the_end_is_reported(self) -> None:
         """
         By ``close_notify``, so nobody can have cut anything off.
         """

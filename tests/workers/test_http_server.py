@@ -231,7 +231,7 @@ class ServingTests(SynchronousTestCase):
         assert b"Connection: close" in reply
         assert [None] == ended
 
-    def test_draining_leaves_what_waits_to_others_who_serve(self) -> None:
+    def test_draining_leaves_what_waits_to_other_workers(self) -> None:
         """
         They have the same queue before them.
         """
@@ -241,7 +241,9 @@ class ServingTests(SynchronousTestCase):
 
         self.listener.accept()[0].close()
 
-    def test_who_is_handed_over_while_draining_is_served_and_let_go(self) -> None:
+    def test_a_client_that_is_handed_over_while_draining_is_served_and_let_go(
+        self,
+    ) -> None:
         """
         It came before the word to drain, in the supervisor's order of things.
         """
