@@ -61,6 +61,11 @@ class Commits(Protocol):
         A connection waits for a commit.
         """
 
+    def watched(self) -> None:
+        """
+        The reactor watches it from now on.
+        """
+
 
 class OpenConnection(Protocol):
     """

@@ -37,7 +37,7 @@ from kvd.http.access_log import Entry, sender_of
 from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
-from kvd.http.source import FilePart, OpenFile, Source
+from kvd.http.source import FilePart, OpenFile, Source, Stream
 from kvd.http.wire.replies import (
     CONTINUE,
     LAST_CHUNK,
@@ -52,6 +52,12 @@ from kvd.model.operations import Operation
 from kvd.model.requests import Request
 
 T = TypeVar("T")
+
+PASSED_BYTES: Final = 256 * 1024
+"""
+How much of a body is passed on from another socket in one turn of the reactor. What the
+client's socket does not take of it waits in memory.
+"""
 
 CLIENT_LEFT: Final = 499
 """
@@ -327,8 +333,11 @@ class RequestHandler:
             return
         try:
             part = None if self._framed else source.file()
+            stream = None if self._framed or part else source.stream()
             if part is not None:
                 self._read_ahead(part)
+            elif stream is not None and self._can_pass_on():
+                self._pass_on(stream)
             else:
                 self.when(source.next_chunk(), self._send_chunk)
         except Exception as error:
@@ -365,6 +374,31 @@ class RequestHandler:
             self._end_source()
         else:
             connection.when_taken(self._next_chunk)
+
+    def _can_pass_on(self) -> bool:
+        """
+        Whether the kernel can move a body from another socket to the client's.
+        """
+        transport = self._connection.transport
+        return self._context.pipe is not None and transport.is_plain_tcp
+
+    def _pass_on(self, stream: Stream) -> None:
+        connection, pipe = self._connection, self._context.pipe
+        assert pipe is not None
+        count = min(stream.count, PASSED_BYTES)
+        passed, ended = connection.transport.pass_on(pipe, stream.descriptor, count)
+        stream.taken(passed, ended)
+        self._sent += passed
+        if passed == stream.count:
+            self._end_source()
+        elif passed == count or ended or connection.transport.queued:
+            connection.when_taken(self._next_chunk)
+        else:
+
+            def arrived(_: None) -> None:
+                self._next_chunk()
+
+            self.when(stream.arrival(), arrived)
 
     def _send_chunk(self, data: bytes) -> None:
         connection = self._connection

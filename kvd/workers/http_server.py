@@ -151,6 +151,7 @@ class HttpServer:
             self.process.fast_path = fast_path_to(self.process)
         if self.process.commits is not None:
             self._reactor.addReader(self.process.commits)
+            self.process.commits.watched()
         self._checking.start(check_interval(settings.limits))
 
     def _limit(self, memory: CountingMemory, rules: AccessRules | None) -> None:
