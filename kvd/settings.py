@@ -7,6 +7,7 @@ and its workers receive all of them.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
@@ -55,6 +56,32 @@ class TLS:
     """The authorities whose certificates clients show; None: clients show none."""
     clients: Literal["required", "optional"] = "required"
     """Whether clients have to show a certificate, where there are authorities."""
+    crl: str | None = None
+    """What these authorities have revoked; None: nothing."""
+    names: str | None = None
+    """A folder of further certificates, for clients that ask for other names (SNI):
+    each in a file ``ANYTHING.pem`` or ``ANYTHING.crt``, its private key in
+    ``ANYTHING.key``."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCertificate:
+    """
+    A certificate for clients that ask for one of its names.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    """In small letters; ``*`` as the first label stands for any label."""
+    cert: str = field(repr=False)
+    key: str = field(repr=False)
+
+    @property
+    def key_path(self) -> str:
+        """
+        Of the file of the private key, in the same folder.
+        """
+        return os.path.splitext(self.path)[0] + ".key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +100,10 @@ class Credentials:
     read: float = field(repr=False)
     """When they were read, by the monotonic clock. So settings that were read anew
     differ, and workers with new keys for session tickets replace those so far."""
+    crl: str = field(default="", repr=False)
+    """Empty if there is no such file."""
+    named: tuple[NamedCertificate, ...] = ()
+    """What the folder has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ RIGHT: Final = (
 )
 
 RIGHT_TLS: Final = (
-    "give tls:PORT:cert=FILE:key=FILE[:ca=FILE][:clients=optional]"
-    "[:interface=ADDRESS][:backlog=N][:proxy=1]"
+    "give tls:PORT:cert=FILE:key=FILE[:names=FOLDER][:ca=FILE][:crl=FILE]"
+    "[:clients=optional][:interface=ADDRESS][:backlog=N][:proxy=1]"
 )
 
 ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - chosen by leaving the interface out
@@ -58,7 +58,7 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _NAME = re.compile(r"[ -9;-~]{1,255}")
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 
-_TLS_ARGUMENTS: Final = ("cert", "key", "ca", "clients")
+_TLS_ARGUMENTS: Final = ("cert", "key", "names", "ca", "crl", "clients")
 
 
 def read_address(text: str, interface: str = ANY_IPV4) -> Address:
@@ -261,12 +261,20 @@ def _read_tls(arguments: _Arguments) -> TLS:
             "clients=optional needs ca=FILE, with the authorities whose certificates"
             " clients show"
         )
+    crl, names = arguments.get("crl", ""), arguments.get("names", "")
+    if crl and not ca:
+        raise BadSetting(
+            "crl=FILE, with the certificates that were revoked, needs ca=FILE, with the"
+            " authorities that have issued them"
+        )
     return TLS(
         cert=absolute(cert),
         # Some programs put both into one file.
         key=absolute(arguments.get("key", cert)),
         ca=absolute(ca) if ca else None,
         clients="optional" if clients == "optional" else "required",
+        crl=absolute(crl) if crl else None,
+        names=absolute(names) if names else None,
     )
 
 

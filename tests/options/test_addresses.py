@@ -210,6 +210,12 @@ def test_clients_may_come_through_systemds_sockets(
             TCPAddress("0.0.0.0", 443, tls=TLS(f"{os.getcwd()}/c", f"{os.getcwd()}/k")),
             "tls:443:cert=c:key=./k",
         ),
+        (
+            TCPAddress(
+                "0.0.0.0", 443, tls=TLS("/c", "/k", "/ca", crl="/crl", names="/names")
+            ),
+            "tls:443:cert=/c:key=/k:ca=/ca:crl=/crl:names=/names",
+        ),
         (SystemdAddress("web", TLS("/c", "/k")), "systemd:web:cert=/c:key=/k"),
         (SystemdAddress("", TLS("/c", "/c")), "systemd:cert=/c"),
         (SystemdAddress("a=b"), "systemd:a=b"),
@@ -241,6 +247,7 @@ def test_an_address_that_speaks_tls_says_so() -> None:
         ("there is no certificate", "systemd:web:key=/k"),
         ("clients=some says nothing", "tls:8443:cert=/c:ca=/ca:clients=some"),
         ("clients=optional needs ca=FILE", "tls:8443:cert=/c:clients=optional"),
+        ("needs ca=FILE, with the authorities", "tls:8443:cert=/c:crl=/crl"),
         ("did you mean 'cert'?", "tls:8443:certs=/c"),
         ("TLS has addresses of its own", "tcp:8443:cert=/c"),
         ("TLS has addresses of its own", "unix:/run/kvd:key=/k"),
