@@ -110,6 +110,9 @@ class ServerTransport(tcp.Connection):
     needs_handshake = False
     """Whether a handshake comes before everything else (`kvd.net.tls_transport`)."""
 
+    is_shaking = False
+    """Whether it has begun and is not complete."""
+
     secure: SecureSocket | None = None
     """What encrypts and decrypts, once a handshake is complete; None over a plain
     connection, where the kernel may move bytes between the socket and files."""
@@ -117,6 +120,10 @@ class ServerTransport(tcp.Connection):
     peer_user: str | None = None
     """The user that the client's certificate names; None: it has shown none, or over a
     plain connection."""
+
+    proxy_name: str | None = None
+    """The proxy that has made the connection for the client, for a log; None: the
+    client has made it."""
 
     _log = Logger()
 
@@ -255,6 +262,16 @@ class ServerTransport(tcp.Connection):
         """
         if self.socket.family != socket.AF_UNIX:
             super().setTcpNoDelay(enabled)
+
+    def is_forwarded_for(self, client: Any) -> None:
+        """
+        The peer is a proxy, and this is its client.
+
+        Args:
+            client: As ``accept`` would say of it.
+        """
+        self.proxy_name = self.peer_name
+        self.client = client
 
     @property
     def peer_name(self) -> str:
