@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.figures.engine import measure_engine, measure_sync
 from bench.figures.evicting import measure_evicting
 from bench.figures.get import measure_get
 from bench.figures.hostile import measure_hostile
@@ -32,6 +33,8 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "hostile": measure_hostile,
     "slow": measure_slow,
     "evicting": measure_evicting,
+    "engine": measure_engine,
+    "sync": measure_sync,
 }
 
 
