@@ -90,6 +90,7 @@ class ServingService(Service):
                 shadow=self._shadow_counts,
                 fallbacks=self._fallbacks(),
                 usage=() if self._bounding is None else self._bounding.described(),
+                hangs=self._hangs(),
             )
 
         if self._control is not None:
@@ -202,6 +203,12 @@ class ServingService(Service):
         The fallbacks in use where a program of the policy cannot be loaded.
         """
         return ()
+
+    def _hangs(self) -> int:
+        """
+        How many workers were killed because they hung.
+        """
+        return 0
 
     def _control_changes(self) -> Mapping[str, Change]:
         return {}

@@ -79,6 +79,7 @@ class SupervisorService(ServingService):
             settings.limits.connections,
             reactor,
             self._shadow,
+            settings.hang_seconds,
         )
         self._pool = Pool(
             settings,
@@ -88,6 +89,7 @@ class SupervisorService(ServingService):
             lambda: self._serves(reactor),
             self._ended,
         )
+        self._distribution.hung = self._pool.replace_hung
         self._changes = Changes(
             self._pool,
             self._distribution,
@@ -115,16 +117,18 @@ class SupervisorService(ServingService):
         self._forks.load(self._for_serving(settings))
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
+        self._distribution.hang_seconds = settings.hang_seconds
 
     def _reload(self) -> Deferred[None]:
         return self._reloading.start()
 
     def _workers(self) -> list[WorkerState]:
+        stalled = self._distribution.stalled
         return [
             WorkerState(
                 record.number,
                 record.pid,
-                record.state.value,
+                "stalled" if record.number in stalled else record.state.value,
                 self._distribution.handing_over(record.number),
             )
             for record in self._pool.workers
@@ -149,6 +153,9 @@ class SupervisorService(ServingService):
 
     def _fallbacks(self) -> Sequence[Fallback]:
         return self._distribution.fallbacks
+
+    def _hangs(self) -> int:
+        return self._pool.hangs
 
     def _control_changes(self) -> Mapping[str, Change]:
         return changes_by(self._changes)

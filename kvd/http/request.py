@@ -48,6 +48,7 @@ from kvd.http.wire.replies import (
 )
 from kvd.http.wire.targets import without_user
 from kvd.interfaces import Answer, IDialect
+from kvd.ipc.row import CLIENT_LEFT
 from kvd.model.operations import Operation
 from kvd.model.requests import Request
 
@@ -56,11 +57,6 @@ T = TypeVar("T")
 FILE_BYTES: Final = 1024 * 1024
 """
 How much of a file is sent in one turn of the reactor, if the socket takes it.
-"""
-
-CLIENT_LEFT: Final = 499
-"""
-In the access log, never on the wire: the client left before the reply.
 """
 
 
@@ -439,7 +435,7 @@ class RequestHandler:
         if self._permit is not None:
             self._permit.ended()
         seconds = context.clock.seconds() - self._began
-        context.row.finished(seconds)
+        context.row.finished(seconds, self._request.method, self._status)
         if context.recorder is not None:
             self._connection.in_service += seconds
         log = context.log

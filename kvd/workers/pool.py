@@ -209,6 +209,8 @@ class Pool:
         self._reactor = reactor
         self._serving: Callable[[], None] | None = serving
         self._ended = ended
+        self.hangs = 0
+        """How many workers were killed because they hung."""
         self.stopping = False
         """Whether all workers are ending."""
         self._stopped: Deferred[None] | None = None
@@ -318,10 +320,37 @@ class Pool:
         )
         self._retire(record)
 
-    def _retire(self, record: WorkerRecord) -> None:
+    def _retire(self, record: WorkerRecord, explained: bool = False) -> None:
         assert record.channel is not None
         record.channel.close()
-        self._lost(record)
+        self._lost(record, explained)
+
+    def replace_hung(self, worker: int, seconds: float) -> None:
+        """
+        Kill a worker that makes no turn of its reactor, and replace it. What it serves
+        is lost.
+
+        Args:
+            worker: The worker's number.
+            seconds: How long it has made none.
+        """
+        record = self.workers[worker]
+        if record.state is not State.READY:
+            # The others have their own deadlines.
+            return
+        self.hangs += 1
+        self._log.error(
+            "worker {worker} (process {pid}) has made no turn for {seconds:.1f} seconds"
+            " (--hang-timeout) and is killed; it is replaced, and what it served is"
+            " lost",
+            worker=worker,
+            pid=record.pid,
+            seconds=seconds,
+            happened="hang",
+        )
+        if record.pidfd != -1:
+            _kill(record.pidfd)
+        self._retire(record, explained=True)
 
     # -- reports from processes --------------------------------------------------------
 
@@ -433,9 +462,13 @@ class Pool:
             serving, self._serving = self._serving, None
             serving()
 
-    def _lost(self, record: WorkerRecord) -> None:
+    def _lost(self, record: WorkerRecord, explained: bool = False) -> None:
         """
         A worker's control socket has closed: its process has ended, or will soon.
+
+        Args:
+            record: The worker.
+            explained: Whether the log says why already.
         """
         self._cancel(record)
         record.channel = None
@@ -443,7 +476,8 @@ class Pool:
         self._ended(record.number)
         worked = record.state is not State.STARTING and not record.failure
         reported = bool(record.failure) and not worked
-        expected = reported or self.stopping or record.state is State.DRAINING
+        drained = record.state is State.DRAINING
+        expected = reported or explained or self.stopping or drained
         self._reap(record, expected)
         if self.stopping:
             record.state = State.ENDED

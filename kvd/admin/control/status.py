@@ -39,7 +39,7 @@ class WorkerState:
         """
         Whether the worker's row on the scoreboard belongs to a living process.
         """
-        return self.state in {"ready", "draining"}
+        return self.state in {"ready", "stalled", "draining"}
 
 
 def describe(
@@ -53,6 +53,7 @@ def describe(
     shadow: Callable[[Sequence[int]], dict[str, Any] | None] = lambda workers: None,
     fallbacks: Sequence[Fallback] = (),
     usage: Sequence[dict[str, Any]] = (),
+    hangs: int = 0,
 ) -> dict[str, Any]:
     """
     Return the status as it is sent.
@@ -75,6 +76,7 @@ def describe(
         fallbacks: The addresses where the policy's own program is not in force.
         usage: What the values of each quota take; the first one is that of the whole
             store, or of the near cache. Empty if there are no limits.
+        hangs: How many workers were killed because they hung.
     """
     sums = scoreboard.sums()
     totals = _totals(sums)
@@ -110,6 +112,7 @@ def describe(
         "procs": settings.procs,
         "uptime_seconds": round(uptime_seconds, 3),
         "draining": draining,
+        "hangs": hangs,
         "totals": totals,
         "workers": rows,
         "bucket_seconds": BOUNDS_SECONDS,
@@ -131,7 +134,7 @@ def _row(worker: WorkerState, scoreboard: Scoreboard, sums: Sums) -> dict[str, A
     }
     if worker.counts:
         row |= asdict(scoreboard.counts(worker.worker))
-        row |= {"latency": sums.latency, "loop_delay": sums.loop_delay}
+        row |= {"latency": sums.total.latency, "loop_delay": sums.loop_delay}
     return row
 
 

@@ -176,7 +176,7 @@ def _sample(readings: Sequence[Reading], now: Reading, date: float) -> Sample:
     seconds = now.monotonic_seconds - before.monotonic_seconds
     delay = seconds - INTERVAL_SECONDS
     pairs = list(_pairs(before.sums, now.sums))
-    latency = _sum_up(_between(a.latency, b.latency) for a, b in pairs)
+    latency = _sum_up((b.total - a.total).latency for a, b in pairs)
     # Without new workers, which have not had their share yet.
     long = list(zip(oldest.sums, now.sums, strict=False))
     return Sample(
@@ -206,7 +206,7 @@ def _rates(before: Sums, now: Sums, seconds: float) -> WorkerRates:
         bytes_in=(now.bytes_in - before.bytes_in) / seconds,
         bytes_out=(now.bytes_out - before.bytes_out) / seconds,
         busy=min(1.0, (now.busy_seconds - before.busy_seconds) / seconds),
-        latency_p99=quantile(_between(before.latency, now.latency), 0.99),
+        latency_p99=quantile((now.total - before.total).latency, 0.99),
         loop_delay=highest(_between(before.loop_delay, now.loop_delay)),
     )
 

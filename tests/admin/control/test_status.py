@@ -36,8 +36,8 @@ def test_a_worker_without_a_process_does_not_count(board: Scoreboard) -> None:
     for worker, requests in enumerate((5, 5, 100)):
         row = board.own_row(worker)
         for _ in range(requests):
-            row.began()
-            row.finished(0.001)
+            row.began("GET")
+            row.finished(0.001, "GET", 200)
     workers = [
         WorkerState(0, 10, "ready", 1),
         WorkerState(1, 11, "draining", 0),
@@ -70,8 +70,8 @@ def test_totals_never_fall() -> None:
         row.opened()
         row.received(10)
         row.sent(20)
-        row.began()
-        row.finished(0.001)
+        row.began("GET")
+        row.finished(0.001, "GET", 200)
         board.count_stall(worker)
 
     def totals(*states: str) -> object:
@@ -104,7 +104,7 @@ def test_histograms_have_their_bounds(board: Scoreboard) -> None:
     Of requests, and of turns of the reactor, which twistd's own reactor does not count.
     """
     row = board.own_row(0)
-    row.finished(0.3)
+    row.finished(0.3, "GET", 200)
     row.woke()
     row.waits()
     workers = [WorkerState(0, 10, "ready", 0)]

@@ -100,15 +100,12 @@ class HistoryTests(SynchronousTestCase):
         assert before.latency_p50 is not None
         assert before.latency_p50 > BOUNDS_SECONDS[18]
 
-        slow_and_fast = served(1000, bucket=20)
-        slow_and_fast.latency[5] = 10
-        sample = self.second(slow_and_fast, NOTHING)
+        slow_and_fast = served(1000, bucket=20).total + served(10, bucket=5).total
+        sample = self.second(replace(NOTHING, total=slow_and_fast), NOTHING)
         assert sample.latency_p99 is not None
         assert sample.latency_p99 <= BOUNDS_SECONDS[5]
-        more = replace(slow_and_fast, latency=list(slow_and_fast.latency))
-        more.latency[5] += 60
-        more.latency[20] += 40
-        sample = self.second(more, NOTHING)
+        more = slow_and_fast + served(60, bucket=5).total + served(40, bucket=20).total
+        sample = self.second(replace(NOTHING, total=more), NOTHING)
         assert sample.latency_p50 is not None
         assert sample.latency_p99 is not None
         assert sample.latency_p50 <= BOUNDS_SECONDS[5] < sample.latency_p99

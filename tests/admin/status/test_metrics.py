@@ -133,7 +133,7 @@ def test_each_worker_has_its_numbers() -> None:
         serve(board.own_row(0), 3)
         row = board.own_row(1)
         row.opened()
-        row.began()
+        row.began("GET")
         row.received(500)
         row.waits()
         seen = rendered(taken(board, "ready", "starting"))
@@ -164,6 +164,62 @@ def test_stalls_of_a_worker_that_was_scaled_down_are_reported() -> None:
     assert 0 == seen[key("kvd_worker_stalls_total", worker="0")]
     assert 1 == seen[key("kvd_worker_stalls_total", worker="1")]
     assert 1 == snapshot.status["totals"]["stalls"]
+
+
+def test_requests_are_counted_by_method_and_status() -> None:
+    """
+    Of all workers together, also of those that there are no more. A method that a
+    client made up gets no label.
+    """
+    with scoreboard(2) as board:
+        for worker in range(2):
+            row = board.own_row(worker)
+            for method, status in [
+                *(("GET", 200), ("GET", 404), ("PUT", 507), ("BREW", 501)),
+                *(("OPTIONS", 204), ("BREW", 499), ("HEAD", 304), ("BREW2", 999)),
+            ]:
+                row.began(method)
+                row.finished(0.3, method, status)
+        board.workers = 1
+        seen = rendered(taken(board, "ready"))
+
+    counted = {
+        (labels["method"], labels["status"]): count
+        for name, those in seen
+        for labels, count in [(dict(those), seen[name, those])]
+        if name == "kvd_http_requests_total" and count
+    }
+    assert {
+        ("GET", "2xx"): 2,
+        ("GET", "4xx"): 2,
+        ("HEAD", "3xx"): 2,
+        ("PUT", "5xx"): 2,
+        ("OPTIONS", "2xx"): 2,
+        ("other", "5xx"): 4,
+        ("other", "499"): 2,
+    } == counted
+    name = "kvd_http_request_duration_seconds"
+    assert 0 == seen[key(f"{name}_bucket", le="0.25", method="GET")]
+    assert 4 == seen[key(f"{name}_bucket", le="0.5", method="GET")]
+    assert 6 == seen[key(f"{name}_count", method="other")]
+    assert pytest.approx(0.6) == seen[key(f"{name}_sum", method="PUT")]
+
+
+def test_uploads_in_progress_are_counted() -> None:
+    """
+    Those whose worker is gone are in progress no more.
+    """
+    with scoreboard(1) as board:
+        row = board.own_row(0)
+        for method in ("PUT", "GET", "PUT", "PUT"):
+            row.began(method)
+        row.finished(1.0, "PUT", 201)
+        seen = rendered(taken(board, "ready"))
+        board.own_row(0)
+        later = rendered(taken(board, "ready"))
+
+    assert 2 == seen[key("kvd_uploads_in_progress", worker="0")]
+    assert 0 == later[key("kvd_uploads_in_progress", worker="0")]
 
 
 def test_latency_is_a_histogram() -> None:
@@ -233,7 +289,7 @@ def test_no_counter_goes_back_when_a_worker_is_replaced() -> None:
         row.woke()
         row.waits()
         row.woke()
-        row.began()
+        row.began("GET")
         seen = [rendered(taken(board, "ready")), rendered(taken(board, "waiting"))]
         row = board.own_row(0)
         seen.append(rendered(taken(board, "ready")))
