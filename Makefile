@@ -177,7 +177,7 @@ clients: $(VENV)/developed
 # The policy, the number of workers and all workers changed under load: what became of
 # the requests.
 changes: $(VENV)/developed
-	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES)
+	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES) $(UPGRADES)
 	$(BIN)/python -m tests.changes.pipelining $(RESIZES)
 
 # Memory, start and cost of a request on this machine; nginx and wrk are needed

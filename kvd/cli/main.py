@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "procs": "Change the number of workers.",
     "drain": "Replace a worker when it has finished its requests.",
     "restart": "Replace all workers, one after the other.",
+    "upgrade": "Have new code take over from a daemon, without a refused connection.",
     "shadow": "Compare another policy with the one that a daemon uses.",
     "selftest": "Try a store, with writers that race.",
     "bench": "Measure kvd on this machine.",

@@ -18,6 +18,7 @@ from kvd.http.access_log import Entry
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import FastPath
 from kvd.http.host_guard import HostGuard
+from kvd.http.pieces import Pieces
 from kvd.http.recorder import Recorder
 from kvd.http.run_queue import RunQueue
 from kvd.http.timeouts import bounds_of
@@ -107,6 +108,7 @@ class ProcessContext:
         readahead: Readahead = lambda descriptor, offset, count: None,
         recorder: Recorder | None = None,
         guard: HostGuard | None = None,
+        pieces: Pieces | None = None,
     ) -> None:
         """
         Args:
@@ -124,6 +126,7 @@ class ProcessContext:
             recorder: Records each connection that ended; None: nothing is recorded.
             guard: Knows which hosts a request may name, whichever socket it came to;
                 None: those that a `HostGuard` without addresses allows.
+            pieces: How much is sent at a time; None: always the same.
         """
         self.store = store
         self.dialects = dialects
@@ -136,6 +139,7 @@ class ProcessContext:
         self.readahead = readahead
         self.recorder = recorder
         self.guard = guard or HostGuard()
+        self.pieces = pieces or Pieces()
         self.heads = Heads(limits)
         self.bounds = bounds_of(limits)
         self.by_address: OpenConnections | None = None

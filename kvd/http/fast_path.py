@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from kvd.http.access_log import Entry
+from kvd.http.access_log import NOBODY, Entry, Sender
 from kvd.interfaces import IUpload
 from kvd.model.keys import Key
 from kvd.model.values import Metadata
@@ -72,8 +72,8 @@ class Report(NamedTuple):
     seconds: float
     moved_bytes: int
     """Received, and sent as far as the socket took them; heads included."""
-    user: str | None
-    """Whose credentials the head has."""
+    sender: Sender | None
+    """What the head says of its sender; None unless there is an access log."""
 
 
 class Remainder(NamedTuple):
@@ -136,10 +136,13 @@ def entry_of(report: Report, peer_name: str, certified: str | None) -> Entry:
         peer_name: The client.
         certified: The user that its certificate names, if it has shown one.
     """
+    sender = report.sender or NOBODY
+    if sender.user is None and certified is not None:
+        sender = sender._replace(user=certified)
     return Entry(
         ended=time.time(),
         peer=peer_name,
-        user=report.user or certified,
+        sender=sender,
         method=report.method,
         key=report.target,
         status=report.status,
@@ -406,6 +409,12 @@ class FastPath(Protocol):
     def take_remainder(self) -> Remainder:
         """
         The part of the last reply that the socket did not take, in an open file.
+        """
+
+    def send_at_most(self, size: int, /) -> None:
+        """
+        Send so many bytes of a file at once from now on; the rest remains
+        (`take_remainder`).
         """
 
     def sync_event(self) -> int:

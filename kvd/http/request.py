@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -33,7 +33,7 @@ from kvd.errors import (
     PeerError,
     StoreFault,
 )
-from kvd.http.access_log import Entry
+from kvd.http.access_log import Entry, sender_of
 from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
@@ -53,11 +53,6 @@ from kvd.model.operations import Operation
 from kvd.model.requests import Request
 
 T = TypeVar("T")
-
-FILE_BYTES: Final = 1024 * 1024
-"""
-How much of a file is sent in one turn of the reactor, if the socket takes it.
-"""
 
 
 class RequestHandler:
@@ -336,7 +331,7 @@ class RequestHandler:
             self.fail(error)
 
     def _read_ahead(self, part: FilePart) -> None:
-        count = min(part.count, FILE_BYTES)
+        count = min(part.count, self._context.pieces.bytes)
         try:
             read = self._context.readahead(part.descriptor, part.offset, count)
         except OSError as error:
@@ -351,7 +346,7 @@ class RequestHandler:
             self.when(read, send)
 
     def _send_part(self, part: FilePart) -> None:
-        count = min(part.count, FILE_BYTES)
+        count = min(part.count, self._context.pieces.bytes)
         connection, source = self._connection, self._source
         assert source is not None
         try:
@@ -445,7 +440,7 @@ class RequestHandler:
             Entry(
                 ended=time.time(),
                 peer=self._connection.transport.peer_name,
-                user=self._user(),
+                sender=sender_of(self._request, self._user()),
                 method=self._request.method,
                 key=_for_log(self._request.target),
                 status=self._status,

@@ -336,6 +336,7 @@ static PyMethodDef FastPath_methods[] = {
      leave_batches_doc},
     {"take_unsent", (PyCFunction)FastPath_take_unsent, METH_NOARGS, take_unsent_doc},
     {"take_remainder", (PyCFunction)FastPath_take_remainder, METH_NOARGS, take_remainder_doc},
+    {"send_at_most", (PyCFunction)FastPath_send_at_most, METH_O, send_at_most_doc},
     {"sync_event", (PyCFunction)FastPath_sync_event, METH_NOARGS, sync_event_doc},
     {"take_commit", (PyCFunction)FastPath_take_commit, METH_O, take_commit_doc},
     {"publish_synced", (PyCFunction)FastPath_publish_synced, METH_NOARGS,

@@ -446,6 +446,8 @@ int send_file(FastPath *self, int socket, Value *value, const Selection *selecte
 void drop_rest(FastPath *self);
 extern const char take_remainder_doc[];
 PyObject *FastPath_take_remainder(FastPath *self, PyObject *none);
+extern const char send_at_most_doc[];
+PyObject *FastPath_send_at_most(FastPath *self, PyObject *size);
 
 /* recent.c */
 extern PyTypeObject *RecentValueType;

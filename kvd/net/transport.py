@@ -136,6 +136,7 @@ class ServerTransport(tcp.Connection):
         self._low_round_trip = self._fitted = False
         self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
+        self._most_unsent: int | None = None
         self._in_read = self._closes = self._asked_to_write = False
         self._unwatched = False
         # Before `begin` ends: whether the reactor is to watch for input afterwards.
@@ -381,6 +382,25 @@ class ServerTransport(tcp.Connection):
         except OSError:
             # The peer is gone: the next send fails.
             pass
+
+    def limit_unsent(self, count: int | None) -> None:
+        """
+        Limit how many bytes the kernel takes beyond those that are on their way to the
+        client (``TCP_NOTSENT_LOWAT``): what one that reads nothing costs. `after_flush`
+        calls back at half of it. Over Unix sockets, whose buffers do not grow, it has
+        no effect.
+
+        Args:
+            count: None: as many as its buffer has room for.
+        """
+        if count == self._most_unsent or not self.connected:
+            return
+        self._most_unsent = count
+        if self.socket.family != socket.AF_UNIX:
+            # 0: as net.ipv4.tcp_notsent_lowat says.
+            self.socket.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, count or 0
+            )
 
     def after_flush(self, callback: Callable[[], None]) -> None:
         """

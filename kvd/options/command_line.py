@@ -26,6 +26,7 @@ from kvd.options.paths import absolute
 from kvd.options.settings_file import read_file
 from kvd.plugins import forget_unwritable_cache
 from kvd.settings import Settings
+from kvd.system.inherited import VARIABLE
 
 
 def _describe(choice: Choice) -> str:
@@ -53,6 +54,8 @@ class Options(usage.Options):
     ] + [["config", "c", None, "A settings file; options given here override it."]]
 
     settings: Settings
+    pid_file = ""
+    """The path of twistd's PID file; empty: there is none."""
 
     def __init__(self) -> None:
         self._repeated: dict[str, list[str]] = {}
@@ -67,6 +70,10 @@ class Options(usage.Options):
             if self.parent is not None:
                 check_folder(self.parent)
                 forget_unwritable_cache()
+                self.pid_file = self.parent["pidfile"]
+                if VARIABLE in os.environ:
+                    # It is that of the daemon whose place this one takes.
+                    self.parent["pidfile"] = ""
         except usage.UsageError as error:
             sentence = f"{error}{self._hint(error)}"
             if self.parent is None:

@@ -374,10 +374,14 @@ class Engine:
                 EngineUnavailable(f"The engine cannot be reached: {reason_of(error)}")
             ) from error
         except RequestGenerationFailed as error:
-            assert body is not None
-            assert body.failure is not None
-            assert body.failure.value is not None
-            raise body.failure.value from error
+            if body is not None and body.failure is not None:
+                assert body.failure.value is not None
+                raise body.failure.value from error
+            raise _Passing(
+                EngineUnavailable(
+                    f"kvd cannot ask the engine: {error.reasons[0].getErrorMessage()}"
+                )
+            ) from error
         except (RequestTransmissionFailed, ResponseFailed) as error:
             raise _Passing(EngineFailed(f"The engine {_broken(error)}")) from error
         finally:

@@ -16,7 +16,7 @@ from kvd.admin.control.asking import ControlSocket
 from kvd.plugins import IPolicyDeclaration, declared
 from tests.chance import new_seed
 from tests.crash.load import Load, Report
-from tests.integration.twistd import Twistd
+from tests.integration.twistd import EXEC, Twistd
 
 WORKERS: Final = 4
 MOST_WORKERS: Final = 8
@@ -42,7 +42,8 @@ def under_load(clients: int, folder: Path, act: Act) -> Report:
     ]
     with (
         closing(ControlSocket(str(folder / "control"))) as asked,
-        Twistd(options, folder) as daemon,
+        # As another program, which an upgrade starts again.
+        Twistd(options, folder, prelude=EXEC) as daemon,
     ):
         with Load(daemon.port, clients) as load:
             time.sleep(0.3)
@@ -89,5 +90,23 @@ def restart_under(policy: str) -> Act:
     def act(asked: ControlSocket, chance: random.Random) -> None:
         asked.change("policy", {"policy": policy})
         asked.change("restart", {})
+
+    return act
+
+
+def upgrade_under(policy: str, upgrades: int) -> Act:
+    """
+    New code takes over so many times; between them the settings are read again, workers
+    are replaced, and the policy is switched.
+    """
+
+    def act(asked: ControlSocket, chance: random.Random) -> None:
+        for _ in range(upgrades):
+            asked.change("policy", {"policy": policy})
+            asked.upgrade()
+            # The old daemon may still drain then, or have ended.
+            time.sleep(chance.uniform(0.0, 1.5))
+            if chance.random() < 0.2:
+                asked.change("restart", {})
 
     return act

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.changes.changing import Act, restart_under, switch_and_resize, under_load
+from tests.changes.changing import (
+    Act,
+    restart_under,
+    switch_and_resize,
+    under_load,
+    upgrade_under,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -18,11 +24,19 @@ CLIENTS = 16
 
 @pytest.mark.parametrize(
     "act",
-    [switch_and_resize(12, 4), restart_under("reuseport"), restart_under("leastbusy")],
+    [
+        switch_and_resize(12, 4),
+        restart_under("reuseport"),
+        restart_under("leastbusy"),
+        upgrade_under("reuseport", 2),
+        upgrade_under("leastbusy", 1),
+    ],
     ids=[
         "switch and resize",
         "restart where workers accept",
         "restart where the supervisor accepts",
+        "upgrades where workers accept",
+        "upgrade where the supervisor accepts",
     ],
 )
 def test_no_request_is_lost(act: Act, tmp_path: Path) -> None:

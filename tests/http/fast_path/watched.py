@@ -165,6 +165,12 @@ class WatchedFastPath:
         """
         return self._fast_path.take_remainder()
 
+    def send_at_most(self, size: int) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.send_at_most(size)
+
     def sync_event(self) -> int:
         """
         See `FastPath`.
