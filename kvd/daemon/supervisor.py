@@ -66,14 +66,13 @@ class SupervisorService(ServingService):
         held: int | None = None,
         predecessor: Predecessor | None = None,
     ) -> None:
-        super().__init__(settings, sockets, notifier, memory, bounding)
+        super().__init__(settings, sockets, notifier, memory, bounding, held)
         self._origin = origin
         self._predecessor = predecessor
         self._stand_in = None if predecessor is None else predecessor.manifest.stand_in
         self._programs = programs
         self._chosen = chosen
         self._read = read
-        self._held = held
         self._shadow = shadow
 
     def startService(self) -> None:

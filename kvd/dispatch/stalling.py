@@ -112,6 +112,7 @@ class Stalls:
             worker=worker,
             seconds=seconds,
             others="others take" if others else "nobody takes",
+            happened="stall",
         )
 
     def _log_end(self, worker: int) -> None:
@@ -120,6 +121,7 @@ class Stalls:
             " of new connections",
             worker=worker,
             seconds=self._longest.pop(worker),
+            happened="stall",
         )
 
     def forget(self, worker: int) -> None:

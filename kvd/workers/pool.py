@@ -338,6 +338,7 @@ class Pool:
                 "worker {worker} cannot be started for now: {error}",
                 worker=record.number,
                 error=error.strerror,
+                happened="failure",
             )
             record.state = State.WAITING
             record.timer = self._reactor.callLater(RETRY_SECONDS, self._start, record)
@@ -374,6 +375,7 @@ class Pool:
             "worker {worker} was not ready after {seconds:g} seconds and is killed",
             worker=record.number,
             seconds=START_SECONDS,
+            happened="kill",
         )
         self._retire(record)
 
@@ -383,6 +385,7 @@ class Pool:
             "worker {worker} (process {pid}) did not end and is killed",
             worker=record.number,
             pid=record.pid,
+            happened="kill",
         )
         self._retire(record)
 
@@ -447,7 +450,12 @@ class Pool:
         The fork server has seen a worker end.
         """
         if pid == 0:
-            self._log.error("worker {worker} {reason}", worker=worker, reason=reason)
+            self._log.error(
+                "worker {worker} {reason}",
+                worker=worker,
+                reason=reason,
+                happened="failure",
+            )
             return
         number, timer = self._unexplained.pop(pid, (worker, None))
         if timer is not None:
@@ -457,6 +465,7 @@ class Pool:
                 worker=number,
                 pid=pid,
                 reason=reason,
+                happened="restart",
             )
             return
         record = self.workers[worker]
@@ -484,6 +493,7 @@ class Pool:
                     "worker {worker} cannot serve: {reason}",
                     worker=record.number,
                     reason=message.sentence,
+                    happened="failure",
                 )
             record.failure = message.sentence
         elif isinstance(message, Ready):
@@ -575,6 +585,7 @@ class Pool:
                 worker=record.number,
                 pid=pid,
                 reason=reason,
+                happened="restart",
             )
             return
         timer = self._reactor.callLater(EXPLAIN_SECONDS, self._unexplain, pid)
@@ -591,6 +602,7 @@ class Pool:
             " replaced",
             worker=worker,
             pid=pid,
+            happened="restart",
         )
 
     def _cancel(self, record: WorkerRecord) -> None:
@@ -640,6 +652,7 @@ class Pool:
                     "worker {worker} (process {pid}) did not end and is killed",
                     worker=record.number,
                     pid=record.pid,
+                    happened="kill",
                 )
                 _kill(record.pidfd)
 

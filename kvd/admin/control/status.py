@@ -15,6 +15,7 @@ from kvd.dispatch.balance import jain_index
 from kvd.dispatch.reuseport_programs import Fallback
 from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BOUNDS_SECONDS
+from kvd.ipc.row import STATUSES
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import ListenerGroup
 from kvd.settings import Settings
@@ -138,14 +139,16 @@ def _row(worker: WorkerState, scoreboard: Scoreboard, sums: Sums) -> dict[str, A
     return row
 
 
-def _totals(sums: Sequence[Sums]) -> dict[str, float]:
-    return {
+def _totals(sums: Sequence[Sums]) -> dict[str, Any]:
+    statuses = zip(*(of.total.statuses for of in sums), strict=True)
+    totals: dict[str, Any] = {
         name: sum(getattr(of, name) for of in sums)
         for name in (
             *("starts", "stalls", "accepted", "requests"),
             *("bytes_in", "bytes_out", "busy_seconds"),
         )
     }
+    return totals | {"statuses": dict(zip(STATUSES, map(sum, statuses), strict=True))}
 
 
 def _exclusive_members(

@@ -8,6 +8,7 @@ meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,11 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from kvd.admin.status.ledger import Account
+from kvd.admin.status.processes import ProcessUsage
 from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BOUNDS_SECONDS
 from kvd.ipc.row import METHODS, STATUSES
+from kvd.store.space import Space
 
 STATES: Final = ("ready", "stalled", "starting", "draining", "waiting", "ended")
 
@@ -49,6 +52,12 @@ class Snapshot:
     accounts: Mapping[str, Account]
     """By policy."""
     supervisor_delay: float | None
+    space: Space | None = None
+    """None: no disk is known."""
+    used: Mapping[int, ProcessUsage] = dataclasses.field(default_factory=dict)
+    """What the processes of the workers use now."""
+    cpu_seconds: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    """Of all worker numbers that there have been."""
 
 
 def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
@@ -88,6 +97,9 @@ class _SnapshotCollector(Collector):
             yield from _of_the_shadow(snapshot.status)
         yield from _of_the_queues(snapshot.status["accept_queues"])
         yield from _of_the_requests(snapshot.sums)
+        if snapshot.space is not None:
+            yield from _of_the_disk(snapshot.space)
+        yield from _of_the_processes(snapshot)
         yield from _summed(snapshot.sums)
         yield from _of_the_moment(snapshot.status["workers"])
         if snapshot.status["procs"]:
@@ -295,6 +307,46 @@ def _of_the_requests(sums: Sequence[Sums]) -> Iterator[Metric]:
         ),
         sum(s.sync_seconds for s in sums),
     )
+
+
+def _of_the_disk(space: Space) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "kvd_store_writable",
+        "1 if the store can take a value; 0 if its disk is full, read-only or gone.",
+        0 if space.complaint else 1,
+    )
+    for name, text, value in (
+        ("free_bytes", "Free bytes of the store's file system.", space.free_bytes),
+        ("disk_bytes", "The size of the store's file system.", space.bytes),
+        ("free_inodes", "How many files can still be made.", space.free_inodes),
+        ("inodes", "How many files there can be.", space.inodes),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(f"kvd_store_{name}", text, value)
+
+
+def _of_the_processes(snapshot: Snapshot) -> Iterator[Metric]:
+    cpu = CounterMetricFamily(
+        "kvd_worker_cpu_seconds",
+        "Processor time of a worker, with that of its threads.",
+        labels=["worker"],
+    )
+    for worker, seconds in snapshot.cpu_seconds.items():
+        cpu.add_metric([str(worker)], seconds)
+    yield cpu
+    resident = GaugeMetricFamily(
+        "kvd_worker_resident_memory_bytes",
+        "Resident memory of a worker, with what it shares with the others.",
+        labels=["worker"],
+    )
+    descriptors = GaugeMetricFamily(
+        "kvd_worker_open_fds", "Open descriptors of a worker.", labels=["worker"]
+    )
+    for worker, used in snapshot.used.items():
+        resident.add_metric([str(worker)], used.resident_bytes)
+        descriptors.add_metric([str(worker)], used.descriptors)
+    yield resident
+    yield descriptors
 
 
 def _summed(sums: Sequence[Sums]) -> Iterator[Metric]:

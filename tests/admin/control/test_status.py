@@ -80,7 +80,9 @@ def test_totals_never_fall() -> None:
         ]
         described = describe(Settings(procs=3), [], workers, board, 1.0)["totals"]
         return {
-            name: value for name, value in described.items() if name != "busy_seconds"
+            name: value
+            for name, value in described.items()
+            if name not in ("busy_seconds", "statuses")
         }
 
     all_of_them = {
@@ -91,6 +93,8 @@ def test_totals_never_fall() -> None:
         "bytes_in": 30,
         "bytes_out": 60,
     }
+    statuses = describe(Settings(procs=3), [], [], board, 1.0)["totals"]["statuses"]
+    assert {"2xx": 3, "3xx": 0, "4xx": 0, "5xx": 0, "499": 0} == statuses
     assert all_of_them == totals("ready", "ready", "ready")
     assert all_of_them == totals("ready", "starting", "ended")
     board.workers = 1

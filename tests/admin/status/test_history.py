@@ -92,6 +92,28 @@ class HistoryTests(SynchronousTestCase):
         assert 1.0 == sample.workers[0].busy
         assert [100, 0] == sample.as_remembered()["workers"]
 
+    def test_an_hour_is_kept_in_longer_steps(self) -> None:
+        """
+        With the statuses of the replies, their latency and the bytes.
+        """
+        for second in range(1, 22):
+            good = served(100 * second, bucket=5).total
+            bad = served(second // 11 * 40, bucket=20, status="5xx").total
+            self.second(
+                replace(NOTHING, total=good + bad, bytes_out=1000 * second), NOTHING
+            )
+        first, last = (step.as_remembered() for step in self.history.steps)
+
+        assert 100 == first["statuses_per_second"]["2xx"]
+        assert 0 == first["statuses_per_second"]["5xx"]
+        assert 4 == last["statuses_per_second"]["5xx"]
+        assert 1000 == first["bytes_out_per_second"] == last["bytes_out_per_second"]
+        assert first["latency_p99_seconds"] <= BOUNDS_SECONDS[5]
+        assert last["latency_p99_seconds"] > BOUNDS_SECONDS[18]
+        sample = self.history.newest
+        assert sample is not None
+        assert 100 == sample.summary()["statuses_per_second"]["2xx"]
+
     def test_latency_is_that_of_the_second(self) -> None:
         """
         What was slow before does not count.

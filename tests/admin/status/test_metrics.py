@@ -19,11 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from kvd.admin.control.status import WorkerState, describe
 from kvd.admin.status.ledger import Ledger
 from kvd.admin.status.metrics import Snapshot, render
+from kvd.admin.status.processes import ProcessUsage
 from kvd.dispatch.policies.leastbusy import LeastBusy
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import open_group
 from kvd.settings import NearCache, Settings, StoreLocation, TCPAddress
+from kvd.store.space import Space
 from kvd.testing import view
 from tests.admin.status.worked import scoreboard, serve
 
@@ -60,7 +62,15 @@ def taken(
     sums = board.sums()
     ledger = Ledger()
     ledger.enter(settings.policy, sums)
-    return Snapshot(status, sums, ledger.accounts, 0.001)
+    return Snapshot(
+        status,
+        sums,
+        ledger.accounts,
+        0.001,
+        Space("", 1, 2, 3, 4),
+        {0: ProcessUsage(1.5, 6_000_000, 30)},
+        {0: 1.5, 1: 0.5},
+    )
 
 
 def rendered(snapshot: Snapshot) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -203,6 +213,39 @@ def test_requests_are_counted_by_method_and_status() -> None:
     assert 4 == seen[key(f"{name}_bucket", le="0.5", method="GET")]
     assert 6 == seen[key(f"{name}_count", method="other")]
     assert pytest.approx(0.6) == seen[key(f"{name}_sum", method="PUT")]
+
+
+def test_the_disk_is_reported() -> None:
+    """
+    What is not known of it is left out.
+    """
+    with scoreboard(1) as board:
+        snapshot = taken(board, "ready")
+    known = rendered(snapshot)
+    full = rendered(replace(snapshot, space=Space("It is gone.")))
+    unknown = rendered(replace(snapshot, space=None))
+
+    assert [1, 1, 2, 3, 4] == [
+        known[key(f"kvd_store_{name}")]
+        for name in ("writable", "free_bytes", "disk_bytes", "free_inodes", "inodes")
+    ]
+    assert 0 == full[key("kvd_store_writable")]
+    assert key("kvd_store_free_bytes") not in full
+    assert [] == [name for name, _ in unknown if name.startswith("kvd_store_")]
+
+
+def test_what_a_process_uses_is_reported() -> None:
+    """
+    Its processor time also when it is gone.
+    """
+    with scoreboard(2) as board:
+        seen = rendered(taken(board, "ready", "waiting"))
+
+    assert 30 == seen[key("kvd_worker_open_fds", worker="0")]
+    assert 6_000_000 == seen[key("kvd_worker_resident_memory_bytes", worker="0")]
+    assert 1.5 == seen[key("kvd_worker_cpu_seconds_total", worker="0")]
+    assert 0.5 == seen[key("kvd_worker_cpu_seconds_total", worker="1")]
+    assert key("kvd_worker_open_fds", worker="1") not in seen
 
 
 def test_uploads_in_progress_are_counted() -> None:
@@ -416,7 +459,8 @@ def test_a_near_cache_is_not_the_store() -> None:
     What it takes is told apart from what the store takes, which nobody counts then.
     """
     with scoreboard(1) as board:
-        body, _ = render(taken(board, "ready", usage=USAGE[:1], near=NEAR), "")
+        snapshot = taken(board, "ready", usage=USAGE[:1], near=NEAR)
+        body, _ = render(replace(snapshot, space=None), "")
 
     [gauge] = [f for f in read_text(body.decode()) if f.name == "kvd_near_taken_bytes"]
     assert [USAGE[0]["taken"]] == [sample.value for sample in gauge.samples]
