@@ -18,6 +18,7 @@ from kvd.cli.errors import FAILED, UNREAD
 from kvd.cli.output import discard, flush
 
 COMMANDS: Final = {
+    "serve": "Serve values: the short form of twistd -n kvd.",
     "put": "Store files, or standard input.",
     "get": "Fetch values into files, or to standard output.",
     "rm": "Remove values.",

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -32,12 +32,13 @@ from kvd.errors import (
     KvdError,
     PeerError,
     StoreFault,
+    TooManyRequests,
 )
 from kvd.http.access_log import Entry, sender_of
 from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
-from kvd.http.source import FilePart, OpenFile, Source
+from kvd.http.source import FilePart, OpenFile, Source, Stream
 from kvd.http.wire.replies import (
     CONTINUE,
     LAST_CHUNK,
@@ -51,8 +52,18 @@ from kvd.interfaces import Answer, IDialect
 from kvd.ipc.row import CLIENT_LEFT
 from kvd.model.operations import Operation
 from kvd.model.requests import Request
+from kvd.net.sockets import name_of
+
+if TYPE_CHECKING:
+    from kvd.access.proxies import Proxies
 
 T = TypeVar("T")
+
+PASSED_BYTES: Final = 256 * 1024
+"""
+How much of a body is passed on from another socket in one turn of the reactor. What the
+client's socket does not take of it waits in memory.
+"""
 
 
 class RequestHandler:
@@ -67,6 +78,10 @@ class RequestHandler:
     received = 0
     """How many bytes of the body have come."""
     _permit: Permit | None = None
+    _client: Any = None
+    """Whoever a proxy has forwarded this for; None: the client of the connection."""
+    _counted_for: Any = None
+    """The client among whose open connections this is counted; None: nobody."""
     _source: Source | None = None
     _framed = False
     _sent = 0
@@ -102,6 +117,8 @@ class RequestHandler:
         context, operation = self._context, self._operation
         transport = self._connection.transport
         peer = transport.client
+        if context.proxies is not None:
+            peer = self._forwarded(context.proxies, peer)
         if operation is not None and context.address_rate is not None:
             context.address_rate(peer)
         authorization = context.authorization
@@ -115,6 +132,22 @@ class RequestHandler:
             self._authorized,
             undo=_end,
         )
+
+    def _forwarded(self, proxies: Proxies, peer: Any) -> Any:
+        """
+        The client of a request, which is counted among what its address has open if it
+        comes from a proxy.
+        """
+        client = proxies.client_of(peer, self._request.fields)
+        if client is not peer:
+            self._client = client
+        by_address = self._context.by_address
+        if by_address is not None and proxies.trusts(peer):
+            if not by_address.has_room(client):
+                raise too_many_connections()
+            by_address.opened(client)
+            self._counted_for = client
+        return client
 
     def _authorized(self, permit: Permit) -> None:
         self._permit = permit
@@ -323,8 +356,11 @@ class RequestHandler:
             return
         try:
             part = None if self._framed else source.file()
+            stream = None if self._framed or part else source.stream()
             if part is not None:
                 self._read_ahead(part)
+            elif stream is not None and self._can_pass_on():
+                self._pass_on(stream)
             else:
                 self.when(source.next_chunk(), self._send_chunk)
         except Exception as error:
@@ -361,6 +397,31 @@ class RequestHandler:
             self._end_source()
         else:
             connection.when_taken(self._next_chunk)
+
+    def _can_pass_on(self) -> bool:
+        """
+        Whether the kernel can move a body from another socket to the client's.
+        """
+        transport = self._connection.transport
+        return self._context.pipe is not None and transport.is_plain_tcp
+
+    def _pass_on(self, stream: Stream) -> None:
+        connection, pipe = self._connection, self._context.pipe
+        assert pipe is not None
+        count = min(stream.count, PASSED_BYTES)
+        passed, ended = connection.transport.pass_on(pipe, stream.descriptor, count)
+        stream.taken(passed, ended)
+        self._sent += passed
+        if passed == stream.count:
+            self._end_source()
+        elif passed == count or ended or connection.transport.queued:
+            connection.when_taken(self._next_chunk)
+        else:
+
+            def arrived(_: None) -> None:
+                self._next_chunk()
+
+            self.when(stream.arrival(), arrived)
 
     def _send_chunk(self, data: bytes) -> None:
         connection = self._connection
@@ -429,6 +490,8 @@ class RequestHandler:
         context = self._context
         if self._permit is not None:
             self._permit.ended()
+        if self._counted_for is not None and context.by_address is not None:
+            context.by_address.closed(self._counted_for)
         seconds = context.clock.seconds() - self._began
         context.row.finished(seconds, self._request.method, self._status)
         if context.recorder is not None:
@@ -436,16 +499,21 @@ class RequestHandler:
         log = context.log
         if log is None:
             return
+        transport = self._connection.transport
+        peer, proxy = transport.peer_name, transport.proxy_name
+        if self._client is not None:
+            peer, proxy = name_of(self._client), peer
         log.note(
             Entry(
                 ended=time.time(),
-                peer=self._connection.transport.peer_name,
+                peer=peer,
                 sender=sender_of(self._request, self._user()),
                 method=self._request.method,
                 key=_for_log(self._request.target),
                 status=self._status,
                 body_bytes=self._sent or self.received,
                 seconds=seconds,
+                proxy=proxy,
             )
         )
 
@@ -458,6 +526,16 @@ class RequestHandler:
         if authorization is None:
             return certified
         return authorization.user_of(self._request, certified)
+
+
+def too_many_connections() -> TooManyRequests:
+    """
+    The refusal of a connection that its address may not have, or of a request that a
+    proxy has forwarded for it.
+    """
+    return TooManyRequests(
+        "This address has as many open connections as it may: close one first.", 1
+    )
 
 
 def _end(permit: Permit) -> None:

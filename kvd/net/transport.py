@@ -39,6 +39,7 @@ from kvd.net.sockets import (
     name_of,
     unheard_bytes,
 )
+from kvd.net.splice import Pipe, Stopped
 
 if TYPE_CHECKING:
     from kvd.net.secure_socket import SecureSocket
@@ -109,6 +110,9 @@ class ServerTransport(tcp.Connection):
     needs_handshake = False
     """Whether a handshake comes before everything else (`kvd.net.tls_transport`)."""
 
+    is_shaking = False
+    """Whether it has begun and is not complete."""
+
     secure: SecureSocket | None = None
     """What encrypts and decrypts, once a handshake is complete; None over a plain
     connection, where the kernel may move bytes between the socket and files."""
@@ -116,6 +120,10 @@ class ServerTransport(tcp.Connection):
     peer_user: str | None = None
     """The user that the client's certificate names; None: it has shown none, or over a
     plain connection."""
+
+    proxy_name: str | None = None
+    """The proxy that has made the connection for the client, for a log; None: the
+    client has made it."""
 
     _log = Logger()
 
@@ -255,6 +263,16 @@ class ServerTransport(tcp.Connection):
         if self.socket.family != socket.AF_UNIX:
             super().setTcpNoDelay(enabled)
 
+    def is_forwarded_for(self, client: Any) -> None:
+        """
+        The peer is a proxy, and this is its client.
+
+        Args:
+            client: As ``accept`` would say of it.
+        """
+        self.proxy_name = self.peer_name
+        self.client = client
+
     @property
     def peer_name(self) -> str:
         """
@@ -352,6 +370,43 @@ class ServerTransport(tcp.Connection):
             return 0
         self.bytes_sent += sent
         return sent or None
+
+    @property
+    def is_plain_tcp(self) -> bool:
+        """
+        Whether the bytes that are sent are those on the socket, and that is TCP's.
+        """
+        return self.secure is None and self.socket.family != socket.AF_UNIX
+
+    def pass_on(self, pipe: Pipe, source: int, count: int) -> tuple[int, bool]:
+        """
+        Let the kernel move bytes from another socket to this one (splice(2)); those
+        that this one does not take now are queued.
+
+        Args:
+            pipe: Moves them.
+            source: The descriptor of the other socket, which does not block.
+            count: How many bytes at most.
+
+        Returns:
+            How many bytes were taken from the other socket; 0 if others are queued
+            before them, or if none have come. Whether that socket has ended or failed.
+        """
+        if self.queued or not self.connected:
+            return 0, False
+        if not self._fitted and self.has_low_round_trip():
+            self._fit_buffer()
+        try:
+            moved = pipe.move(source, self.socket.fileno(), count)
+        except OSError:
+            return 0, True
+        if not isinstance(moved, Stopped):
+            self.bytes_sent += moved
+            return moved, False
+        self.bytes_sent += moved.count
+        if moved.rest:
+            self.write(moved.rest)
+        return moved.count + len(moved.rest), moved.ended
 
     def has_low_round_trip(self) -> bool:
         """

@@ -26,6 +26,7 @@ from kvd.options.locations import (
     read_near,
     read_record_file,
     read_store,
+    read_trusted_proxies,
 )
 from kvd.options.quotas import read_full, read_quota, read_ttl
 from kvd.options.rights import read_users
@@ -383,6 +384,29 @@ CHOICES: Final[Sequence[Choice]] = (
         None,
         Form.TABLE,
         key="cors",
+    ),
+    Choice(
+        "trusted-proxies",
+        "trusted_proxies",
+        read_trusted_proxies,
+        ["off"],
+        "The networks of proxies, with commas between them, that are believed what they"
+        " say of their clients' addresses, such as 127.0.0.1,10.0.0.0/8; unix: whoever"
+        " connects to a Unix socket; off: none.",
+    ),
+    Choice(
+        "forwarded-field",
+        "forwarded_field",
+        _one_of(
+            "a field of proxies",
+            {
+                "x-forwarded-for": "the addresses alone",
+                "forwarded": "that of RFC 7239",
+            },
+        ),
+        ["x-forwarded-for"],
+        "The field in which the trusted proxies name the client of a request:"
+        " x-forwarded-for or forwarded.",
     ),
     Choice(
         "users",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from getopt import GetoptError
 from typing import Any
@@ -32,6 +32,10 @@ from kvd.system.inherited import VARIABLE
 def _describe(choice: Choice) -> str:
     default = " ".join(choice.defaults) or "none"
     return f"{choice.description} [default: {default}]"
+
+
+def _forms(name: str, short: str | None) -> str:
+    return f"-{short}, --{name}" if short else f"--{name}"
 
 
 class Options(usage.Options):
@@ -63,6 +67,15 @@ class Options(usage.Options):
         for choice in CHOICES:
             if choice.repeatable:
                 self.docs[choice.name] = _describe(choice)
+
+    def described(self) -> Iterator[tuple[str, str]]:
+        """
+        All options, but those for help: their forms, such as ``-p, --procs``, and what
+        they do.
+        """
+        for choice in CHOICES:
+            yield _forms(choice.name, choice.short), _describe(choice)
+        yield _forms("config", "c"), self.docs["config"]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:

@@ -9,6 +9,7 @@ Nothing here reads the disk.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 
 from kvd.errors import BadSetting
 from kvd.http.wire.hosts import is_host
@@ -165,6 +166,33 @@ def read_cors(text: str) -> CorsChoice:
     if ANY_ORIGIN in origins and len(origins) > 1:
         raise BadSetting(f"{names!r} allows all origins, and others: leave them out")
     return CorsChoice(prefix, origins)
+
+
+def read_trusted_proxies(text: str) -> tuple[str, ...]:
+    """
+    Read networks and addresses with commas between them, ``unix`` among them for
+    Unix sockets; or ``off``.
+    """
+    if text == "off":
+        return ()
+    return tuple(_read_proxy(part.strip()) for part in text.split(","))
+
+
+def _read_proxy(text: str) -> str:
+    if text == "unix":
+        return "unix"
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        try:
+            meant = f": did you mean {ip_network(text, strict=False)}?"
+        except ValueError:
+            meant = (
+                ": give networks or addresses with commas between them, such as"
+                " 127.0.0.1,10.0.0.0/8,2001:db8::/32, unix for the clients of Unix"
+                " sockets, or off"
+            )
+        raise BadSetting(f"{text!r} is not a network{meant}") from error
 
 
 def read_allowed_host(text: str) -> str:

@@ -45,10 +45,11 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from kvd.client.asking import reason_of
-from kvd.client.connecting import AsStored, AsWritten, WideEndpoints
+from kvd.client.connecting import AsStored, AsWritten, ClientTLS, WideEndpoints
 from kvd.client.errors import BrokenOff, TimedOut
 from kvd.client.receiving import Receiver, discard, receive
 from kvd.client.sending import Body
+from kvd.client.sockets import BodySocket
 from kvd.client.sources import BytesSource, ISource
 from kvd.client.timeouts import Silence, Timeout
 from kvd.errors import (
@@ -117,6 +118,20 @@ _REFUSED_CODES: Final = frozenset(
     }
 )
 
+_UNREACHABLE: Final = (
+    ConnectError,
+    DNSLookupError,
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ValueError,
+)
+
+_TLS_ERRORS: Final = (
+    "OpenSSL.SSL.Error",
+    "service_identity.exceptions.VerificationError",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -136,6 +151,9 @@ class Ask:
     fresh: bool = False
     """Whether to make a connection for it. The engine may have closed a kept one, and
     a body that is sent as it comes cannot be sent again."""
+    streams: bool = False
+    """Whether the body of the reply is to be taken from the socket. Such a connection
+    serves no further request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +228,15 @@ class Connections:
     Connections to an engine, through treq.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        endpoints = WideEndpoints(reactor, CONNECT_SECONDS, read_bytes=READ_BYTES)
+    def __init__(self, reactor: Any, tls: ClientTLS | None = None) -> None:
+        """
+        Args:
+            tls: Whom to believe; None: the system's authorities.
+
+        Raises:
+            ValueError: See `ClientTLS`.
+        """
+        endpoints = WideEndpoints(reactor, CONNECT_SECONDS, tls, READ_BYTES)
         self._pool = HTTPConnectionPool(reactor)
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS
@@ -350,7 +375,8 @@ class Engine:
             source = BytesSource(known) if known is not None else ask.body
             assert not isinstance(source, bytes)
             body = Body(source)
-        treq = self._connections.fresh if ask.fresh else self._connections.kept
+        fresh = ask.fresh or (ask.streams and url.startswith("http:"))
+        treq = self._connections.fresh if fresh else self._connections.kept
         try:
             asked: Deferred[Any] = treq.request(
                 ask.method,
@@ -410,12 +436,21 @@ class Engine:
         try:
             return await receiver.take()
         except TimedOut as error:
-            raise EngineSilent(
-                "The engine stopped in the middle of a value: no byte came for"
-                f" {SILENT_SECONDS:g} seconds."
-            ) from error
+            raise _stopped() from error
         except BrokenOff as error:
             raise BrokenBody("The engine broke off in the middle.") from error
+
+    async def arrival(self, socket: BodySocket) -> None:
+        """
+        Wait for the next bytes on a socket.
+
+        Raises:
+            EngineSilent: None came for too long.
+        """
+        try:
+            await self._timeout.wait_for(socket.wait())
+        except Silence as error:
+            raise _stopped() from error
 
     async def body(self, reply: Reply, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
         """
@@ -536,6 +571,7 @@ class Engine:
         """
         timeout = Timeout(self._clock, CHECK_TIMEOUT_SECONDS)
         was_down = endpoint.failures > 0
+        reason = ""
         try:
             asked: Deferred[Any] = self._connections.kept.request(
                 "GET", AsWritten.from_text(f"{endpoint.url}/"), unbuffered=True
@@ -543,9 +579,19 @@ class Engine:
             response = await timeout.wait_for(asked, late=discard)
             discard(response)
             answers = response.code < SERVER_ERROR
+            if not answers:
+                reason = f": it answers {response.code}"
+        except Silence:
+            answers, reason = False, f": not within {CHECK_TIMEOUT_SECONDS:g} s"
+        except _UNREACHABLE as error:
+            answers, reason = False, f": {reason_of(error)}"
         except Exception:
-            # Whatever it is, it does not answer; the next request says why.
+            # A mistake of kvd's own, which must not end the checks.
             answers = False
+            if not was_down:
+                self._log.failure(
+                    "the engine at {url} cannot be asked", url=endpoint.url
+                )
         if answers:
             self._endpoints.worked(endpoint)
         else:
@@ -554,13 +600,20 @@ class Engine:
             self._log.info(
                 "the engine at {url} {answers}",
                 url=endpoint.url,
-                answers="answers again" if answers else "does not answer",
+                answers="answers again" if answers else f"does not answer{reason}",
             )
+
+
+def _stopped() -> EngineSilent:
+    return EngineSilent(
+        "The engine stopped in the middle of a value: no byte came for"
+        f" {SILENT_SECONDS:g} seconds."
+    )
 
 
 def _broken(error: RequestTransmissionFailed | ResponseFailed) -> str:
     # By name: OpenSSL is loaded only where it is needed.
-    if any(reason.check("OpenSSL.SSL.Error") for reason in error.reasons):
+    if any(reason.check(*_TLS_ERRORS) for reason in error.reasons):
         return "does not speak TLS, or shows no certificate that is trusted here."
     return "ended the connection before it answered."
 

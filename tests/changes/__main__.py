@@ -18,6 +18,7 @@ from tests.changes.changing import (
     under_load,
     upgrade_under,
 )
+from tests.integration.twistd import EXEC
 
 CLIENTS: Final = 64
 
@@ -41,7 +42,8 @@ def main() -> int:
     for name, act in acts.items():
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="kvd-changes-") as folder:
-            report = under_load(CLIENTS, Path(folder), act)
+            # As another program, which an upgrade starts again.
+            report = under_load(CLIENTS, Path(folder), act, EXEC)
         print(
             f"{name}: {time.monotonic() - began:.0f} s, {CLIENTS} clients,"
             f" {report.requests} requests, {report.broken + report.refused} without a"

@@ -16,7 +16,7 @@ from kvd.admin.control.asking import ControlSocket
 from kvd.plugins import IPolicyDeclaration, declared
 from tests.chance import new_seed
 from tests.crash.load import Load, Report
-from tests.integration.twistd import EXEC, Twistd
+from tests.integration.twistd import Twistd
 
 WORKERS: Final = 4
 MOST_WORKERS: Final = 8
@@ -24,7 +24,7 @@ MOST_WORKERS: Final = 8
 Act = Callable[[ControlSocket, random.Random], None]
 
 
-def under_load(clients: int, folder: Path, act: Act) -> Report:
+def under_load(clients: int, folder: Path, act: Act, prelude: str = "") -> Report:
     """
     Serve, and change something meanwhile.
 
@@ -32,6 +32,7 @@ def under_load(clients: int, folder: Path, act: Act) -> Report:
         clients: How many there are; half of them keep their connections.
         folder: Empty.
         act: Makes the changes.
+        prelude: See `Twistd`; `EXEC` for a daemon that is upgraded.
 
     Returns:
         What the clients saw; each request that got no reply is among the wrong.
@@ -42,8 +43,7 @@ def under_load(clients: int, folder: Path, act: Act) -> Report:
     ]
     with (
         closing(ControlSocket(str(folder / "control"))) as asked,
-        # As another program, which an upgrade starts again.
-        Twistd(options, folder, prelude=EXEC) as daemon,
+        Twistd(options, folder, prelude=prelude) as daemon,
     ):
         with Load(daemon.port, clients) as load:
             time.sleep(0.3)

@@ -16,6 +16,7 @@ from tests.changes.changing import (
     under_load,
     upgrade_under,
 )
+from tests.integration.twistd import EXEC
 
 pytestmark = pytest.mark.integration
 
@@ -28,15 +29,11 @@ CLIENTS = 16
         switch_and_resize(12, 4),
         restart_under("reuseport"),
         restart_under("leastbusy"),
-        upgrade_under("reuseport", 2),
-        upgrade_under("leastbusy", 1),
     ],
     ids=[
         "switch and resize",
         "restart where workers accept",
         "restart where the supervisor accepts",
-        "upgrades where workers accept",
-        "upgrade where the supervisor accepts",
     ],
 )
 def test_no_request_is_lost(act: Act, tmp_path: Path) -> None:
@@ -47,4 +44,15 @@ def test_no_request_is_lost(act: Act, tmp_path: Path) -> None:
 
     assert [] == report.wrong
     # Else nothing was tested.
+    assert report.requests > 100
+
+
+@pytest.mark.parametrize("policy", ["reuseport", "leastbusy"])
+def test_an_upgrade_loses_no_request(policy: str, tmp_path: Path) -> None:
+    """
+    Whether workers accept, or the supervisor.
+    """
+    report = under_load(CLIENTS, tmp_path, upgrade_under(policy, 1), EXEC)
+
+    assert [] == report.wrong
     assert report.requests > 100

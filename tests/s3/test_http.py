@@ -5,14 +5,21 @@ run over `ObjectStore`. Where kvd differs there, a test of the same name says ho
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from kvd.http.request import PASSED_BYTES
 from kvd.interfaces import Answer
+from kvd.net.splice import Pipe
+from kvd.net.transport import ServerTransport
 from kvd.s3 import store as store_module
+from kvd.s3.engine import SILENT_SECONDS
 from kvd.s3.guards import Change, Kept
 from kvd.s3.upload import GatheredUpload, PartsUpload, StreamedUpload
 from kvd.s3.value import HEAD_BYTES
@@ -59,6 +66,7 @@ class OverEngine(EngineCase):
     """
 
     reactor: Any
+    over_tcp = True
 
     def setUp(self) -> None:
         # Past `EngineCase`, whose parts are made below.
@@ -69,6 +77,14 @@ class OverEngine(EngineCase):
         See `ConnectionCase`.
         """
         return _Reactor()
+
+    def make_pipe(self) -> Pipe:
+        """
+        See `ConnectionCase`.
+        """
+        pipe = Pipe()
+        self.addCleanup(pipe.close)
+        return pipe
 
     def make_store(self, prefix: str = PREFIX) -> Any:
         """
@@ -193,7 +209,7 @@ class ConnectionTests(OverEngine, http.ConnectionTests):
     requests_ahead = 200
 
 
-class TimeTests(OverEngine, http.TimeTests):
+class TimeTests(OverEngine, http.TcpTimeTests):
     """
     Timeouts.
     """
@@ -203,6 +219,8 @@ class DrainTests(OverEngine, http.DrainTests):
     """
     Drains.
     """
+
+    over_tcp = False
 
 
 class LogTests(OverEngine, http.LogTests):
@@ -221,3 +239,105 @@ class ClassicTests(OverEngine, http.ClassicTests):
     """
     The dialect of 2017.
     """
+
+
+class StreamTests(OverEngine, ConnectionCase):
+    """
+    A long value goes from the engine's socket to the client's inside the kernel.
+    """
+
+    body = bytes(range(256)) * 20_000
+    get = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put(b"k", self.body)
+        self.passed = 0
+        pass_on = ServerTransport.pass_on
+
+        def counted(*args: Any) -> tuple[int, bool]:
+            count, ended = pass_on(*args)
+            self.passed += count
+            return count, ended
+
+        self.patch(ServerTransport, "pass_on", counted)
+
+    def test_all_behind_the_first_bytes_is_passed_on(self) -> None:
+        """
+        Again and again over one connection of the client; parts too.
+        """
+        for _ in range(3):
+            self.passed = 0
+            assert self.body == body(self.ask(self.get))
+            assert self.passed >= len(self.body) - 2 * HEAD_BYTES
+        part = self.ask(self.get[:-2] + b"Range: bytes=100000-3000000\r\n\r\n")
+        assert 206 == status(part)
+        assert self.body[100_000:3_000_001] == body(part)
+        assert [5_120_000] * 3 + [2_900_001] == [
+            entry.body_bytes for entry in self.notes.entries
+        ]
+
+    def test_engine_that_breaks_off(self) -> None:
+        """
+        It is asked for the rest.
+        """
+        self.memory.cut_next = 3
+        self.ask(b"HEAD /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert self.body == body(self.ask(self.get))
+
+        assert 0 == self.memory.cut_next
+        assert self.passed > 0
+
+    def test_engine_that_stops(self) -> None:
+        """
+        The client is cut off when nothing has come for too long.
+        """
+        self.memory.stop_next = True
+        got = self.ask(self.get)
+        assert 0 < len(body(got)) < len(self.body)
+        for _ in range(4):
+            self.later(SILENT_SECONDS / 3)
+        got += self.client.receive()
+
+        assert self.client.ended
+        assert self.body.startswith(body(got))
+        assert set() == self.process.connections
+        assert 0 == self.process.answers_due
+
+    def test_client_that_stops(self) -> None:
+        """
+        Little of the value waits for it in memory; later it gets the rest.
+        """
+        client = self.connect_over_tcp(window=4096)
+        client.send(self.get)
+        self.reactor.settle(200)
+        (transport,) = (
+            each.transport for each in self.process.connections if each.transport.queued
+        )
+        waiting = len(transport.dataBuffer) + transport._tempDataLen
+
+        assert waiting <= PASSED_BYTES
+        assert self.body == body(client.receive())
+
+    def test_client_that_leaves(self) -> None:
+        """
+        While it reads, and while the engine is waited for, whose connection ends.
+        """
+        for stops in (False, True):
+            self.memory.stop_next = stops
+            client = self.connect_over_tcp()
+            client.send(self.get)
+            client.socket.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            client.close()
+            self.later(1)
+
+            assert 1 == len(self.process.connections)
+            assert 0 == self.process.answers_due
+            clients = [
+                each
+                for each in self.reactor.getReaders()
+                if isinstance(each, tcp.Client)
+            ]
+            assert len(clients) <= 1, "only one that is kept for the next request"

@@ -41,7 +41,7 @@ class Foreground:
         Args:
             main: The process of the other daemon, a child of this one.
         """
-        _adopt_orphans()
+        adopt_orphans()
 
         def pass_on(number: int, frame: object) -> None:
             nonlocal main
@@ -68,7 +68,11 @@ class Foreground:
         atexit.register(execute)
 
 
-def _adopt_orphans() -> None:
+def adopt_orphans() -> None:
+    """
+    Have daemons whose parent ends become children of this process, also after it has
+    executed another program.
+    """
     # Not at the top: it takes memory, and most daemons are never upgraded.
     import ctypes
 

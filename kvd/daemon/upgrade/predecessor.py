@@ -173,9 +173,14 @@ class Predecessor:
         """
         Wait until the old daemon has ended.
         """
-        while not self._gone:
-            self._receive()
+        while self._receive() is not _GONE:
             await deferLater(reactor, LOOK_SECONDS)
+        self.close()
+
+    def close(self) -> None:
+        """
+        Close the channel to the old daemon.
+        """
         self._channel.close()
 
     def restore_stderr(self) -> None:

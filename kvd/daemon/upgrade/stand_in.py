@@ -101,7 +101,9 @@ def _reap(main: int) -> int | None:
 def _end(status: int) -> None:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        # SIGKILL has no other disposition.
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.kill(os.getpid(), -code)
     os._exit(abs(code))
