@@ -23,13 +23,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from kvd.http.access_log import NOBODY, Entry, Sender
 from kvd.interfaces import IUpload
 from kvd.model.keys import Key
 from kvd.model.values import Metadata
 from kvd.native import compiled
+
+if TYPE_CHECKING:
+    from kvd.store.sync import Found
 
 native: Final = compiled("_fast_path")
 """
@@ -127,7 +130,9 @@ class PartialUpload(NamedTuple):
     """Since the request came."""
 
 
-def entry_of(report: Report, peer_name: str, certified: str | None) -> Entry:
+def entry_of(
+    report: Report, peer_name: str, certified: str | None, proxy: str | None = None
+) -> Entry:
     """
     A request that was served, for the access log.
 
@@ -135,6 +140,7 @@ def entry_of(report: Report, peer_name: str, certified: str | None) -> Entry:
         report: Of the request.
         peer_name: The client.
         certified: The user that its certificate names, if it has shown one.
+        proxy: The proxy that has made the connection for the client, if there is one.
     """
     sender = report.sender or NOBODY
     if sender.user is None and certified is not None:
@@ -148,6 +154,7 @@ def entry_of(report: Report, peer_name: str, certified: str | None) -> Entry:
         status=report.status,
         body_bytes=report.body_bytes,
         seconds=report.seconds,
+        proxy=proxy,
     )
 
 
@@ -428,14 +435,32 @@ class FastPath(Protocol):
         What `serve` has begun for a connection. Its request is counted as begun.
         """
 
-    def publish_synced(self) -> tuple[dict[bytes, list[Commit]], list[Commit]]:
+    def publish_synced(
+        self,
+    ) -> tuple[
+        dict[bytes, list[Commit]],
+        list[Commit],
+        list[tuple[Callable[[Found], None], Found]],
+    ]:
         """
         Publish the values of all commits whose files are synced by now.
 
         Returns:
             Those that were published, by their folders, which are still to be synced;
-            and those that were not, because the sync failed or because they are left to
-            the caller.
+            those that were not, because the sync failed or because they are left to
+            the caller; and the `done` of `sync_folders_later`, with its argument, of
+            all folders that are synced by now.
+        """
+
+    def sync_folders_later(
+        self, path: bytes, first: int, done: Callable[[Found], None], /
+    ) -> bool:
+        """
+        Sync the folders on a path, as `kvd.store.sync.FolderSync`, in a thread that
+        needs no turn of the Python interpreter. `publish_synced` returns its result.
+
+        Returns:
+            Whether there is a thread for it.
         """
 
     def reply_all(self, commits: list[Commit], /) -> list[Commit]:

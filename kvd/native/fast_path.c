@@ -336,6 +336,8 @@ static PyMethodDef FastPath_methods[] = {
     {"take_commit", (PyCFunction)FastPath_take_commit, METH_O, take_commit_doc},
     {"publish_synced", (PyCFunction)FastPath_publish_synced, METH_NOARGS,
      publish_synced_doc},
+    {"sync_folders_later", (PyCFunction)FastPath_sync_folders_later, METH_VARARGS,
+     sync_folders_later_doc},
     {"reply_all", (PyCFunction)FastPath_reply_all, METH_O, reply_all_doc},
     {"reply_to", (PyCFunction)(void (*)(void))FastPath_reply_to, METH_FASTCALL,
      reply_to_doc},

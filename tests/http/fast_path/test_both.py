@@ -401,6 +401,7 @@ EXAMPLES = int(os.environ.get("KVD_BOTH_EXAMPLES", "100"))
 # Hypothesis would rather not print bodies of this size, and hides the failure.
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.explores
+@pytest.mark.untraced
 def test_both_ways_come_to_the_same() -> None:
     """
     Replies, files, the access log, the record, all counts and what the quotas hold.

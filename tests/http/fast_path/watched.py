@@ -20,6 +20,7 @@ from kvd.http.fast_path import (
     Remainder,
     Report,
 )
+from kvd.store.sync import Found
 
 
 class WatchedFastPath:
@@ -189,11 +190,25 @@ class WatchedFastPath:
         """
         return self._fast_path.reply_all(commits)
 
-    def publish_synced(self) -> tuple[dict[bytes, list[Commit]], list[Commit]]:
+    def publish_synced(
+        self,
+    ) -> tuple[
+        dict[bytes, list[Commit]],
+        list[Commit],
+        list[tuple[Callable[[Found], None], Found]],
+    ]:
         """
         See `FastPath`.
         """
         return self._fast_path.publish_synced()
+
+    def sync_folders_later(
+        self, path: bytes, first: int, done: Callable[[Found], None]
+    ) -> bool:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.sync_folders_later(path, first, done)
 
     def reply_to(self, commit: Commit, socket: int) -> int:
         """
