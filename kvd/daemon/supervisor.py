@@ -23,8 +23,11 @@ from kvd.daemon.base import ServingService
 from kvd.daemon.opening import Sockets
 from kvd.daemon.reload import Reload
 from kvd.daemon.systemd.notifying import Notifier
+from kvd.daemon.upgrade.foreground import Foreground
+from kvd.daemon.upgrade.manifest import make_manifest
 from kvd.daemon.upgrade.origin import Origin
 from kvd.daemon.upgrade.stand_in import tell
+from kvd.daemon.upgrade.successor import Successor
 from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import PolicyDistribution
@@ -39,9 +42,7 @@ from kvd.workers.process import ForkServerProcess
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
     from kvd.daemon.bounding import Bounding
-    from kvd.daemon.upgrade.foreground import Foreground
     from kvd.daemon.upgrade.predecessor import Predecessor
-    from kvd.daemon.upgrade.successor import Successor
 
 
 class SupervisorService(ServingService):
@@ -187,11 +188,6 @@ class SupervisorService(ServingService):
     # -- another daemon in its place --------------------------------------------------
 
     async def _upgrade(self, reactor: Any) -> None:
-        # Not at the top: most daemons are never upgraded.
-        from kvd.daemon.upgrade.foreground import Foreground
-        from kvd.daemon.upgrade.manifest import make_manifest
-        from kvd.daemon.upgrade.successor import Successor
-
         environment = self._notifier.environment
         successor = Successor(
             self._origin.command,

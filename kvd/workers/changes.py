@@ -23,6 +23,7 @@ from kvd.dispatch.distribution import PolicyDistribution, choose_policy, choose_
 from kvd.errors import ChangeImpossible
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.settings import MAX_PROCS, Settings
+from kvd.system.code import check_code
 from kvd.workers.pool import START_SECONDS, Pool, State
 
 LOOK_SECONDS: Final = 0.02
@@ -84,6 +85,7 @@ class Changes:
                 ending; the present policy stays in force.
         """
         self.check_going_on()
+        check_code()
         before = self._distribution.chosen.name
         self._distribution.switch(choose_policy(name, self.procs))
         self._log.info(
@@ -105,6 +107,7 @@ class Changes:
                 nothing, or kvd is ending; the present shadow stays.
         """
         self.check_going_on()
+        check_code()
         distribution = self._distribution
         distribution.shadow_by(
             None if name is None else choose_shadow(name, distribution.chosen)
@@ -242,6 +245,7 @@ class Changes:
             OperatorError: As `policy` and `restart`; if the spare worker does not get
                 ready, only the policy and its shadow have changed.
         """
+        check_code()
         chosen = choose_policy(settings.policy, settings.procs)
         if settings.shadow is not None:
             choose_shadow(settings.shadow, chosen)

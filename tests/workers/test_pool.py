@@ -42,6 +42,7 @@ from kvd.workers.pool import (
     RETRY_SECONDS,
     START_SECONDS,
     Distribution,
+    NoDistribution,
     Pool,
     State,
 )
@@ -136,6 +137,43 @@ class PoolCase(SynchronousTestCase):
         Of a worker.
         """
         return self.pool.workers[number].state
+
+
+class WithheldTests(PoolCase):
+    """
+    Workers get ready, and accept nothing until they may.
+    """
+
+    def make_distribution(self, arranged: Arrangement) -> Distribution:
+        """
+        None yet.
+        """
+        self.later = super().make_distribution(arranged)
+        return NoDistribution()
+
+    def test_ready_workers_get_sockets_when_they_may_serve(self) -> None:
+        """
+        Those that get ready later, at once.
+        """
+        self.ready(0, 1)
+        assert not any(isinstance(each, Listen) for each in self.received(0))
+        self.pool.distribute_by(self.later)
+        assert Listen("0/0") in self.received(0)
+        self.ready(2)
+        assert Listen("0/2") in self.received(2)
+
+    def test_a_failure_is_known(self) -> None:
+        """
+        Until the worker is ready.
+        """
+        failures = [self.pool.failure]
+        self.last(1).say(Failed("no room"))
+        self.reactor.settle()
+        failures.append(self.pool.failure)
+        self.ready(1)
+        failures.append(self.pool.failure)
+
+        assert ["", "worker 1: no room", ""] == failures
 
 
 class StartTests(PoolCase):
