@@ -261,9 +261,12 @@ class NearCache:
     """How many bytes it may take."""
     fresh_seconds: float
     """How long the store is not asked again whether a value is still the same."""
+    stale_seconds: float = 0.0
+    """How much longer a value is given, if the store cannot be asked."""
 
     def __str__(self) -> str:
-        return f"{self.store}?max-size={self.max_size}&fresh={self.fresh_seconds:g}s"
+        text = f"{self.store}?max-size={self.max_size}&fresh={self.fresh_seconds:g}s"
+        return f"{text}&stale={self.stale_seconds:g}s" if self.stale_seconds else text
 
 
 ANY_ORIGIN: Final = "*"

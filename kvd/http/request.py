@@ -392,9 +392,15 @@ class RequestHandler:
         try:
             sent = connection.transport.send_file(part.descriptor, part.offset, count)
         except OSError as error:
-            raise _unreadable(error) from error
+            if not source.lose_file():
+                raise _unreadable(error) from error
+            self._next_chunk()
+            return
         if sent is None:
-            raise StoreFault("a value was cut short while it was sent")
+            if not source.lose_file():
+                raise StoreFault("a value was cut short while it was sent")
+            self._next_chunk()
+            return
         source.sent(sent)
         self._sent += sent
         if sent == part.count:

@@ -241,8 +241,9 @@ CHOICES: Final[Sequence[Choice]] = (
         read_near,
         ["off"],
         "A cache on a disk of this machine for what is read from a store that is far"
-        " away, as file:PATH?max-size=SIZE&fresh=TIME: how much it may take, and how"
-        " long the store is not asked again (0s); off: none.",
+        " away, as file:PATH?max-size=SIZE&fresh=TIME&stale=TIME: how much it may take,"
+        " how long the store is not asked again (0s), and how much longer older values"
+        " are served while it cannot be asked (0s); off: none.",
     ),
     Choice(
         "policy",

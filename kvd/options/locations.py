@@ -31,7 +31,7 @@ _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
 
-_NEAR_OPTIONS = {"max-size", "fresh"}
+_NEAR_OPTIONS = {"max-size", "fresh", "stale"}
 _near_size = Size(1024**2, 1024**5)
 _near_time = Seconds(most=365 * 86400)
 
@@ -68,8 +68,8 @@ def read_fallback_store(text: str) -> StoreLocation | None:
 
 def read_near(text: str) -> NearCache | None:
     """
-    Read ``SCHEME:PATH?max-size=SIZE&fresh=TIME``, of which the last part may be
-    missing, or ``off``.
+    Read ``SCHEME:PATH?max-size=SIZE&fresh=TIME&stale=TIME``, of which the last two
+    parts may be missing, or ``off``.
     """
     if text == "off":
         return None
@@ -77,8 +77,8 @@ def read_near(text: str) -> NearCache | None:
     given = dict(part.partition("=")[::2] for part in rest.split("&"))
     if not question or "max-size" not in given or not given.keys() <= _NEAR_OPTIONS:
         raise BadSetting(
-            f"{text!r} is not of the form SCHEME:PATH?max-size=SIZE&fresh=TIME, such as"
-            " file:./cache?max-size=50GiB"
+            f"{text!r} is not of the form SCHEME:PATH?max-size=SIZE&fresh=TIME&stale="
+            "TIME, such as file:./cache?max-size=50GiB"
         )
     store = read_store(location)
     if not IBoundedStoreMaker.providedBy(load(IStoreDeclaration, store.scheme)):
@@ -86,7 +86,9 @@ def read_near(text: str) -> NearCache | None:
             f"{store} cannot be a near cache, as it can have no limits: give file:PATH"
         )
     fresh_seconds = _near_time(given["fresh"]) if "fresh" in given else 0.0
-    return NearCache(store, _near_size(given["max-size"]), fresh_seconds)
+    stale_seconds = _near_time(given["stale"]) if "stale" in given else 0.0
+    size = _near_size(given["max-size"])
+    return NearCache(store, size, fresh_seconds, stale_seconds)
 
 
 def read_access_log(text: str) -> str | None:
