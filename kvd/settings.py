@@ -119,6 +119,9 @@ class TCPAddress:
     backlog: int = 4096
     tls: TLS | None = None
     """None: plain HTTP."""
+    proxy: bool = False
+    """Whether connections begin with the header of a proxy
+    (`kvd.net.proxy_header`)."""
 
     def __str__(self) -> str:
         scheme = "http" if self.tls is None else "https"
@@ -138,6 +141,8 @@ class UNIXAddress:
     mode: int = 0o660
     """The permission bits of the socket's file."""
     backlog: int = 4096
+    proxy: bool = False
+    """See `TCPAddress`."""
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
@@ -156,6 +161,8 @@ class SystemdAddress:
     """The ``FileDescriptorName=`` of the sockets; empty: all sockets."""
     tls: TLS | None = None
     """None: plain HTTP."""
+    proxy: bool = False
+    """See `TCPAddress`."""
 
     def __str__(self) -> str:
         return f"systemd:{self.name}" if self.name else "systemd"
@@ -254,9 +261,12 @@ class NearCache:
     """How many bytes it may take."""
     fresh_seconds: float
     """How long the store is not asked again whether a value is still the same."""
+    stale_seconds: float = 0.0
+    """How much longer a value is given, if the store cannot be asked."""
 
     def __str__(self) -> str:
-        return f"{self.store}?max-size={self.max_size}&fresh={self.fresh_seconds:g}s"
+        text = f"{self.store}?max-size={self.max_size}&fresh={self.fresh_seconds:g}s"
+        return f"{text}&stale={self.stale_seconds:g}s" if self.stale_seconds else text
 
 
 ANY_ORIGIN: Final = "*"
@@ -370,6 +380,11 @@ class Settings:
     """Host names, beside this machine's own, that requests to loopback addresses may
     have: in lower case, without ports; or `ANY_HOST`."""
     cors: tuple[CorsChoice, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    """Who is believed what it says of the clients of requests and connections:
+    networks, and ``unix`` for whoever connects to a Unix socket."""
+    forwarded_field: str = "x-forwarded-for"
+    """The field in which proxies name the client of a request, in lower case."""
     users: RightsFile | None = None
     """Who may do what; None: every client may do everything."""
     access_log: str | None = None

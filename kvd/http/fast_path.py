@@ -130,7 +130,9 @@ class PartialUpload(NamedTuple):
     """Since the request came."""
 
 
-def entry_of(report: Report, peer_name: str, certified: str | None) -> Entry:
+def entry_of(
+    report: Report, peer_name: str, certified: str | None, proxy: str | None = None
+) -> Entry:
     """
     A request that was served, for the access log.
 
@@ -138,6 +140,7 @@ def entry_of(report: Report, peer_name: str, certified: str | None) -> Entry:
         report: Of the request.
         peer_name: The client.
         certified: The user that its certificate names, if it has shown one.
+        proxy: The proxy that has made the connection for the client, if there is one.
     """
     sender = report.sender or NOBODY
     if sender.user is None and certified is not None:
@@ -151,6 +154,7 @@ def entry_of(report: Report, peer_name: str, certified: str | None) -> Entry:
         status=report.status,
         body_bytes=report.body_bytes,
         seconds=report.seconds,
+        proxy=proxy,
     )
 
 

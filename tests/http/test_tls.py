@@ -107,7 +107,7 @@ class ConnectionTests(TLSCase, test_connection.ConnectionTests):
     See there.
     """
 
-    def test_who_has_all_of_the_reply_is_closed_at_once(self) -> None:
+    def test_a_client_that_has_all_of_the_reply_is_closed_at_once(self) -> None:
         """
         Or when it closes: after a handshake, a kernel acknowledges what comes some
         milliseconds later.
@@ -195,7 +195,7 @@ class BeginningTests(TLSCase):
         assert set() == self.process.connections
         return [formatEvent(event) for event in events]
 
-    def test_who_speaks_plain_http_is_told(self) -> None:
+    def test_a_client_that_speaks_plain_http_gets_a_sentence(self) -> None:
         """
         In plain HTTP, with notice of the end, and without a reset that overtakes it.
         """
@@ -258,7 +258,7 @@ class BeginningTests(TLSCase):
         (event,) = captured
         assert "no cipher in common" in formatEvent(event)
 
-    def test_a_client_that_does_not_know_the_authority_is_told_of(self) -> None:
+    def test_a_client_that_does_not_know_the_authority_is_reported(self) -> None:
         """
         It says so in an alert.
         """
@@ -290,7 +290,7 @@ class BeginningTests(TLSCase):
         assert b"" == silent.recv(1)
         assert b"" == slow.recv(1)
 
-    def test_who_leaves_during_it_is_ordinary(self) -> None:
+    def test_a_client_that_leaves_during_it_is_ordinary(self) -> None:
         """
         A scan of ports, or a load balancer that looks whether somebody listens.
         """
@@ -497,7 +497,7 @@ class BeginningTests(TLSCase):
             assert b"value" == body(served.send(GET).receive())
         assert 0 == len(self.process.half_handshakes)
 
-    def test_who_leaves_is_not_half_done(self) -> None:
+    def test_a_client_that_leaves_is_not_half_done(self) -> None:
         """
         Nor whose handshake has failed.
         """
@@ -579,7 +579,7 @@ class UserTests(TLSCase):
 
             assert (user, name, names) == (self.user_of(shown), name, names)
 
-    def test_who_shows_none_is_nobody(self) -> None:
+    def test_a_client_without_a_certificate_is_anonymous(self) -> None:
         """
         Where none is required.
         """
@@ -923,7 +923,7 @@ class EndTests(TLSCase):
         super().setUp()
         self.client.socket.suppress_ragged_eofs = False  # type: ignore[attr-defined]
 
-    def test_the_end_is_told(self) -> None:
+    def test_the_end_is_reported(self) -> None:
         """
         By ``close_notify``, so nobody can have cut anything off.
         """

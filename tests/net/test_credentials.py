@@ -281,7 +281,7 @@ def warnings(*used: Credentials) -> list[str]:
         (["/cert.pem is valid from "], timedelta(days=1), timedelta(days=2)),
     ],
 )
-def test_a_certificate_that_is_not_valid_now_is_told(
+def test_a_certificate_that_is_not_valid_now_is_reported(
     expected: list[str], since: timedelta, until: timedelta
 ) -> None:
     """

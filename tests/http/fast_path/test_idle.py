@@ -74,7 +74,7 @@ class IdleTests(IdleCase):
         assert (2, 2) == (self.watched.idle, self.watched.served)
         assert b"other" == self.contents()["k"][0]
 
-    def test_it_is_asked_where_somebody_wants_to_be_told(self) -> None:
+    def test_it_is_asked_where_requests_are_reported(self) -> None:
         """
         Of requests, or of connections.
         """
@@ -219,7 +219,7 @@ class JoinedTests(FastPathCase):
         assert not self.fast_path.serve_idle(number)
         assert LOST == self.fast_path.serve(number)
 
-    def test_who_has_left(self) -> None:
+    def test_a_client_that_has_left(self) -> None:
         """
         Is not read from, even if he leaves twice.
         """
@@ -245,7 +245,7 @@ class JoinedTests(FastPathCase):
         with self.assertRaises(TypeError):  # noqa: PT027  # trial runs it too
             self.fast_path.join("1", False)  # type: ignore[arg-type]
 
-    def test_nothing_is_kept_for_those_who_never_leave(self) -> None:
+    def test_nothing_is_kept_for_connections_that_never_leave(self) -> None:
         """
         Once the fast path is gone.
         """
