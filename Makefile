@@ -144,8 +144,8 @@ integration: $(VENV)/developed $(COMPILED)
 	$(BIN)/python -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal \
 		-m integration $(INTEGRATION) $(TESTS)
 
-# All tests, and all processes measured: the fork server, the workers and every daemon
-# (tool.coverage.run in pyproject.toml).
+# All tests, and all processes measured (but in tests marked untraced): the fork server,
+# the workers and every daemon (tool.coverage.run in pyproject.toml).
 coverage: $(VENV)/developed
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
