@@ -422,7 +422,7 @@ class MistakeTests(ConnectionCase):
             With other answers.
             """
             state = self.store.fast_path_state
-            made: FastPath = make_fast_path(
+            made = make_fast_path(
                 native,
                 state.root,
                 state.lock.descriptor,
@@ -431,7 +431,8 @@ class MistakeTests(ConnectionCase):
                 make_parts,
             )
             made.upload_to(state.uploads.descriptor)
-            return made
+            served: FastPath = made
+            return served
 
         assert fast_path.native is not None
         make = fast_path.native.get_template
