@@ -89,7 +89,10 @@ class Changes:
         before = self._distribution.chosen.name
         self._distribution.switch(choose_policy(name, self.procs))
         self._log.info(
-            "policy {policy} instead of {before}", policy=name, before=before
+            "policy {policy} instead of {before}",
+            policy=name,
+            before=before,
+            happened="switch",
         )
 
     def shadow(self, name: str | None) -> None:
@@ -109,7 +112,7 @@ class Changes:
         distribution.shadow_by(
             None if name is None else choose_shadow(name, distribution.chosen)
         )
-        self._log.info("shadow {shadow}", shadow=name or "off")
+        self._log.info("shadow {shadow}", shadow=name or "off", happened="switch")
 
     def resize(self, procs: int) -> Deferred[None]:
         """
@@ -284,18 +287,19 @@ class Changes:
                 " is done"
             )
         self._under_way = name
-        self._log.info("{change}: begun", change=name)
+        self._log.info("{change}: begun", change=name, happened="change")
 
         def ended(result: Failure | None) -> Failure | None:
             self._under_way = ""
             if result is None:
-                self._log.info("{change}: done", change=name)
+                self._log.info("{change}: done", change=name, happened="change")
             else:
                 # The client that asked may have disconnected.
                 self._log.warn(
                     "{change}: not done: {reason}",
                     change=name,
                     reason=result.getErrorMessage(),
+                    happened="change",
                 )
             return result
 

@@ -410,6 +410,34 @@ class EndTests(PoolCase):
 
         assert any("unknown reason" in event["log_format"] for event in events)
 
+    def test_one_that_hangs_is_killed_and_replaced_at_once(self) -> None:
+        """
+        Also if it is stopped. The log says it once, and who does not serve is left to
+        its own deadline.
+        """
+        self.pool.scale_down(2)
+        with subprocess.Popen([sys.executable, "-c", "input()"]) as process:
+            os.kill(process.pid, signal.SIGSTOP)
+            self.forked(1, process.pid, os.pidfd_open(process.pid))
+            self.reactor.advance(FIRST_SECONDS)
+            with capturedLogs() as events:
+                for number in (1, 2):
+                    self.pool.replace_hung(number, 30.25)
+                assert -signal.SIGKILL == process.wait(PATIENCE_SECONDS)
+                self.pool.exited(1, process.pid, "was killed")
+                self.reactor.advance(EXPLAIN_SECONDS)
+        assert [(1, process.pid, 30.25)] == [
+            (event["worker"], event["pid"], event["seconds"]) for event in events
+        ]
+        assert [State.READY, State.STARTING, State.DRAINING] == [
+            self.state(number) for number in range(3)
+        ]
+        assert 4 == len(self.forks.made)
+        assert [1] == self.ended
+        assert 1 == self.pool.hangs
+        self.ready(1)
+        assert State.READY is self.state(1)
+
     def test_a_process_that_outlives_its_control_socket_is_killed(self) -> None:
         """
         After a while in which it could have ended by itself.
