@@ -39,13 +39,14 @@ from kvd.http.fast_path import (
     SERVED,
     Commit,
     FastPath,
+    Joined,
     Remainder,
-    entry_of,
 )
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods import handler_for
 from kvd.http.methods.put import PutHandler
 from kvd.http.mover import BodyMover, is_worth_moving
+from kvd.http.recorder import Recorder
 from kvd.http.request import RequestHandler, unread_request
 from kvd.http.states import ENDING, RECEIVING, WAITING, Input, State
 from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark
@@ -90,8 +91,10 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         fast_path = self._fast_path()
         if fast_path is None:
             return
-        joined = fast_path.join(transport.fileno(), context.wants_reports)
+        joined = fast_path.join(transport.fileno())
         joined.connection = self
+        if context.log is not None:
+            joined.peer, joined.user = transport.client, transport.peer_user
         secure = transport.secure
         if secure is not None:
             joined.secure, joined.records = secure, secure.functions
@@ -161,13 +164,18 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             handler.lost()
         self._count_sent()
         if context.recorder is not None:
-            context.recorder.ended(
-                context.clock.seconds() - self._made,
-                self.in_service,
-                self._received + transport.bytes_sent,
-                self._requests,
-            )
+            self._record(context.recorder, joined)
         context.closed(self)
+
+    def _record(self, recorder: Recorder, joined: Joined | None) -> None:
+        in_service, requests = self.in_service, self._requests
+        count = self._received + self.transport.bytes_sent
+        if joined is not None:
+            in_service += joined.seconds
+            requests += joined.requests
+            count += joined.bytes
+        open_seconds = self.context.clock.seconds() - self._made
+        recorder.ended(open_seconds, in_service, count, requests)
 
     # -- TLS ------------------------------------------------------------------
 
@@ -403,7 +411,6 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if outcome & REMAINS:
             self._go_on(fast_path.take_remainder())
             return None
-        self._requests += 1
         if outcome == COMMITS:
             self._wait_for_commit(fast_path.take_commit(self))
         else:
@@ -411,15 +418,6 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         return None
 
     def _after_reply(self, fast_path: FastPath, outcome: int) -> None:
-        context, transport = self.context, self.transport
-        if context.wants_reports:
-            report = fast_path.report()
-            self.in_service += report.seconds
-            self._received += report.moved_bytes
-            if context.log is not None:
-                context.log.note(
-                    entry_of(report, transport.peer_name, transport.peer_user)
-                )
         if outcome == SERVED:
             self._wait(State.IDLE)
             return
@@ -488,10 +486,10 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._commit = commit
         assert context.commits is not None
         context.commits.begun()
-        if context.wants_reports:
-            self._received += len(commit.head) + commit.size
-            self.transport.bytes_sent += commit.sent
-            self._counted_sent += commit.sent
+        self._requests += 1
+        self._received += len(commit.head) + commit.size
+        self.transport.bytes_sent += commit.sent
+        self._counted_sent += commit.sent
         self._enter(State.BODY)
         self.wait_for_store()
 

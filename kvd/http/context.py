@@ -6,7 +6,7 @@ What all connections of a process share. (What lives as long as a listening sock
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
@@ -40,12 +40,24 @@ See `kvd.net.readahead.Readahead.ensure`.
 
 class IRequestLog(Protocol):
     """
-    Where finished requests are logged.
+    Where finished requests are logged; see `kvd.log.buffered.BufferedWriter`.
     """
+
+    gather: Callable[[], None]
 
     def note(self, entry: Entry) -> None:
         """
         Take one entry.
+        """
+
+    def note_all(self, entries: Sequence[Entry]) -> None:
+        """
+        Take the entries that are gathered.
+        """
+
+    def expect(self) -> None:
+        """
+        There is something to gather.
         """
 
 
@@ -180,13 +192,6 @@ class ProcessContext:
             self.by_address.closed(connection.transport.client)
         self.row.closed()
         self._released()
-
-    @property
-    def wants_reports(self) -> bool:
-        """
-        Whether anybody hears of each request or connection.
-        """
-        return self.log is not None or self.recorder is not None
 
     def asked(self) -> None:
         """

@@ -21,11 +21,9 @@ the reply of a PUT waits for syncs; `kvd.http.commits` says how.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from kvd.http.access_log import Entry
 from kvd.interfaces import IUpload
 from kvd.model.keys import Key
 from kvd.model.values import Metadata
@@ -62,18 +60,22 @@ What `FastPath.serve` returns, as far as it is a number.
 
 class Report(NamedTuple):
     """
-    A request that was served.
+    A request that was served, for the access log.
     """
 
+    ended: float
+    """Seconds since the epoch."""
+    peer: Any
+    """What ``accept`` said of the client."""
+    user: str | None
+    """Whose credentials the head has."""
+    certified: str | None
+    """The user that the client's certificate names."""
     method: str
     target: str
     status: int
     body_bytes: int
     seconds: float
-    moved_bytes: int
-    """Received, and sent as far as the socket took them; heads included."""
-    user: str | None
-    """Whose credentials the head has."""
 
 
 class Remainder(NamedTuple):
@@ -127,27 +129,6 @@ class PartialUpload(NamedTuple):
     """Since the request came."""
 
 
-def entry_of(report: Report, peer_name: str, certified: str | None) -> Entry:
-    """
-    A request that was served, for the access log.
-
-    Args:
-        report: Of the request.
-        peer_name: The client.
-        certified: The user that its certificate names, if it has shown one.
-    """
-    return Entry(
-        ended=time.time(),
-        peer=peer_name,
-        user=report.user or certified,
-        method=report.method,
-        key=report.target,
-        status=report.status,
-        body_bytes=report.body_bytes,
-        seconds=report.seconds,
-    )
-
-
 class Commit(Protocol):
     """
     A PUT at durability ``disk``, from the written file to the reply.
@@ -199,6 +180,19 @@ class Joined(Protocol):
     methods do the same."""
     connection: Any
     """The connection, until it leaves."""
+    peer: Any
+    """What ``accept`` said of the client, for reports; None: the fast path asks the
+    kernel."""
+    user: str | None
+    """The user that the client's certificate names."""
+    requests: int
+    """How many the fast path has served on this connection. Those that the connection
+    knows of before they end are not counted."""
+    seconds: float
+    """How long the requests took that it has served."""
+    bytes: int
+    """What it has received and sent for them, but for what the connection has
+    counted."""
 
     def take_commit(self, connection: Any, /) -> Commit | None:
         """
@@ -258,21 +252,19 @@ class FastPath(Protocol):
             secure: See `Joined.secure`.
         """
 
-    def join(self, socket: int, reports: bool, /) -> Joined:
+    def join(self, socket: int, /) -> Joined:
         """
         Get to know a connection that stays.
 
         Args:
             socket: Its descriptor, which must not block.
-            reports: Whether somebody wants a report of each of its requests; then
-                `serve_idle` serves none.
         """
 
     def share(
         self,
         listener: int,
         may_accept_one: Callable[[], bool | None],
-        serve: Callable[[int], object],
+        serve: Callable[[int, Any], object],
         unwatched: Callable[[int], object],
         /,
     ) -> None:
@@ -286,7 +278,8 @@ class FastPath(Protocol):
                 `unshare`.
             may_accept_one: See `kvd.net.port.Port`.
             serve: Called with the descriptor of a connection that stays, as after
-                `serve_new`.
+                `serve_new`, and what ``accept`` said of its client; None: that was not
+                asked.
             unwatched: Called if the poller cannot watch the socket any more, with the
                 number of the error.
         """
@@ -297,7 +290,11 @@ class FastPath(Protocol):
         """
 
     def hold(
-        self, poller: int, most_open: int, adopt: Callable[[int, float], object], /
+        self,
+        poller: int,
+        most_open: int,
+        adopt: Callable[[int, float, Any], object],
+        /,
     ) -> None:
         """
         From now on, keep a new connection that stays open without an object of Python,
@@ -310,7 +307,8 @@ class FastPath(Protocol):
             most_open: How many connections may be open in this process. The one that
                 makes them so many is the caller's.
             adopt: Called with the descriptor of such a connection, which is its own
-                from then on, and when it was accepted. The connection is counted as
+                from then on, when it was accepted, and what ``accept`` said of its
+                client; None: that was not asked. The connection is counted as
                 open, and `serve` must be called next for it, as after `serve_new`.
         """
 
@@ -380,7 +378,9 @@ class FastPath(Protocol):
             must be called next for it: it reads nothing, but returns what came of this.
         """
 
-    def accept(self, listener: int, count: int, stays: int, /) -> tuple[int, int, int]:
+    def accept(
+        self, listener: int, count: int, stays: int, /
+    ) -> tuple[int, int, int, Any]:
         """
         Accept connections, and serve each as `serve_new` does.
 
@@ -392,7 +392,8 @@ class FastPath(Protocol):
         Returns:
             How many were accepted, and how many of them stay open; fewer of both if no
             more wait. The descriptor of the last one if it is the caller's, as after
-            `serve_new`; else -1.
+            `serve_new`; else -1. What ``accept`` said of its client; None: that was not
+            asked.
 
         Raises:
             OSError: None could be accepted, or none waits.
@@ -446,9 +447,23 @@ class FastPath(Protocol):
             As `serve`.
         """
 
-    def report(self) -> Report:
+    def report_to(
+        self, requests: bool, connections: bool, come: Callable[[bool], object], /
+    ) -> None:
         """
-        The last request that was served.
+        Report what is served from now on; see `take_reports`.
+
+        Args:
+            requests: Whether requests are reported.
+            connections: Whether connections are that no object was made for.
+            come: Called with whether many reports wait to be taken: when there is one,
+                and for each from the time that there are many.
+        """
+
+    def take_reports(self) -> tuple[list[Report], list[tuple[Any, ...]]]:
+        """
+        The requests that ended since the last call, in their order; and the
+        connections, each as the fields of a `kvd.http.recorder.Ended`.
         """
 
 

@@ -35,6 +35,7 @@ from kvd.http.reply_fields import (
     refusal_fields,
     unchanged_fields,
 )
+from kvd.http.reports import bring_reports
 from kvd.http.request import FILE_BYTES
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
@@ -358,6 +359,8 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     state.lock.renewed = made.lock_renewed
     made.upload_to(state.uploads.descriptor)
     fast_path = cast(FastPath, made)
+    if process.log is not None or process.recorder is not None:
+        bring_reports(fast_path, process.log, process.recorder)
     if state.syncs is not None:
         process.commits = Commits(fast_path, state, state.syncs, process)
     return fast_path
