@@ -478,6 +478,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             self.dataReceived(upload.unwritten)
         else:
             self.advance()
+        if self._state is State.BODY:
+            self._timeouts.start(upload.waits_since)
 
     # -- commits of the fast path ---------------------------------------------
 
@@ -603,6 +605,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._received += count
         row.received(count)
         handler.received += count
+        if count:
+            self._timeouts.start(self.context.clock.seconds())
         if isinstance(moved, Stopped):
             return self._stop_at(moved, handler)
         if not self.reader.movable:

@@ -127,6 +127,8 @@ class PartialUpload(NamedTuple):
     """What is left of it."""
     seconds: float
     """Since the request came."""
+    waits_since: float
+    """When the last bytes of the request came."""
 
 
 class Commit(Protocol):

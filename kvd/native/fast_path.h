@@ -139,6 +139,7 @@ typedef struct {
     int file;
     int may_keep;               /* whether its name is fit for what it replaces */
     Py_ssize_t received;        /* of the body */
+    double waits_since;         /* for more of it; by Python's clock */
     PyObject *unwritten;        /* what the file did not take; NULL: nothing */
     Py_ssize_t sent;            /* of the interim reply */
     PyObject *unsent;           /* what the socket did not take of it; NULL: nothing */

@@ -80,6 +80,7 @@ begin_upload(FastPath *self, const Request *request, PyObject *key, Joined *join
     partial->key = Py_NewRef(key);
     partial->may_keep = partial->upload.keeps;
     partial->received = 0;
+    partial->waits_since = clock_seconds(self);
     partial->unwritten = partial->unsent = NULL;
     partial->sent = 0;
     partial->make = Py_NewRef(self->partial);
@@ -166,6 +167,10 @@ receive_body(FastPath *self, int socket, PartialUpload **place, Joined *joined,
     }
     if (partial->received == length)
         return finish(self, socket, place, joined);
+    if (received > 0)
+        partial->waits_since = clock_seconds(self);
+    if (PyErr_Occurred())
+        return NULL;
     return PyLong_FromLong(is_open ? NOTHING : LEAVES_UPLOAD);
 }
 
@@ -183,12 +188,13 @@ Joined_take_upload(Joined *self, PyObject *Py_UNUSED(none))
         Py_RETURN_NONE;
     PyObject *unwritten = partial->unwritten, *unsent = partial->unsent;
     PyObject *taken = PyObject_CallFunction(
-        partial->make, "y#iyLny#ny#d", partial->head, partial->request.head_bytes,
+        partial->make, "y#iyLny#ny#dd", partial->head, partial->request.head_bytes,
         partial->file, partial->upload.name, partial->upload.held, partial->received,
         unwritten == NULL ? "" : PyBytes_AsString(unwritten),
         unwritten == NULL ? 0 : PyBytes_Size(unwritten), partial->sent,
         unsent == NULL ? "" : PyBytes_AsString(unsent),
-        unsent == NULL ? 0 : PyBytes_Size(unsent), now() - partial->request.began);
+        unsent == NULL ? 0 : PyBytes_Size(unsent), now() - partial->request.began,
+        partial->waits_since);
     if (taken == NULL)
         return NULL;
     self->upload = NULL;
