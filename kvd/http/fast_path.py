@@ -214,6 +214,32 @@ class Joined(Protocol):
         """
 
 
+class SharedPort(Protocol):
+    """
+    See `kvd.net.port.Port`.
+    """
+
+    as_usual: bool
+
+    def may_accept_one(self, is_open: bool | None, /) -> bool | None: ...
+
+    def serve(self, descriptor: int, peer: Any, /) -> None:
+        """
+        Serve a connection that stays, as after `FastPath.serve_new`.
+        """
+
+    def unwatched(self, number: int, /) -> None: ...
+
+
+class Gated(Protocol):
+    """
+    Whatever may keep its process from accepting.
+    """
+
+    may_accept: Callable[[int], bool]
+    """Whether to accept, if so many connections wait."""
+
+
 class FastPath(Protocol):
     """
     What the compiled module provides. One process and one thread use it.
@@ -262,14 +288,7 @@ class FastPath(Protocol):
             socket: Its descriptor, which must not block.
         """
 
-    def share(
-        self,
-        listener: int,
-        may_accept_one: Callable[[], bool | None],
-        serve: Callable[[int, Any], object],
-        unwatched: Callable[[int], object],
-        /,
-    ) -> None:
+    def share(self, listener: int, port: SharedPort, server: Gated, /) -> None:
         """
         Let `serve_idle` accept from a socket that other processes accept from too, when
         a single connection waits there; it is served as `serve_new` does. The poller
@@ -278,12 +297,8 @@ class FastPath(Protocol):
         Args:
             listener: The descriptor of the listening and non-blocking socket, until
                 `unshare`.
-            may_accept_one: See `kvd.net.port.Port`.
-            serve: Called with the descriptor of a connection that stays, as after
-                `serve_new`, and what ``accept`` said of its client; None: that was not
-                asked.
-            unwatched: Called if the poller cannot watch the socket any more, with the
-                number of the error.
+            port: Accepts from the socket where this does not.
+            server: Has the gate of this process.
         """
 
     def unshare(self, listener: int, /) -> None:

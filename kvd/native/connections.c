@@ -479,21 +479,42 @@ let_others(const FastPath *self, int listener)
     return epoll_ctl(self->poller, EPOLL_CTL_ADD, listener, &event);
 }
 
+/*
+ * Ask the gate of a server, while all is as usual at its port; otherwise, and when the gate is
+ * closed, the port says what to do. Returns as `may_accept_one` of the port, or NULL.
+ */
+static PyObject *
+may_accept(PyObject *port, PyObject *server)
+{
+    PyObject *usual = PyObject_GetAttrString(port, "as_usual"), *is_open;
+    if (usual == NULL)
+        return NULL;
+    is_open = usual == Py_True ? PyObject_CallMethod(server, "may_accept", "i", 1)
+                               : Py_NewRef(Py_None);
+    Py_DECREF(usual);
+    if (is_open == NULL || is_open == Py_True)
+        return is_open;
+    PyObject *may = PyObject_CallMethod(port, "may_accept_one", "O", is_open);
+    Py_DECREF(is_open);
+    return may;
+}
+
 /* Accept the only connection that waits at a shared socket. Returns 1 if nothing is left to
    do, 0 if Python should look, -1 with an exception. */
 static int
 accept_one(FastPath *self, PyObject *number)
 {
-    PyObject *functions = PyDict_GetItemWithError(self->listeners, number);
-    if (functions == NULL)
+    PyObject *shared = PyDict_GetItemWithError(self->listeners, number);
+    if (shared == NULL)
         return PyErr_Occurred() ? -1 : 0;
     int listener = (int)PyLong_AsLong(number);
     long waiting = waiting_at(listener);
     /* None: another process was faster. */
     if (waiting != 1)
         return waiting == 0;
-    Py_INCREF(functions);
-    PyObject *may = PyObject_CallNoArgs(PyTuple_GetItem(functions, 0));
+    Py_INCREF(shared);
+    PyObject *port = PyTuple_GetItem(shared, 0);
+    PyObject *may = may_accept(port, PyTuple_GetItem(shared, 1));
     int status = may == NULL ? -1 : may == Py_None ? 0 : 1;
     if (may == Py_False)
         self->turns = TURNS;
@@ -506,11 +527,10 @@ accept_one(FastPath *self, PyObject *number)
             int came_of_it = serve_accepted(self, socket, 0);
             PyObject *done = NULL;
             if (came_of_it == IS_LEFT)
-                done = PyObject_CallFunction(PyTuple_GetItem(functions, 1), "iO", socket,
-                                             said_peer(self));
+                done = PyObject_CallMethod(port, "serve", "iO", socket, said_peer(self));
             else if (came_of_it == IS_HELD && self->turns > 0 && self->turns--
                      && let_others(self, listener) < 0)
-                done = PyObject_CallFunction(PyTuple_GetItem(functions, 2), "i", errno);
+                done = PyObject_CallMethod(port, "unwatched", "i", errno);
             else
                 done = Py_NewRef(Py_None);
             status = done == NULL ? -1 : 1;
@@ -518,25 +538,24 @@ accept_one(FastPath *self, PyObject *number)
         }
     }
     Py_XDECREF(may);
-    Py_DECREF(functions);
+    Py_DECREF(shared);
     return status;
 }
 
 const char share_doc[] =
-"share(listener, may_accept_one, serve, unwatched)\n"
+"share(listener, port, server)\n"
 "\n"
 "See kvd.http.fast_path.";
 
 PyObject *
 FastPath_share(FastPath *self, PyObject *args)
 {
-    PyObject *listener, *may_accept_one, *serve, *unwatched;
-    if (!PyArg_ParseTuple(args, "O!OOO:share", &PyLong_Type, &listener, &may_accept_one,
-                          &serve, &unwatched))
+    PyObject *listener, *port, *server;
+    if (!PyArg_ParseTuple(args, "O!OO:share", &PyLong_Type, &listener, &port, &server))
         return NULL;
-    PyObject *functions = PyTuple_Pack(3, may_accept_one, serve, unwatched);
-    int set = functions == NULL ? -1 : PyDict_SetItem(self->listeners, listener, functions);
-    Py_XDECREF(functions);
+    PyObject *shared = PyTuple_Pack(2, port, server);
+    int set = shared == NULL ? -1 : PyDict_SetItem(self->listeners, listener, shared);
+    Py_XDECREF(shared);
     if (set < 0)
         return NULL;
     Py_RETURN_NONE;

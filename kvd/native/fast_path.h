@@ -279,7 +279,7 @@ typedef struct {
     Py_ssize_t held;            /* how many are */
     PyObject *adopt_held;       /* NULL without a poller */
     int turns;                  /* for so many connections more, processes take turns */
-    PyObject *listeners;        /* see `share`: functions of ports, by descriptor */
+    PyObject *listeners;        /* see `share`: ports and servers, by descriptor */
     Joined *adopting;           /* that Python is about to have join, borrowed; or NULL */
     /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
     PyObject *secure, *records;

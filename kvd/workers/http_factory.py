@@ -248,7 +248,7 @@ class SharedFactory(HttpFactory):
         fast_path = self.fast_path()
         if fast_path is not None:
             descriptor = port.fileno()
-            fast_path.share(descriptor, port.may_accept_one, port.serve, port.unwatched)
+            fast_path.share(descriptor, port, self._server)
             self._unshare = partial(fast_path.unshare, descriptor)
 
     def stopFactory(self) -> None:

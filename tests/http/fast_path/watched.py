@@ -16,9 +16,11 @@ from kvd.http.fast_path import (
     SERVED,
     Commit,
     FastPath,
+    Gated,
     Joined,
     Remainder,
     Report,
+    SharedPort,
 )
 
 
@@ -103,17 +105,11 @@ class WatchedFastPath:
         self.new += served
         return accepted, stay, left, peer
 
-    def share(
-        self,
-        listener: int,
-        may_accept_one: Callable[[], bool | None],
-        serve: Callable[[int, Any], object],
-        unwatched: Callable[[int], object],
-    ) -> None:
+    def share(self, listener: int, port: SharedPort, server: Gated) -> None:
         """
         See `FastPath`.
         """
-        self._fast_path.share(listener, may_accept_one, serve, unwatched)
+        self._fast_path.share(listener, port, server)
 
     def unshare(self, listener: int) -> None:
         """
