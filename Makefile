@@ -32,6 +32,7 @@ TIMES ?= 20
 # How often that changes which changes while kvd serves: make changes SWITCHES=20
 SWITCHES ?= 100
 RESIZES ?= 20
+UPGRADES ?= 10
 # Given to the benchmark: make bench BENCH="--rounds 9 put-large get-small"
 BENCH ?=
 
@@ -57,28 +58,28 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/build/hypothesis
 PYTEST := pytest --hypothesis-seed=$(SEED)
 # What is imported is compiled then, which is a small part of what is installed.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# Where tests marked integration or untraced are: to look through all the others takes as
-# long as many of them. A test sees to it that there are none elsewhere. First those of
-# which one takes longest: none of them is the last that runs.
+# Where tests marked integration are: to look through all the others takes as long as many
+# of them. A test sees to it that there are none elsewhere. First those of which one takes
+# longest: none of them is the last that runs.
 INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
-	tests/integration tests/changes tests/crash tests/lab tests/dispatch/test_leaks.py \
-	tests/dispatch/test_programs.py tests/http/fast_path/test_leaks.py
+	tests/integration tests/changes tests/crash tests/lab
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench engine test-engines clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench engine test-engines share deb clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
 serve: $(VENV)/served
 	$(BIN)/twistd -n --pidfile= kvd $(ARGS)
 
-# The two that take longest begin first, and beside them the quick checks, one after the
-# other: what computes fills the time in which integration tests wait. In a make of its
-# own, which sees what has been installed.
+# Those that take longest begin first, and beside them the quick checks, one after the
+# other: what computes fills the time in which integration tests wait. The quick checks
+# that need nothing compiled run while that is done. In a make of its own, which sees what
+# has been installed.
 test: prepared
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target COMPILED=compiled \
-		integration unit lint docs oldest trial sanitize
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target COMPILED=compiled \
+		integration unit sanitize lint docs oldest trial
 	@rm -f twisted/plugins/dropin.cache
 
 prepared:
@@ -90,14 +91,14 @@ compiled: $(VENV)/developed
 	@mkdir -p build
 	@$(BIN)/python -m pytest --collect-only --quiet >build/tests || { cat build/tests; exit 1; }
 
-lint: $(VENV)/developed
+lint: $(VENV)/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --cache-dir build/imports
 
 # The documents as a site, in build/docs; whatever Sphinx warns of is an error.
-docs: $(VENV)/developed
+docs: $(VENV)/installed
 	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going \
 		--jobs=auto --doctree-dir=build/doctrees --conf-dir=docs . build/docs
 
@@ -134,15 +135,14 @@ wheel: $(VENV)/developed
 unit: $(VENV)/developed $(COMPILED)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST) --numprocesses=auto --dist=worksteal \
-		-m "not integration and not untraced" $(TESTS)
+		-m "not integration" $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# The real daemon, which to measure, too, would take twice as long; and what computes so
-# much that tracing it would take longer than all other unit tests.
+# The real daemon, which to measure, too, would take twice as long.
 integration: $(VENV)/developed $(COMPILED)
 	$(BIN)/python -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal \
-		-m "integration or untraced" $(INTEGRATION) $(TESTS)
+		-m integration $(INTEGRATION) $(TESTS)
 
 # All tests, and all processes measured: the fork server, the workers and every daemon
 # (tool.coverage.run in pyproject.toml).
@@ -177,7 +177,7 @@ clients: $(VENV)/developed
 # The policy, the number of workers and all workers changed under load: what became of
 # the requests.
 changes: $(VENV)/developed
-	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES)
+	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES) $(UPGRADES)
 	$(BIN)/python -m tests.changes.pipelining $(RESIZES)
 
 # Memory, start and cost of a request on this machine; nginx and wrk are needed
@@ -199,6 +199,19 @@ test-engines: $(VENV)/developed
 bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
 
+# Manual pages and completions, as below /usr/share.
+share: $(VENV)/developed
+	$(BIN)/python -m kvd.cli.manual build/share
+
+# A package for Debian, in dist/, of what is committed; debhelper, python3-dev and
+# python3-venv are needed for it, on the release that it is for.
+deb:
+	rm -rf build/deb
+	mkdir -p build/deb/kvd dist
+	git archive HEAD | tar -x -C build/deb/kvd
+	cd build/deb/kvd && dpkg-buildpackage --build=binary --unsigned-source --unsigned-changes
+	mv build/deb/kvd_*.deb dist/
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info kvd/native/*.so _trial_temp*
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -217,8 +230,11 @@ $(VENV)/served: pyproject.toml $(NATIVE) | $(BIN)/python
 	$(PIP) -e '.[status]'
 	touch $@
 
-# Compiled once: pip, whose compiler fails here, leaves that to the next line.
-$(VENV)/developed: pyproject.toml $(NATIVE) | $(BIN)/python
+# Compiled once: pip, whose compiler fails here, leaves that to the next rule.
+$(VENV)/installed: pyproject.toml | $(BIN)/python
 	CC=false $(PIP) -e '.[dev]'
+	touch $@
+
+$(VENV)/developed: $(NATIVE) $(VENV)/installed
 	$(BIN)/python -W ignore -m tests.native.build $(WARNINGS)
 	touch $@ $(VENV)/served

@@ -15,15 +15,19 @@ from kvd import __version__
 from kvd.lab.measuring.machine import describe_machine
 
 
-def describe(programs: Programs, disk: Path, tmpfs: Path) -> Mapping[str, str]:
+def describe(programs: Programs, disk: str, tmpfs: str) -> Mapping[str, str]:
     """
     The machine and all versions.
+
+    Args:
+        disk: The file system of workloads on a disk.
+        tmpfs: That of the others.
     """
     commit = _output(["git", "describe", "--always", "--dirty", "--abbrev=10"])
     return {
         **describe_machine(),
         "kvd": f"{__version__} ({commit.strip()})" if commit else __version__,
-        "file systems": f"{file_system(disk)} (disk), {file_system(tmpfs)}",
+        "file systems": f"{disk} (disk), {tmpfs}",
         "Twisted": importlib.metadata.version("twisted"),
         "httptools": importlib.metadata.version("httptools"),
         "nginx": _version([str(programs.nginx), "-v"]),

@@ -11,19 +11,16 @@ the page cache is warm, and the server has nothing in memory.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Final
 
 from bench.building import Programs
 from bench.loads import Load, Report, Running, Traffic, Turn, sending
+from bench.medium import TMPFS, Medium, write_back
 from bench.servers import CServer
 from bench.workloads import Contender, Workload
 from kvd.lab.measuring.errors import BenchFailed
@@ -34,7 +31,6 @@ WARM_UP_SECONDS: Final = 0.2
 _SETTLE_SECONDS: Final = 0.5
 # More than the last requests of a run can take after its end.
 _BACKGROUND_SECONDS: Final = 60
-TMPFS: Final = Path("/dev/shm")  # noqa: S108  # a folder of an unused name in it
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,8 @@ class Bench:
     """
 
     programs: Programs
-    disk: Path
-    """A folder on the file system that stands for the disk."""
+    disk: Medium
+    """What stands for the disk."""
     seconds: float
     """Of each run of a server."""
 
@@ -99,6 +95,7 @@ class Bench:
             progress: Gets a few words about what is measured now.
         """
         turns = self._turns(workload, rounds)
+        self.disk.prepare()
         with ExitStack() as stack:
             running = {
                 contender.name: stack.enter_context(
@@ -111,6 +108,10 @@ class Bench:
                 for contender in rotated(workload.contenders, number):
                     progress(f"{workload.name}, round {number + 1}: {contender.name}")
                     server = running[contender.name]
+                    if workload.medium == "disk":
+                        # No server pays for the pages that another one left to be
+                        # written.
+                        write_back(server.folder for server in running.values())
                     runs.append(
                         self._run(workload, contender, server, turns[number], number)
                     )
@@ -138,23 +139,19 @@ class Bench:
         A server with the values that the load will read or overwrite. (The keys of a
         background load are new when it first sends them.)
         """
-        parent = self.disk if workload.medium == "disk" else TMPFS
-        folder = Path(tempfile.mkdtemp(prefix="kvd-bench-", dir=parent))
+        medium = self.disk if workload.medium == "disk" else Medium(TMPFS)
         traffic = contender.load or workload.load
-        try:
-            with ExitStack() as stack:
-                start = contender.server.start
+        with medium.place() as folder, ExitStack() as stack:
+            start = contender.server.start
+            running = stack.enter_context(start(self.programs, folder))
+            try:
+                traffic.store(self.programs, running, [*chain(*turns)])
+            except BenchFailed as error:
+                raise BenchFailed(f"{contender.name}: {error}") from error
+            if traffic.cold:
+                stack.close()
                 running = stack.enter_context(start(self.programs, folder))
-                try:
-                    traffic.store(self.programs, running, [*chain(*turns)])
-                except BenchFailed as error:
-                    raise BenchFailed(f"{contender.name}: {error}") from error
-                if traffic.cold:
-                    stack.close()
-                    running = stack.enter_context(start(self.programs, folder))
-                yield running
-        finally:
-            shutil.rmtree(folder)
+            yield running
 
     def _run(
         self,
@@ -166,10 +163,6 @@ class Bench:
     ) -> Run:
         traffic = contender.load or workload.load
         with ExitStack() as stack:
-            if workload.medium == "disk":
-                # No server pays for the pages that another one left to be written.
-                command = ["sync", "--file-system", str(self.disk)]
-                subprocess.run(command, check=True)  # noqa: S603
             if workload.background is not None:
                 limit = self.seconds + _BACKGROUND_SECONDS
                 stack.enter_context(

@@ -63,6 +63,38 @@ class IValue(Interface):
         """
 
 
+class IStreamedValue(IValue):
+    """
+    A value that comes over a connection, whose bytes the kernel can move on.
+    """
+
+    def socket(offset: int) -> int | None:
+        """
+        The descriptor of a socket on which the value's bytes come from this offset on,
+        or None where there is none; then `read` them. May change with every piece.
+
+        The socket is the value's: do not close it. Report to `taken` what you took.
+        """
+
+    def taken(count: int, ended: bool) -> None:
+        """
+        Bytes were taken from the socket.
+
+        Args:
+            count: How many.
+            ended: Whether the socket has ended or failed. If that was before the end of
+                the value, `read` gives the bytes that follow, if it can.
+        """
+
+    def arrival() -> Deferred[None]:
+        """
+        Wait until bytes, or the end, have come on the socket. May be cancelled.
+
+        Raises:
+            StoreFault: None came for too long.
+        """
+
+
 class ICachedValue(IValue):
     """
     A value of a store with a cache.

@@ -24,6 +24,12 @@ other values are removed.
 """
 
 
+LogFormat = Literal["plain", "json"]
+"""
+How the daemon's log is written: as lines of text, or as an object of JSON for each
+event.
+"""
+
 ANY_HOST: Final = "*"
 """
 In `Settings.allowed_hosts`: any host.
@@ -337,6 +343,9 @@ class Settings:
     """Who may do what; None: every client may do everything."""
     access_log: str | None = None
     """An absolute path, ``-`` for standard output, or None."""
+    access_log_format: str = "plain"
+    """One of `kvd.http.access_formats.FORMATS`."""
+    log_format: LogFormat = "plain"
     record: str | None = None
     """The absolute path of a record of connections (`kvd.http.record`), or None."""
     splice: bool = True

@@ -5,15 +5,17 @@ What ``make test`` runs, and with what.
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_no_mark_hides_a_test() -> None:
     """
-    Those of the real daemon, and those that are not measured, are looked for in some
-    places only.
+    Those of the real daemon are looked for in some places only.
     """
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     named = re.search(r"^INTEGRATION := (.*)$", makefile, re.M)
@@ -22,7 +24,7 @@ def test_no_mark_hides_a_test() -> None:
     marked = [
         path
         for path in (ROOT / "tests").rglob("test_*.py")
-        if re.search(r"mark\.(integration|untraced)\b", path.read_text("utf-8"))
+        if re.search(r"mark\.integration\b", path.read_text("utf-8"))
         and path != Path(__file__)
     ]
 
@@ -33,6 +35,14 @@ def test_no_mark_hides_a_test() -> None:
         for path in marked
         if not any(path.is_relative_to(folder) for folder in folders)
     ] == []
+
+
+@pytest.mark.untraced
+def test_what_is_marked_is_not_traced() -> None:
+    """
+    Coverage would make it several times slower.
+    """
+    assert sys.gettrace() is None
 
 
 def test_hypothesis_never_repeats_one_list_of_examples() -> None:

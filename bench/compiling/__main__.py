@@ -25,7 +25,7 @@ from rich.console import Console
 from bench.building import Programs, build
 from bench.figures.daemon import workers
 from bench.loads import Load, Running, Turn
-from bench.measuring import TMPFS
+from bench.medium import TMPFS
 from kvd.lab.measuring.daemon import daemon
 from kvd.lab.measuring.errors import BenchFailed
 from kvd.lab.measuring.processes import cpu_seconds

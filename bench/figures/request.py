@@ -20,7 +20,7 @@ from rich.console import Console
 from bench.building import Programs, build, find
 from bench.figures.daemon import workers
 from bench.loads import Load, Running, Turn
-from bench.measuring import TMPFS
+from bench.medium import TMPFS
 from kvd.lab.measuring.daemon import daemon
 from kvd.lab.measuring.processes import cpu_seconds, started, stop, wait_for
 from kvd.lab.measuring.table import WIDTH, show_table

@@ -94,7 +94,7 @@ class Authentication:
         try:
             return self._unless_known(value, network)
         except TooManyRequests as error:
-            return self._throttle.refuse(error)
+            return self._throttle.refuse(network, error)
 
     def _unless_known(self, value: bytes, network: str) -> Answer:
         try:

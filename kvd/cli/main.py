@@ -18,6 +18,7 @@ from kvd.cli.errors import FAILED, UNREAD
 from kvd.cli.output import discard, flush
 
 COMMANDS: Final = {
+    "serve": "Serve values: the short form of twistd -n kvd.",
     "put": "Store files, or standard input.",
     "get": "Fetch values into files, or to standard output.",
     "rm": "Remove values.",
@@ -32,6 +33,7 @@ COMMANDS: Final = {
     "procs": "Change the number of workers.",
     "drain": "Replace a worker when it has finished its requests.",
     "restart": "Replace all workers, one after the other.",
+    "upgrade": "Have new code take over from a daemon, without a refused connection.",
     "shadow": "Compare another policy with the one that a daemon uses.",
     "selftest": "Try a store, with writers that race.",
     "bench": "Measure kvd on this machine.",

@@ -15,6 +15,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.iweb import IResponse
 
 from kvd.client.errors import BrokenOff, NotKvd, TimedOut
+from kvd.client.sockets import BodySocket, socket_of
 from kvd.client.timeouts import Silence, Timeout
 
 HELD_BYTES: Final = 256 * 1024
@@ -78,6 +79,22 @@ class Receiver(Protocol):
         # The next come while the caller is busy with these.
         self._resume()
         return held[0] if len(held) == 1 else b"".join(held)
+
+    def detach(self) -> BodySocket | None:
+        """
+        Stop reading, so that the caller can take the next bytes from the socket. Once
+        it has taken some, it can only `stop`; until then, it can also `take`.
+
+        Returns:
+            None if the socket has other bytes than the body, or if some are held.
+        """
+        if self._held or self._end is not None:
+            return None
+        socket = socket_of(self.transport)
+        if socket is not None and not self._paused:
+            self._paused = True
+            cast(IPushProducer, self.transport).pauseProducing()
+        return socket
 
     def stop(self) -> None:
         """

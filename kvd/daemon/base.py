@@ -17,6 +17,7 @@ from kvd.admin.control.status import WorkerState, describe
 from kvd.daemon.announcing import announce, announce_status
 from kvd.daemon.hangup import on_hangup
 from kvd.daemon.opening import Sockets
+from kvd.daemon.rotation import on_rotation
 from kvd.daemon.systemd.notifying import Notifier
 from kvd.dispatch.reuseport_programs import Fallback
 from kvd.http.host_guard import HostGuard
@@ -70,7 +71,8 @@ class ServingService(Service):
         from twisted.internet import reactor
 
         super().startService()
-        write_log_later(reactor)
+        reopen = write_log_later(reactor, self._settings.log_format)
+        on_rotation(reopen, reactor)
         self._scoreboard = Scoreboard(self._scoreboard_memory)
 
     def _open_sites(self, reactor: Any) -> None:
@@ -150,6 +152,9 @@ class ServingService(Service):
         announce(self._settings, self._groups)
         self._report_ready(reactor)
         # Not before: its start takes some time of a processor.
+        self._start_evicting(reactor)
+
+    def _start_evicting(self, reactor: Any) -> None:
         if self._bounding is not None and self._evictor is None and self.running:
             self._evictor = self._bounding.evictor(self._settings, reactor)
             self._evictor.start()

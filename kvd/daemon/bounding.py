@@ -6,6 +6,7 @@ and the process that counts the values and removes some.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from kvd.interfaces import IBoundedStoreMaker, IStoreMaker
 from kvd.model.keys import escape
 from kvd.settings import Bounds, Settings, User
 from kvd.store.file import open_root, opening
-from kvd.store.totals import TotalsFile, open_totals
+from kvd.store.totals import Total, TotalsFile, open_totals
 from kvd.store.usage import EVICTOR_ROW, UNLIMITED, State, UsageMemory, create_usage
 from kvd.system.privileges import acting_as
 from kvd.workers.changes import ROWS
@@ -75,6 +76,29 @@ class Bounding:
         prefixes = [quota.prefix for quota in self.bounds.quotas[1:]]
         self._memory.usage(prefixes, row_of_worker(worker))
 
+    def totals_now(self) -> list[tuple[int, int]]:
+        """
+        What the values and uploads of each quota take, in bytes, and the number of the
+        values.
+        """
+        memory = self._memory
+        return [
+            (memory.counts(number).taken, memory.values(number))
+            for number in range(len(self.bounds.quotas))
+        ]
+
+    def estimate(self, totals: Sequence[Total]) -> None:
+        """
+        Take these as the totals until the values have been counted.
+        """
+        memory = self._memory
+        prefixes = [quota.prefix for quota in self.bounds.quotas[1:]]
+        counting = memory.usage(prefixes, EVICTOR_ROW)
+        for quota, total in enumerate(totals):
+            counting.correct(quota, total.taken - memory.counts(quota).taken)
+            memory.set_values(quota, total.values)
+        memory.state = State.ESTIMATED
+
     def evictor(self, settings: Settings, reactor: Any) -> EvictorProcess:
         """
         The process, not started yet.
@@ -86,7 +110,10 @@ class Bounding:
 
 
 def open_bounding(
-    settings: Settings, maker: IStoreMaker, user: User | None
+    settings: Settings,
+    maker: IStoreMaker,
+    user: User | None,
+    locked: int | None = None,
 ) -> Bounding:
     """
     Open what a store with limits needs.
@@ -95,6 +122,8 @@ def open_bounding(
         settings: All settings, with limits.
         maker: That of the store, which is prepared.
         user: The user that this process will switch to.
+        locked: The descriptor of the store's file of totals, if this process has
+            inherited it.
 
     Raises:
         BadSetting: The store cannot have limits.
@@ -111,7 +140,7 @@ def open_bounding(
     with ExitStack() as opened, acting_as(user), opening(path):
         root = open_root(path)
         opened.callback(os.close, root)
-        totals = open_totals(root, settings.modes)
+        totals = open_totals(root, settings.modes) if locked is None else locked
         opened.callback(os.close, totals)
         known = TotalsFile(totals).read([quota.prefix for quota in bounds.quotas])
         limits = [
@@ -120,14 +149,8 @@ def open_bounding(
         ]
         usage = create_usage(limits, row_of_worker(ROWS))
         opened.callback(os.close, usage)
+        bounding = Bounding(usage, root, totals, bounds)
         if known is not None:
-            memory = UsageMemory(usage)
-            counting = memory.usage(
-                [quota.prefix for quota in bounds.quotas[1:]], EVICTOR_ROW
-            )
-            for quota, total in enumerate(known):
-                counting.correct(quota, total.taken)
-                memory.set_values(quota, total.values)
-            memory.state = State.ESTIMATED
+            bounding.estimate(known)
         opened.pop_all()
-    return Bounding(usage, root, totals, bounds)
+    return bounding

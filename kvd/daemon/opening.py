@@ -68,11 +68,14 @@ def open_groups(
     """
     groups: list[ListenerGroup] = []
     try:
-        for address in settings.listen:
+        for number, address in enumerate(settings.listen):
             if isinstance(address, SystemdAddress):
-                groups += adopt(address, inherited, size)
+                opened = adopt(address, inherited, size)
             else:
-                groups.append(open_group(address, size))
+                opened = [open_group(address, size)]
+            for group in opened:
+                group.listen = number
+            groups += opened
     except BaseException:
         for group in groups:
             group.close()

@@ -16,6 +16,7 @@ from kvd.daemon.single_process import SingleProcessService
 from kvd.daemon.supervisor import SupervisorService
 from kvd.daemon.systemd.notifying import take_notifier
 from kvd.daemon.systemd.sockets import leave, take_inherited
+from kvd.daemon.upgrade.origin import origin_of
 from kvd.daemon.written_files import check_written_files
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import choose_policy, choose_shadow
@@ -30,7 +31,7 @@ from kvd.settings import DEFAULT_MODES, Settings, User
 from kvd.store.places import overlap
 from kvd.system.clock import measure_monotonically
 from kvd.system.descriptors import check_descriptor_limit, raise_descriptor_limit
-from kvd.system.inherited import reset_signals
+from kvd.system.inherited import VARIABLE, reset_signals
 from kvd.system.privileges import acting_as, user_to_be
 from kvd.workers.changes import ROWS
 from kvd.workers.loading import load_store
@@ -57,8 +58,16 @@ def makeService(options: Options) -> IService:
     reset_signals()
     settings = options.settings
     notifier = take_notifier(os.environ)
+    origin = origin_of(options.parent, options.pid_file)
+    predecessor = None
     raise_descriptor_limit(most_descriptors(reactor))
     try:
+        if VARIABLE in os.environ:
+            # Not at the top: most daemons take the place of no other.
+            from kvd.daemon.upgrade.predecessor import take_predecessor
+
+            predecessor = take_predecessor(os.environ)
+            predecessor.check(settings)
         check_status_site(settings)
         inherited = take_inherited(os.environ)
         chosen = choose_policy(settings.policy, max(1, settings.procs))
@@ -82,11 +91,15 @@ def makeService(options: Options) -> IService:
             # Not at the top: only a store with limits needs it.
             from kvd.daemon.bounding import open_bounding
 
-            bounding = open_bounding(settings, near or maker, user)
+            locked = None if predecessor is None else predecessor.manifest.totals
+            bounding = open_bounding(settings, near or maker, user, locked)
         check_written_files(settings, user)
         check_read_again(settings, user)
         warn_of_access(settings.credentials, user)
-        sockets = open_sockets(settings, size, inherited)
+        if predecessor is None:
+            sockets = open_sockets(settings, size, inherited)
+        else:
+            sockets = predecessor.sockets(settings)
         leave(inherited)
     except OperatorError as error:
         raise SystemExit(f"kvd: {error.sentence}") from error
@@ -106,7 +119,9 @@ def makeService(options: Options) -> IService:
         chosen,
         shadow,
         options.read,
+        origin,
         held,
+        predecessor,
     )
 
 

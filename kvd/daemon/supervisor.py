@@ -4,38 +4,52 @@ The supervisor: holds the sockets and the workers, and never touches a request.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kvd.admin.control.changes import changes_by
 from kvd.admin.control.status import WorkerState
+from kvd.daemon.announcing import announce
 from kvd.daemon.base import ServingService
 from kvd.daemon.opening import Sockets
 from kvd.daemon.reload import Reload
 from kvd.daemon.systemd.notifying import Notifier
+from kvd.daemon.upgrade.origin import Origin
+from kvd.daemon.upgrade.stand_in import tell
 from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import PolicyDistribution
 from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
 from kvd.net.credentials import warn_of_dates
 from kvd.settings import Settings
-from kvd.system.signals import end_once
+from kvd.system.signals import end_once, stop
 from kvd.workers.changes import Changes
-from kvd.workers.pool import Pool, State
+from kvd.workers.pool import Distribution, NoDistribution, Pool, State
 from kvd.workers.process import ForkServerProcess
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
     from kvd.daemon.bounding import Bounding
+    from kvd.daemon.upgrade.foreground import Foreground
+    from kvd.daemon.upgrade.predecessor import Predecessor
+    from kvd.daemon.upgrade.successor import Successor
 
 
 class SupervisorService(ServingService):
     """
     Serves through worker processes.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -48,9 +62,14 @@ class SupervisorService(ServingService):
         chosen: ChosenPolicy,
         shadow: ChosenPolicy | None,
         read: Callable[[], Settings],
+        origin: Origin,
         held: int | None = None,
+        predecessor: Predecessor | None = None,
     ) -> None:
         super().__init__(settings, sockets, notifier, memory, bounding)
+        self._origin = origin
+        self._predecessor = predecessor
+        self._stand_in = None if predecessor is None else predecessor.manifest.stand_in
         self._programs = programs
         self._chosen = chosen
         self._read = read
@@ -71,23 +90,42 @@ class SupervisorService(ServingService):
             held=self._held,
             usage=self._usage,
         )
+        if self._predecessor is None:
+            distribution: Distribution = self._distribute(reactor)
+            serving: Callable[[], None] = partial(self._serves, reactor)
+        else:
+            # The workers get ready, and accept nothing.
+            distribution = NoDistribution()
+            serving = self._get_ready
+        self._pool = Pool(
+            settings, distribution, self._forks, reactor, serving, self._ended
+        )
+        self._forks.start(self._pool)
+        self._pool.start()
+        end_once(reactor)
+        if self._predecessor is None:
+            self._open(reactor)
+        else:
+            taking = self._take_over(self._predecessor, reactor)
+            Deferred.fromCoroutine(taking).addErrback(self._failed, reactor)
+
+    def _distribute(self, reactor: Any) -> PolicyDistribution:
         self._distribution = PolicyDistribution(
             self._chosen,
             self._groups,
             self._programs,
             self._scoreboard,
-            settings.limits.connections,
+            self._settings.limits.connections,
             reactor,
             self._shadow,
         )
-        self._pool = Pool(
-            settings,
-            self._distribution,
-            self._forks,
-            reactor,
-            lambda: self._serves(reactor),
-            self._ended,
-        )
+        return self._distribution
+
+    def _open(self, reactor: Any) -> None:
+        """
+        Respond to the operator from now on.
+        """
+        settings = self._settings
         self._changes = Changes(
             self._pool,
             self._distribution,
@@ -102,11 +140,118 @@ class SupervisorService(ServingService):
             lambda new: check_off_reactor(new, reactor),
             self._changes,
         )
-        self._forks.start(self._pool)
-        self._pool.start()
-        end_once(reactor)
         self._reload_on_hangup(reactor)
         self._open_sites(reactor)
+
+    # -- in the place of another daemon -----------------------------------------------
+
+    _is_ready = False
+
+    def _get_ready(self) -> None:
+        self._is_ready = True
+
+    async def _take_over(self, predecessor: Predecessor, reactor: Any) -> None:
+        # What the old daemon does on SIGHUP is its own matter as yet.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+        allowed = await predecessor.allowed(
+            lambda: self._is_ready, lambda: self._pool.failure, reactor
+        )
+        if not (allowed and self.running):
+            stop(reactor)
+            return
+        predecessor.own_sockets()
+        if self._bounding is not None and predecessor.totals:
+            self._bounding.estimate(predecessor.totals)
+        self._origin.write_pid_file()
+        if self._stand_in is not None:
+            tell(self._stand_in)
+        self._pool.distribute_by(self._distribute(reactor))
+        self._open(reactor)
+        announce(self._settings, self._groups)
+        if not await predecessor.accepts_no_more(reactor):
+            stop(reactor)
+            return
+        # Not before: the service manager ignores other processes than the main one.
+        self._report_ready(reactor)
+        # Only one process at a time removes values to make room.
+        await predecessor.ended(reactor)
+        self._start_evicting(reactor)
+
+    def _failed(self, failure: Failure, reactor: Any) -> None:
+        self._log.failure("kvd cannot take the place of another one", failure=failure)
+        stop(reactor)
+
+    # -- another daemon in its place --------------------------------------------------
+
+    async def _upgrade(self, reactor: Any) -> None:
+        # Not at the top: most daemons are never upgraded.
+        from kvd.daemon.upgrade.foreground import Foreground
+        from kvd.daemon.upgrade.manifest import make_manifest
+        from kvd.daemon.upgrade.successor import Successor
+
+        environment = self._notifier.environment
+        successor = Successor(
+            self._origin.command,
+            self._origin.folder,
+            {**os.environ, **environment},
+            reactor,
+        )
+        foreground = None
+        with ExitStack() as undo:
+            undo.callback(successor.abandon)
+            if self._origin.in_foreground and not environment and not self._stand_in:
+                foreground = Foreground()
+                undo.callback(foreground.close)
+            manifest = make_manifest(
+                self._settings,
+                Sockets(self._groups, self._control, self._status),
+                None if self._bounding is None else self._bounding.totals,
+                self._stand_in if foreground is None else foreground.write,
+            )
+            successor.start(manifest)
+            check = self._changes.check_going_on
+            await successor.until("ready", check)
+            bounding = self._bounding
+            undo.callback(self._take_back)
+            successor.take([] if bounding is None else bounding.totals_now())
+            await successor.until("serves", check)
+            undo.pop_all()
+        self._hand_on(successor, foreground, reactor)
+
+    def _take_back(self) -> None:
+        """
+        The new daemon may have served for a moment, and this one goes on.
+        """
+        self._origin.write_pid_file()
+        if self._stand_in is not None:
+            tell(self._stand_in)
+        # It has attached its own programs.
+        self._distribution.switch(self._distribution.chosen)
+
+    def _hand_on(
+        self, successor: Successor, foreground: Foreground | None, reactor: Any
+    ) -> None:
+        """
+        The new daemon serves. Accept nothing more, and end.
+        """
+        for group in (*self._groups, self._control, self._status):
+            if group is not None:
+                group.give_away()
+        for site in self._sites:
+            site.close()
+        self._notifier.hand_on(successor.pid)
+        successor.confirm()
+        self._successor = successor
+        self._origin.leave_pid_file()
+        if foreground is not None:
+            foreground.keep(successor.pid)
+        self._log.info(
+            "process {pid} serves in the place of this one, which finishes the requests"
+            " that it has",
+            pid=successor.pid,
+        )
+        # The reply to who asked for it goes first.
+        reactor.callLater(0, stop, reactor)
 
     def _load(self, settings: Settings) -> None:
         if settings.credentials:
@@ -151,7 +296,15 @@ class SupervisorService(ServingService):
         return self._distribution.fallbacks
 
     def _control_changes(self) -> Mapping[str, Change]:
-        return changes_by(self._changes)
+        # Not at the top: importing the reactor installs one.
+        from twisted.internet import reactor
+
+        return {
+            **changes_by(self._changes),
+            "upgrade": lambda arguments: self._changes.upgrade(
+                lambda: self._upgrade(reactor)
+            ),
+        }
 
     def stopService(self) -> Deferred[None]:
         super().stopService()

@@ -107,6 +107,8 @@ class ReuseportPrograms:
         if self._chosen is None or chosen.name != self._chosen.name:
             self._reported.clear()
         self._chosen = chosen
+        # Another process may have attached its own since (`kvd.daemon.upgrade`).
+        self._attached.clear()
         self._without_extended.clear()
         self._fallbacks.clear()
         self._own = {

@@ -2,8 +2,8 @@
 The access log: one line per request.
 
 Entries are buffered (`kvd.log.buffered`), so no request waits for the file. They are
-formatted when they are written. The file is opened for each write, so kvd never writes
-to a log that was rotated away.
+formatted when they are written (`kvd.http.access_formats`). The file is opened for each
+write, so kvd never writes to a log that was rotated away.
 """
 
 from __future__ import annotations
@@ -14,21 +14,55 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from select import PIPE_BUF, POLLOUT, poll
-from typing import Final
-from urllib.parse import quote
+from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from kvd.errors import AccessLogUnusable
-from kvd.log.buffered import BufferedWriter
+from kvd.log.buffered import BufferedWriter, Lost
+from kvd.model.requests import Request
 
-_PLAIN: Final = "@!$&'()*+,;:=/"
-"""
-Of the names of users, beside letters, digits and the characters that `quote` keeps.
-"""
+
+class Sender(NamedTuple):
+    """
+    What is known of whoever sent a request, beside the address.
+    """
+
+    user: str | None = None
+    """Who has proved to be one, by the request's credentials or a certificate."""
+    minor: int = 1
+    """The minor version of HTTP."""
+    agent: str | None = None
+    """``User-Agent``. Bytes that are not UTF-8 are surrogates (PEP 383)."""
+    referer: str | None = None
+    """``Referer``, likewise."""
+
+
+NOBODY: Final = Sender()
+
+
+def sender_of(request: Request, user: str | None) -> Sender:
+    """
+    What the head of a request says of its sender.
+
+    Args:
+        request: The head.
+        user: Who has proved to be one.
+    """
+    fields = request.fields
+    return Sender(
+        user,
+        request.minor,
+        _text(fields.get(b"user-agent")),
+        _text(fields.get(b"referer")),
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    # Browsers and scripts send UTF-8, if they send anything beyond ASCII.
+    return None if value is None else value.decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +74,8 @@ class Entry:
     ended: float
     """Seconds since the epoch."""
     peer: str
-    user: str | None
-    """Who has proved to be one, by the request's credentials or a certificate."""
+    """The client: its address and port, or what a proxy said of it."""
+    sender: Sender
     method: str
     key: str
     """Escaped; ``-`` where the request line was not understood."""
@@ -50,34 +84,14 @@ class Entry:
     """Of the body, received or sent."""
     seconds: float
     """From the complete head to the last byte of the reply that was written."""
-
-
-def format_entry(entry: Entry, worker: int) -> str:
-    """
-    One line without a line end. Blanks separate the fields, and no field contains one.
-    """
-    ended = datetime.fromtimestamp(entry.ended, UTC)
-    return (
-        f"{ended:%Y-%m-%dT%H:%M:%S}.{ended.microsecond // 1000:03d}Z"
-        f" worker={worker} {entry.peer} {_escaped(entry.user)}"
-        f" {entry.method} {entry.key}"
-        f" {entry.status} {entry.body_bytes} {entry.seconds:.6f}"
-    )
-
-
-def _escaped(user: str | None) -> str:
-    """
-    A user, percent-encoded where the name is not one word of ASCII; ``-`` for none.
-    """
-    if user is None:
-        return "-"
-    return "%2D" if user == "-" else quote(user, safe=_PLAIN)
+    proxy: str | None = None
+    """The address and port of the proxy that has forwarded the request."""
 
 
 def append_to(path: str) -> Callable[[bytes], None]:
     """
     A function that appends whole lines to a file, or writes them to standard output
-    for ``-``.
+    for ``-``. It raises `Lost` if it cannot write all of them.
     """
     if path == "-":
         return _print
@@ -85,19 +99,57 @@ def append_to(path: str) -> Callable[[bytes], None]:
     def append(lines: bytes) -> None:
         descriptor = _open(path)
         try:
-            write_all(descriptor, lines)
+            if _ends_within_a_line(path, descriptor):
+                lines = b"\n" + lines
+            _write_lines(descriptor, lines)
         finally:
             os.close(descriptor)
 
     return append
 
 
+def _ends_within_a_line(path: str, descriptor: int) -> bool:
+    """
+    Whether a full disk, or the kill of a process, has cut the last line of a file. The
+    next line must not become a part of it.
+    """
+    status = os.fstat(descriptor)
+    if not (stat.S_ISREG(status.st_mode) and status.st_size):
+        return False
+    try:
+        # Whoever may append need not be allowed to read.
+        reading = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        last = os.pread(reading, 1, os.fstat(reading).st_size - 1)
+    except OSError:
+        return False
+    finally:
+        os.close(reading)
+    return last not in (b"\n", b"")
+
+
+def _write_lines(descriptor: int, lines: bytes) -> None:
+    written = 0
+    try:
+        for count in written_parts(descriptor, lines):
+            written += count
+    except OSError as error:
+        raise Lost(lines.count(b"\n", written), error) from error
+
+
 def _print(lines: bytes) -> None:
     """
     Write lines to standard output, which others write to as well.
     """
-    for piece in in_pieces(lines):
-        write_all(1, piece)
+    written = 0
+    try:
+        for piece in in_pieces(lines):
+            for count in written_parts(1, piece):
+                written += count
+    except OSError as error:
+        raise Lost(lines.count(b"\n", written), error) from error
 
 
 def in_pieces(lines: bytes) -> Iterator[bytes]:
@@ -151,10 +203,20 @@ def write_all(descriptor: int, data: bytes) -> None:
     """
     Write all of it, in as many calls as that takes.
     """
+    for _ in written_parts(descriptor, data):
+        pass
+
+
+def written_parts(descriptor: int, data: bytes) -> Iterator[int]:
+    """
+    Write all of it, and tell after each call how many bytes it has written.
+    """
     rest = memoryview(data)
     while rest:
         try:
-            rest = rest[os.write(descriptor, rest) :]
+            count = os.write(descriptor, rest)
+            rest = rest[count:]
+            yield count
         except BlockingIOError:
             # Another process has made the pipe non-blocking.
             writable = poll()
@@ -171,6 +233,7 @@ class AccessLog(BufferedWriter[Entry]):
     def __init__(
         self,
         worker: int,
+        format_entry: Callable[[Entry, int], str],
         append: Callable[[bytes], None],
         clock: IReactorTime,
         off_reactor: Callable[[Callable[[], None]], Deferred[None]],
@@ -178,7 +241,10 @@ class AccessLog(BufferedWriter[Entry]):
         """
         Args:
             worker: Whose requests these are.
-            append: Writes whole lines; may block.
+            format_entry: Makes a line of an entry and the number of the worker; without
+                a line end.
+            append: Writes whole lines; may block. If it can write only some of them, it
+                raises `Lost`.
             clock: When to write.
             off_reactor: Runs a function elsewhere.
         """
@@ -192,4 +258,5 @@ class AccessLog(BufferedWriter[Entry]):
 
 def _size(entry: Entry) -> int:
     # The rest is short.
-    return len(entry.key)
+    sender = entry.sender
+    return len(entry.key) + len(sender.agent or "") + len(sender.referer or "")

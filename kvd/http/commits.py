@@ -75,6 +75,13 @@ class Commits:
         """
         self._state.underway.begun()
 
+    def watched(self) -> None:
+        """
+        The reactor watches this from now on, so folders can be synced by the compiled
+        module too.
+        """
+        self._syncs.sync_folders_later = self._fast_path.sync_folders_later
+
     # -- what the reactor calls -----------------------------------------------
 
     def fileno(self) -> int:
@@ -87,13 +94,16 @@ class Commits:
         """
         Files are synced.
         """
-        published, left = self._fast_path.publish_synced()
+        published, left, folders = self._fast_path.publish_synced()
         paths = [tuple(path.split(b"/")) if path else () for path in published]
         synced = self._syncs.folders_of(paths)
         for commits, done in zip(published.values(), synced, strict=True):
             done.addCallbacks(
                 partial(self._reply, commits), partial(self._refuse, commits)
             )
+        # After those that are published now: the next batch of folders has theirs too.
+        for path_synced, found in folders:
+            path_synced(found)
         for commit in left:
             self._continue(commit)
 

@@ -151,6 +151,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             joined.leave()
         context.run_queue.discard(self._resume)
         context.run_queue.discard(self._shake_hands_later)
+        if transport.needs_handshake:
+            context.half_handshakes.discard(self._give_way, self._network)
         if self._mover is not None:
             self._stop_moving()
         # A cycle: the transport holds a method of this connection, which holds the
@@ -187,7 +189,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if not run_queue.has_time():
             # A step may take a millisecond, and many clients may come at once.
             self.transport.stopReading()
-            run_queue.add(self._shake_hands_later, network_of(self.transport.client))
+            run_queue.add(self._shake_hands_later, self._network)
             return None
         return self._go_on_shaking()
 
@@ -211,23 +213,43 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             return CONNECTION_LOST
         if not is_complete:
             transport.read_by(self._shake_hands)
+            if transport.is_shaking:
+                self.context.half_handshakes.add(self._give_way, self._network)
             return None
+        self.context.half_handshakes.discard(self._give_way, self._network)
         self._wait(State.IDLE)
         self._begin_requests()
         # The first request mostly comes with the end of the handshake.
-        return transport.doRead()
+        result = transport.doRead()
+        secure = transport.secure
+        if secure is not None and transport.connected:
+            secure.release()
+        return result
+
+    @property
+    def _network(self) -> str:
+        return network_of(self.transport.client)
+
+    def _give_way(self) -> None:
+        self._log_no_handshake(
+            "too many are half done, and its address has the most of them"
+        )
+        self.abort()
 
     def _handshake_failed(self, reason: str) -> None:
+        self._log_no_handshake(reason)
+        # What still comes is thrown away.
+        self.transport.read_by(None)
+        self.transport.set_low_water_mark(1)
+        self._close()
+
+    def _log_no_handshake(self, reason: str) -> None:
         self._log.info(
             "no connection over TLS with {peer}: {reason}",
             peer=self.transport.peer_name,
             reason=reason,
             kind=reason,
         )
-        # What still comes is thrown away.
-        self.transport.read_by(None)
-        self.transport.set_low_water_mark(1)
-        self._close()
 
     # -- events ---------------------------------------------------------------
 
@@ -259,7 +281,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             if run_queue.seconds() >= slice_end and self._state in RECEIVING:
                 # Others have their slices first.
                 self._wait(State.SLICE)
-                run_queue.add(self._resume, network_of(self.transport.client))
+                run_queue.add(self._resume, self._network)
 
     def _resume(self) -> None:
         # It may have been aborted meanwhile.

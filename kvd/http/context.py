@@ -17,7 +17,9 @@ from kvd.access.networks import OpenConnections
 from kvd.http.access_log import Entry
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import FastPath
+from kvd.http.half_handshakes import HalfHandshakes
 from kvd.http.host_guard import HostGuard
+from kvd.http.pieces import Pieces
 from kvd.http.recorder import Recorder
 from kvd.http.run_queue import RunQueue
 from kvd.http.timeouts import bounds_of
@@ -71,6 +73,11 @@ class Commits(Protocol):
         A connection waits for a commit.
         """
 
+    def watched(self) -> None:
+        """
+        The reactor watches it from now on.
+        """
+
 
 class OpenConnection(Protocol):
     """
@@ -119,6 +126,7 @@ class ProcessContext:
         readahead: Readahead = lambda descriptor, offset, count: None,
         recorder: Recorder | None = None,
         guard: HostGuard | None = None,
+        pieces: Pieces | None = None,
     ) -> None:
         """
         Args:
@@ -136,6 +144,7 @@ class ProcessContext:
             recorder: Records each connection that ended; None: nothing is recorded.
             guard: Knows which hosts a request may name, whichever socket it came to;
                 None: those that a `HostGuard` without addresses allows.
+            pieces: How much is sent at a time; None: always the same.
         """
         self.store = store
         self.dialects = dialects
@@ -148,11 +157,13 @@ class ProcessContext:
         self.readahead = readahead
         self.recorder = recorder
         self.guard = guard or HostGuard()
+        self.pieces = pieces or Pieces()
         self.heads = Heads(limits)
         self.bounds = bounds_of(limits)
         self.by_address: OpenConnections | None = None
         """How many connections each address has, if that is limited."""
         self.run_queue = RunQueue(clock.callLater, self.row)
+        self.half_handshakes = HalfHandshakes()
         self.address_rate: Callable[[object], None] | None = None
         """Counts a request of a client, given what ``accept`` said of it, and raises
         `TooManyRequests`. None: they may send as many as they like."""

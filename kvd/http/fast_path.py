@@ -22,12 +22,16 @@ the reply of a PUT waits for syncs; `kvd.http.commits` says how.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from kvd.http.access_log import Sender
 from kvd.interfaces import IUpload
 from kvd.model.keys import Key
 from kvd.model.values import Metadata
 from kvd.native import compiled
+
+if TYPE_CHECKING:
+    from kvd.store.sync import Found
 
 native: Final = compiled("_fast_path")
 """
@@ -67,8 +71,8 @@ class Report(NamedTuple):
     """Seconds since the epoch."""
     peer: Any
     """What ``accept`` said of the client."""
-    user: str | None
-    """Whose credentials the head has."""
+    sender: Sender | None
+    """What the head says of its sender."""
     certified: str | None
     """The user that the client's certificate names."""
     method: str
@@ -426,6 +430,12 @@ class FastPath(Protocol):
         The part of the last reply that the socket did not take, in an open file.
         """
 
+    def send_at_most(self, size: int, /) -> None:
+        """
+        Send so many bytes of a file at once from now on; the rest remains
+        (`take_remainder`).
+        """
+
     def sync_event(self) -> int:
         """
         A descriptor that can be read when `publish_synced` has something to do, at
@@ -437,14 +447,32 @@ class FastPath(Protocol):
         What `serve` has begun for a connection. Its request is counted as begun.
         """
 
-    def publish_synced(self) -> tuple[dict[bytes, list[Commit]], list[Commit]]:
+    def publish_synced(
+        self,
+    ) -> tuple[
+        dict[bytes, list[Commit]],
+        list[Commit],
+        list[tuple[Callable[[Found], None], Found]],
+    ]:
         """
         Publish the values of all commits whose files are synced by now.
 
         Returns:
             Those that were published, by their folders, which are still to be synced;
-            and those that were not, because the sync failed or because they are left to
-            the caller.
+            those that were not, because the sync failed or because they are left to
+            the caller; and the `done` of `sync_folders_later`, with its argument, of
+            all folders that are synced by now.
+        """
+
+    def sync_folders_later(
+        self, path: bytes, first: int, done: Callable[[Found], None], /
+    ) -> bool:
+        """
+        Sync the folders on a path, as `kvd.store.sync.FolderSync`, in a thread that
+        needs no turn of the Python interpreter. `publish_synced` returns its result.
+
+        Returns:
+            Whether there is a thread for it.
         """
 
     def reply_all(self, commits: list[Commit], /) -> list[Commit]:

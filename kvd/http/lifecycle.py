@@ -148,6 +148,9 @@ class ConnectionLifecycle:
                 then()
             self.advance()
 
+        pieces = self.context.pieces
+        pieces.measure()
+        self.transport.limit_unsent(pieces.most_unsent)
         self.transport.after_flush(taken)
 
     def replied(self, keep: bool) -> None:

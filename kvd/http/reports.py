@@ -7,7 +7,7 @@ writes its entries, before it takes one from somebody else, and when there are m
 
 from __future__ import annotations
 
-from kvd.http.access_log import Entry
+from kvd.http.access_log import NOBODY, Entry
 from kvd.http.context import IRequestLog
 from kvd.http.fast_path import FastPath, Report
 from kvd.http.recorder import Ended, Recorder
@@ -51,10 +51,13 @@ def entry_of(report: Report) -> Entry:
     """
     A request that was served, for the access log.
     """
+    sender = report.sender or NOBODY
+    if sender.user is None and report.certified is not None:
+        sender = sender._replace(user=report.certified)
     return Entry(
         ended=report.ended,
         peer=name_of(report.peer),
-        user=report.user or report.certified,
+        sender=sender,
         method=report.method,
         key=report.target,
         status=report.status,

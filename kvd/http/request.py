@@ -33,11 +33,11 @@ from kvd.errors import (
     PeerError,
     StoreFault,
 )
-from kvd.http.access_log import Entry
+from kvd.http.access_log import Entry, sender_of
 from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
-from kvd.http.source import FilePart, OpenFile, Source
+from kvd.http.source import FilePart, OpenFile, Source, Stream
 from kvd.http.wire.replies import (
     CONTINUE,
     LAST_CHUNK,
@@ -53,9 +53,10 @@ from kvd.model.requests import Request
 
 T = TypeVar("T")
 
-FILE_BYTES: Final = 1024 * 1024
+PASSED_BYTES: Final = 256 * 1024
 """
-How much of a file is sent in one turn of the reactor, if the socket takes it.
+How much of a body is passed on from another socket in one turn of the reactor. What the
+client's socket does not take of it waits in memory.
 """
 
 CLIENT_LEFT: Final = 499
@@ -332,15 +333,18 @@ class RequestHandler:
             return
         try:
             part = None if self._framed else source.file()
+            stream = None if self._framed or part else source.stream()
             if part is not None:
                 self._read_ahead(part)
+            elif stream is not None and self._can_pass_on():
+                self._pass_on(stream)
             else:
                 self.when(source.next_chunk(), self._send_chunk)
         except Exception as error:
             self.fail(error)
 
     def _read_ahead(self, part: FilePart) -> None:
-        count = min(part.count, FILE_BYTES)
+        count = min(part.count, self._context.pieces.bytes)
         try:
             read = self._context.readahead(part.descriptor, part.offset, count)
         except OSError as error:
@@ -355,7 +359,7 @@ class RequestHandler:
             self.when(read, send)
 
     def _send_part(self, part: FilePart) -> None:
-        count = min(part.count, FILE_BYTES)
+        count = min(part.count, self._context.pieces.bytes)
         connection, source = self._connection, self._source
         assert source is not None
         try:
@@ -370,6 +374,31 @@ class RequestHandler:
             self._end_source()
         else:
             connection.when_taken(self._next_chunk)
+
+    def _can_pass_on(self) -> bool:
+        """
+        Whether the kernel can move a body from another socket to the client's.
+        """
+        transport = self._connection.transport
+        return self._context.pipe is not None and transport.is_plain_tcp
+
+    def _pass_on(self, stream: Stream) -> None:
+        connection, pipe = self._connection, self._context.pipe
+        assert pipe is not None
+        count = min(stream.count, PASSED_BYTES)
+        passed, ended = connection.transport.pass_on(pipe, stream.descriptor, count)
+        stream.taken(passed, ended)
+        self._sent += passed
+        if passed == stream.count:
+            self._end_source()
+        elif passed == count or ended or connection.transport.queued:
+            connection.when_taken(self._next_chunk)
+        else:
+
+            def arrived(_: None) -> None:
+                self._next_chunk()
+
+            self.when(stream.arrival(), arrived)
 
     def _send_chunk(self, data: bytes) -> None:
         connection = self._connection
@@ -449,7 +478,7 @@ class RequestHandler:
             Entry(
                 ended=time.time(),
                 peer=self._connection.transport.peer_name,
-                user=self._user(),
+                sender=sender_of(self._request, self._user()),
                 method=self._request.method,
                 key=_for_log(self._request.target),
                 status=self._status,

@@ -5,7 +5,10 @@ Where the body of a reply comes from.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
 
 from kvd.interfaces import Answer
 
@@ -19,6 +22,20 @@ class FilePart:
     descriptor: int
     offset: int
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """
+    Bytes that come on a socket.
+    """
+
+    descriptor: int
+    count: int
+    taken: Callable[[int, bool], None]
+    """See `kvd.interfaces.IStreamedValue`."""
+    arrival: Callable[[], Deferred[None]]
+    """See there."""
 
 
 class Source:
@@ -36,6 +53,13 @@ class Source:
         """
         The rest as a part of a file, which the kernel can send, or None if it has to be
         read in pieces. May change with every piece.
+        """
+        return None
+
+    def stream(self) -> Stream | None:
+        """
+        The rest as it comes on a socket, from which the kernel can move it on, or None
+        if it has to be read in pieces. May change with every piece.
         """
         return None
 
@@ -107,6 +131,12 @@ class Rest(Source):
         See `Source`.
         """
         return None if self._first else self._source.file()
+
+    def stream(self) -> Stream | None:
+        """
+        See `Source`.
+        """
+        return None if self._first else self._source.stream()
 
     def sent(self, count: int) -> None:
         """

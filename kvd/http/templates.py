@@ -17,6 +17,7 @@ from typing import Final, cast
 from kvd.access.rules import ByPrefix
 from kvd.access.scope import Scope
 from kvd.errors import KvdError, PreconditionFailed
+from kvd.http.access_log import sender_of
 from kvd.http.commits import Commits
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import (
@@ -27,6 +28,7 @@ from kvd.http.fast_path import (
     Report,
     native,
 )
+from kvd.http.pieces import FILE_BYTES
 from kvd.http.reply_fields import (
     Fields,
     fields_of,
@@ -36,7 +38,6 @@ from kvd.http.reply_fields import (
     unchanged_fields,
 )
 from kvd.http.reports import bring_reports
-from kvd.http.request import FILE_BYTES
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.ipc.row import WORDS_OF_REQUESTS
@@ -123,11 +124,12 @@ class _Templates:
             template = self._template_of_get(operation, request)
         else:
             template = self._template_of_put(operation, request)
-        if template is not None and scope is not ALL_KEYS:
+        if template is not None and (scope is not ALL_KEYS or process.log is not None):
             # The time of day is compared in whole seconds.
             expires = 0 if scope.expires is None else max(1, int(scope.expires))
             scopes = [bytes((yes,)) + prefix for prefix, yes in scope.allowed.items]
-            self.native.limit_template(template, tuple(scopes), expires, scope.user)
+            sender = None if process.log is None else sender_of(request, scope.user)
+            self.native.limit_template(template, tuple(scopes), expires, sender)
         return template
 
     def _scope(self, request: Request, operation: Get | Put) -> Scope | None:
@@ -361,6 +363,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     fast_path = cast(FastPath, made)
     if process.log is not None or process.recorder is not None:
         bring_reports(fast_path, process.log, process.recorder)
+    process.pieces.changed = fast_path.send_at_most
     if state.syncs is not None:
         process.commits = Commits(fast_path, state, state.syncs, process)
     return fast_path

@@ -2,9 +2,10 @@
 A buffered log writer, so that no request waits for a log.
 
 To note an entry costs an append to a list. Twice a second a thread writes the list. If
-a slow disk, or a pipe that nobody reads, takes less than what comes, entries are
-dropped and counted: neither requests nor the end of the process wait, and memory is
-bounded.
+a slow disk, or a pipe that nobody reads, takes less than what comes, entries are left
+out and counted, and so are those that a full disk does not take: neither requests nor
+the end of the process wait, and memory is bounded. The log says soon how many are
+missing, and then once in `REPORT_SECONDS`, also while the thread is stuck.
 """
 
 from __future__ import annotations
@@ -26,10 +27,35 @@ FLUSH_SECONDS: Final = 0.5
 MAX_WAITING: Final = 100_000
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 
+FIRST_REPORT_SECONDS: Final = 1.0
+"""
+How long after the first entry that is missing the log says so.
+"""
+
+REPORT_SECONDS: Final = 10.0
+"""
+How often at most the log says how many entries are missing.
+"""
+
 STOP_SECONDS: Final = 1.0
 """
 How long writing the last entries may take.
 """
+
+
+class Lost(Exception):
+    """
+    A file did not take all entries.
+    """
+
+    def __init__(self, count: int, error: OSError) -> None:
+        """
+        Args:
+            count: How many it did not take, or not whole.
+            error: Why.
+        """
+        super().__init__(error.strerror)
+        self.count = count
 
 
 class BufferedWriter(Generic[T]):
@@ -52,7 +78,8 @@ class BufferedWriter(Generic[T]):
         """
         Args:
             name: What the file is called in messages: "the access log".
-            write: Writes entries; may block, and may raise OSError.
+            write: Writes entries; may block, and may raise OSError, or `Lost` if it
+                knows how many it could not write.
             clock: Schedules the writing.
             off_reactor: Runs functions in a thread, in order; some may never return.
             size: How many bytes of an entry clients choose.
@@ -64,10 +91,12 @@ class BufferedWriter(Generic[T]):
         self._size = size
         self._waiting: list[T] = []
         self._waiting_bytes = 0
-        self._dropped = 0
+        self._missing = 0
+        """How many entries are missing and not reported yet."""
+        self._reason = ""
+        self._reporting: IDelayedCall | None = None
         self._scheduled: IDelayedCall | None = None
         self._writing = False
-        self._failed = False
         self.gather: Callable[[], None] = lambda: None
         """Called before an entry is noted, and before entries are written: calls
         `note_all` with those that come first."""
@@ -99,7 +128,7 @@ class BufferedWriter(Generic[T]):
             len(self._waiting) >= MAX_WAITING
             or self._waiting_bytes >= MAX_WAITING_BYTES
         ):
-            self._dropped += 1
+            self._lose(1, "its file takes them too slowly")
             return
         self._waiting.append(entry)
         self._waiting_bytes += self._size(entry)
@@ -114,41 +143,44 @@ class BufferedWriter(Generic[T]):
     def _write_waiting(self) -> Deferred[None]:
         entries, self._waiting = self._waiting, []
         self._waiting_bytes = 0
+
+        def failed(failure: Failure) -> None:
+            error = failure.value
+            count = error.count if isinstance(error, Lost) else len(entries)
+            self._lose(count, str(getattr(error, "strerror", None) or error))
+
         # Called even with nothing to write: it fires after what is being written.
         written = self._off_reactor(lambda: self._write(entries) if entries else None)
-        return written.addBoth(self._written)
-
-    def _written(self, result: Failure | None) -> None:
-        if isinstance(result, Failure):
-            self._complain(result.value)
-        else:
-            self._failed = False
+        return written.addErrback(failed)
 
     def _flushed(self, _: None) -> None:
         self._writing = False
-        self._report_dropped()
         self.gather()
         if self._waiting:
             self.expect()
 
-    def _report_dropped(self) -> None:
-        if self._dropped:
-            self._log.warn(
-                "{dropped} entries of {name} were dropped: its file takes them too"
-                " slowly",
-                dropped=self._dropped,
-                name=self._name,
-            )
-            self._dropped = 0
+    def _lose(self, count: int, reason: str) -> None:
+        self._missing += count
+        self._reason = reason
+        if self._reporting is None:
+            self._reporting = self._clock.callLater(FIRST_REPORT_SECONDS, self._report)
 
-    def _complain(self, error: BaseException | None) -> None:
-        if not self._failed:
-            self._failed = True
+    def _report(self) -> None:
+        self._reporting = None
+        if self._missing:
+            self._report_missing()
+            self._reporting = self._clock.callLater(REPORT_SECONDS, self._report)
+
+    def _report_missing(self) -> None:
+        if self._missing:
             self._log.warn(
-                "{name} cannot be written, its entries are lost: {error}",
+                "entries that are missing in {name}: {count}; {reason}",
+                count=self._missing,
                 name=self._name,
-                error=error,
+                reason=self._reason,
+                kind=self._name,
             )
+            self._missing = 0
 
     def stop(self) -> Deferred[None]:
         """
@@ -162,6 +194,7 @@ class BufferedWriter(Generic[T]):
             self._scheduled = None
         self.gather()
         if not (self._writing or self._waiting):
+            self._end_reporting()
             return succeed(None)
         stopped: Deferred[None] = Deferred()
         count = len(self._waiting)
@@ -170,7 +203,7 @@ class BufferedWriter(Generic[T]):
         def written(_: None) -> None:
             if late.active():
                 late.cancel()
-                self._report_dropped()
+                self._end_reporting()
                 stopped.callback(None)
 
         self._write_waiting().addCallback(written)
@@ -178,6 +211,12 @@ class BufferedWriter(Generic[T]):
 
     def _late(self, count: int, stopped: Deferred[None]) -> None:
         # How much of what is being written gets there, nobody can count.
-        self._dropped += count
-        self._report_dropped()
+        self._missing += count
+        self._reason = "its file takes them too slowly"
+        self._end_reporting()
         stopped.callback(None)
+
+    def _end_reporting(self) -> None:
+        if self._reporting is not None and self._reporting.active():
+            self._reporting.cancel()
+        self._report_missing()

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
 from twisted.logger import (
+    FileLogObserver,
     ILogObserver,
     LogEvent,
     Logger,
@@ -24,11 +26,16 @@ from twisted.logger import (
     formatEvent,
     globalLogPublisher,
 )
+from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from kvd.errors import NoThread
+from kvd.log.formats import set_format
 from kvd.log.limiting import Limited, in_reactor
 from kvd.log.writer import Writer
+from kvd.settings import LogFormat
+
+_log = Logger()
 
 MAX_WAITING_CHARACTERS: Final = 1024 * 1024
 """
@@ -111,6 +118,14 @@ class WrittenLater:
                     count=left_out,
                 )
 
+    def call(self, function: Callable[[], object]) -> None:
+        """
+        Call a function, which must not raise, in the thread: between two events.
+        """
+        # If there is no thread for it, nothing is written either.
+        with suppress(NoThread):
+            self._writer.call(function)
+
     def end(self) -> None:
         """
         Wait for the thread with each event from now on, `END_SECONDS` in all: the
@@ -120,24 +135,46 @@ class WrittenLater:
         self._writer.wait(END_SECONDS)
 
 
-def write_log_later(reactor: Any) -> None:
+def write_log_later(
+    reactor: Any, log_format: LogFormat = "plain"
+) -> Callable[[], None]:
     """
     Write the log in a thread, and limit it, until this process ends.
 
     Args:
         reactor: The reactor of this process, which runs or is about to.
+        log_format: What it looks like, where twistd writes it to a file or to standard
+            output.
+
+    Returns:
+        Has the thread open the file of the log again, by its name.
     """
     publisher = globalLogPublisher
     # twistd has made them; there is no public way to get at them.
     observers = list(publisher._observers)
+    files = [each for each in observers if isinstance(each, FileLogObserver)]
+    for file in files:
+        set_format(file, log_format)
     later = WrittenLater(*observers)
     limited = Limited(later, in_reactor(reactor))
     publisher.addObserver(limited)
     for observer in observers:
         publisher.removeObserver(observer)
+    if log_format != "plain" and not files:
+        _log.warn(
+            "the log is not written as {name}: that is only possible where twistd"
+            " writes it to a file or to standard output",
+            name=log_format,
+        )
+
+    def reopen() -> None:
+        for file in files:
+            if isinstance(file._outFile, LogFile):
+                later.call(file._outFile.reopen)
 
     def end() -> None:
         limited.finish()
         later.end()
 
     reactor.addSystemEventTrigger("after", "shutdown", end)
+    return reopen

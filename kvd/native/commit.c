@@ -3,7 +3,8 @@
  *
  *     begin_commit      the file is written and sealed, and given to a thread (sync.c)
  *     publish_synced    all files that are synced by now get their keys' names
- *     (Python)          the folders of all of them are synced (kvd.store.sync)
+ *     (Python)          says which folders are to be synced (kvd.store.sync), and a thread
+ *                       syncs them
  *     reply_to          the client hears of it
  *
  * The order is that of kvd.store.upload. All but the syncs is done in the reactor's thread.
@@ -131,10 +132,35 @@ PyType_Spec Commit_spec = {
     .slots = Commit_slots,
 };
 
+/* Folders on a path that are to be synced, or have been. */
+typedef struct {
+    Sync sync;
+    PyObject *path, *done;      /* bytes; what Python calls then */
+} FolderSync;
+
 static Commit *
 commit_of(Sync *sync)
 {
     return (Commit *)((char *)sync - offsetof(Commit, sync));
+}
+
+static FolderSync *
+folders_of(Sync *sync)
+{
+    return (FolderSync *)((char *)sync - offsetof(FolderSync, sync));
+}
+
+static void
+drop_sync(Sync *sync)
+{
+    if (sync->path == NULL) {
+        Py_DECREF((PyObject *)commit_of(sync));
+        return;
+    }
+    FolderSync *folders = folders_of(sync);
+    Py_DECREF(folders->path);
+    Py_DECREF(folders->done);
+    PyMem_Free(folders);
 }
 
 /* Create, write and seal the file of an upload. Returns it; -1 after an error, with
@@ -188,6 +214,7 @@ sync_upload(FastPath *self, const Request *request, PyObject *key, Upload *uploa
     commit->upload.held = 0;
     Py_XINCREF((PyObject *)upload->usage);
     commit->sync.descriptor = file;
+    commit->sync.path = NULL;
     commit->sync.error = 0;
     int begun;
     Py_BEGIN_ALLOW_THREADS
@@ -276,7 +303,7 @@ end_commits(FastPath *self)
     Py_END_ALLOW_THREADS
     for (; sync != NULL; sync = next) {
         next = sync->next;
-        Py_DECREF((PyObject *)commit_of(sync));
+        drop_sync(sync);
     }
 }
 
@@ -403,43 +430,94 @@ add_to_folder(PyObject *folders, Commit *commit)
     return done;
 }
 
+const char sync_folders_later_doc[] =
+"sync_folders_later(path, first, done)\n"
+"\n"
+"See kvd.http.fast_path.";
+
+PyObject *
+FastPath_sync_folders_later(FastPath *self, PyObject *args)
+{
+    PyObject *path, *done;
+    Py_ssize_t first;
+    if (!PyArg_ParseTuple(args, "SnO:sync_folders_later", &path, &first, &done))
+        return NULL;
+    FolderSync *folders = self->syncs == NULL ? NULL : PyMem_Calloc(1, sizeof *folders);
+    if (folders == NULL) {
+        if (self->syncs != NULL)
+            return PyErr_NoMemory();
+        PyErr_SetString(PyExc_ValueError, "nothing is synced at this durability");
+        return NULL;
+    }
+    folders->sync.descriptor = self->root;
+    folders->sync.path = PyBytes_AsString(path);
+    folders->sync.first = first;
+    folders->path = Py_NewRef(path);
+    folders->done = Py_NewRef(done);
+    int begun;
+    Py_BEGIN_ALLOW_THREADS
+    begun = sync_later(self->syncs, &folders->sync);
+    Py_END_ALLOW_THREADS
+    if (begun < 0)
+        drop_sync(&folders->sync);
+    return PyBool_FromLong(begun == 0);
+}
+
+/* Add folders that are synced to those of which Python is told. Returns -1 with an
+   exception. */
+static int
+add_synced(PyObject *synced, const FolderSync *folders)
+{
+    const Sync *sync = &folders->sync;
+    PyObject *each = sync->error == 0
+        ? Py_BuildValue("(OO)", folders->done, Py_None)
+        : Py_BuildValue("(O(ni))", folders->done, sync->depth, sync->error);
+    int added = each == NULL ? -1 : PyList_Append(synced, each);
+    Py_XDECREF(each);
+    return added;
+}
+
 const char publish_synced_doc[] =
-"publish_synced() -> (dict[bytes, list[Commit]], list[Commit])\n"
+"publish_synced() -> (dict[bytes, list[Commit]], list[Commit], list[(done, found)])\n"
 "\n"
 "Publish the values of all commits whose files are synced by now.\n"
 "\n"
-"Returns those that were published, by their folders, which are still to be synced; and\n"
-"those that were not: the sync failed if there is an `error`, else it is left to Python.";
+"Returns those that were published, by their folders, which are still to be synced; those\n"
+"that were not: the sync failed if there is an `error`, else it is left to Python; and what\n"
+"to call for folders that are synced by now, with what of kvd.store.sync.FolderSync.";
 
 PyObject *
 FastPath_publish_synced(FastPath *self, PyObject *Py_UNUSED(none))
 {
-    PyObject *published = PyDict_New(), *left = PyList_New(0);
-    if (published == NULL || left == NULL || self->busy) {
-        if (published != NULL && left != NULL)
-            PyErr_SetString(PyExc_RuntimeError, "a request is being served");
-        Py_XDECREF(published);
-        Py_XDECREF(left);
-        return NULL;
+    PyObject *published = PyDict_New(), *left = PyList_New(0), *synced = PyList_New(0);
+    int failed = published == NULL || left == NULL || synced == NULL;
+    if (!failed && self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "a request is being served");
+        failed = 1;
     }
-    int failed = 0;
-    Sync *next, *sync = self->syncs == NULL ? NULL : take_synced(self->syncs);
+    Sync *next, *sync = failed || self->syncs == NULL ? NULL : take_synced(self->syncs);
+    int was_busy = self->busy;
     self->busy = 1;
     for (; sync != NULL; sync = next) {
+        int done;
         next = sync->next;
-        Commit *commit = commit_of(sync);
-        int done = publish_one(self, commit)
-            ? add_to_folder(published, commit) : PyList_Append(left, (PyObject *)commit);
+        if (sync->path != NULL)
+            done = add_synced(synced, folders_of(sync));
+        else if (publish_one(self, commit_of(sync)))
+            done = add_to_folder(published, commit_of(sync));
+        else
+            done = PyList_Append(left, (PyObject *)commit_of(sync));
         failed |= done < 0;
-        Py_DECREF((PyObject *)commit);
+        drop_sync(sync);
     }
-    self->busy = 0;
+    self->busy = was_busy;
     if (failed) {
-        Py_DECREF(published);
-        Py_DECREF(left);
+        Py_XDECREF(published);
+        Py_XDECREF(left);
+        Py_XDECREF(synced);
         return NULL;
     }
-    return Py_BuildValue("(NN)", published, left);
+    return Py_BuildValue("(NNN)", published, left, synced);
 }
 
 /* Send the reply of a commit that is done, and count it. Returns how much was sent; -1

@@ -123,10 +123,12 @@ typedef struct {
     unsigned long long sealed_us;   /* the date that it was sealed with; 0: not yet */
 } Upload;
 
-/* A file that is to be synced, or has been (sync.c). */
+/* A file that is to be synced, or has been, or the folders on a path (sync.c). */
 typedef struct Sync {
     struct Sync *next;
-    int descriptor;
+    int descriptor;             /* of the file, or of the root */
+    const char *path;           /* from the root; NULL: it is a file */
+    Py_ssize_t first, depth;    /* of folders; as sync_path */
     int error;                  /* an errno; 0: it is on the disk */
 } Sync;
 
@@ -460,6 +462,8 @@ int send_file(FastPath *self, int socket, Value *value, const Selection *selecte
 void drop_rest(FastPath *self);
 extern const char take_remainder_doc[];
 PyObject *FastPath_take_remainder(FastPath *self, PyObject *none);
+extern const char send_at_most_doc[];
+PyObject *FastPath_send_at_most(FastPath *self, PyObject *size);
 
 /* recent.c */
 extern PyTypeObject *RecentValueType;
@@ -492,6 +496,7 @@ extern PyType_Spec Commit_spec;
 extern const char sync_event_doc[];
 extern const char take_commit_doc[];
 extern const char publish_synced_doc[];
+extern const char sync_folders_later_doc[];
 extern const char reply_all_doc[];
 extern const char reply_to_doc[];
 extern const char joined_take_commit_doc[];
@@ -505,6 +510,7 @@ void end_commits(FastPath *self);
 PyObject *FastPath_sync_event(FastPath *self, PyObject *none);
 PyObject *FastPath_take_commit(FastPath *self, PyObject *connection);
 PyObject *FastPath_publish_synced(FastPath *self, PyObject *none);
+PyObject *FastPath_sync_folders_later(FastPath *self, PyObject *args);
 PyObject *FastPath_reply_all(FastPath *self, PyObject *commits);
 PyObject *FastPath_reply_to(FastPath *self, PyObject *const *arguments,
                             Py_ssize_t count);

@@ -178,3 +178,22 @@ FastPath_take_remainder(FastPath *self, PyObject *Py_UNUSED(none))
     Py_CLEAR(self->unsent);
     return rest;
 }
+
+const char send_at_most_doc[] =
+"send_at_most(size)\n"
+"\n"
+"Send so many bytes of a file at once from now on; the rest remains.";
+
+PyObject *
+FastPath_send_at_most(FastPath *self, PyObject *size)
+{
+    Py_ssize_t bytes = PyLong_AsSsize_t(size);
+    if (bytes == -1 && PyErr_Occurred())
+        return NULL;
+    if (bytes <= 0) {
+        PyErr_SetString(PyExc_ValueError, "the size is not positive");
+        return NULL;
+    }
+    self->file_bytes = bytes;
+    Py_RETURN_NONE;
+}

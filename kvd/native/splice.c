@@ -33,10 +33,10 @@ PyDoc_STRVAR(move_doc,
 "Move what is there, without waiting for more.\n"
 "\n"
 "Returns how many bytes have reached the target; or that, how many were left in the\n"
-"pipe because the target did not take them, and whether the source has ended, if\n"
-"some were or if it has.\n"
+"pipe because the target did not take them, and whether the source has ended or\n"
+"failed, if some were or if it has.\n"
 "\n"
-"Raises OSError: the source has failed.");
+"Raises OSError: the source has failed, and nothing was moved.");
 
 static PyObject *
 move(PyObject *Py_UNUSED(module), PyObject *args)
@@ -63,7 +63,10 @@ move(PyObject *Py_UNUSED(module), PyObject *args)
         left = filled - emptied;
     }
     Py_END_ALLOW_THREADS
-    if (reason && reason != EAGAIN) {
+    if (reason && reason != EAGAIN && count) {
+        /* What came before it counts. */
+        ended = 1;
+    } else if (reason && reason != EAGAIN) {
         errno = reason;
         return PyErr_SetFromErrno(PyExc_OSError);
     }

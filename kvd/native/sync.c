@@ -1,10 +1,14 @@
 /*
- * Syncs, as kvd.store.sync promises; and threads for those of files, which know nothing of
- * Python: what kvd.store.threads does, without a turn of the interpreter for each.
+ * Syncs, as kvd.store.sync promises; and threads for them, which know nothing of Python:
+ * what kvd.store.threads does, without a turn of the interpreter for each.
  *
- * Each file has a thread of its own, as long as there may be more threads; they are started
- * as they are needed. What is synced is collected, and an event tells once of all that has
- * come together since it was last read.
+ * Each file has a thread of its own, and so has each path of folders, as long as there may be
+ * more threads; they are started as they are needed. Clients wait longer already for folders
+ * than for files, so these come first.
+ *
+ * What is synced is collected, and an event tells once of all that has come together since it
+ * was last read. One commit of a file system's journal wakes many threads at the same moment,
+ * so they collect it without a lock.
  */
 
 #include "fast_path.h"
@@ -27,10 +31,11 @@ typedef struct {
 } Queue;
 
 struct Syncs {
-    pthread_mutex_t mutex;
+    pthread_mutex_t mutex;      /* for `waiting` and `is_ending` */
     pthread_cond_t asked;
-    Queue waiting, done;
-    unsigned int underway, threads, most_threads;
+    Queue waiting;
+    Sync *done;                 /* the last first; changed atomically */
+    unsigned int underway, threads, most_threads;   /* the reactor's thread's alone */
     int is_ending;
     int event;
     pthread_t ids[];
@@ -46,6 +51,13 @@ clear(Queue *queue)
 static void
 put(Queue *queue, Sync *sync)
 {
+    if (sync->path != NULL) {
+        sync->next = queue->first;
+        if (queue->first == NULL)
+            queue->end = &sync->next;
+        queue->first = sync;
+        return;
+    }
     sync->next = NULL;
     *queue->end = sync;
     queue->end = &sync->next;
@@ -140,21 +152,22 @@ sync_folders(PyObject *Py_UNUSED(module), PyObject *args)
     return Py_BuildValue("(ni)", depth, error);
 }
 
-/* The lock is held. Returns whether it is the first since they were taken. */
-static int
-put_done(Syncs *self, Sync *sync)
-{
-    int is_first = self->done.first == NULL;
-    put(&self->done, sync);
-    return is_first;
-}
-
+/* Do what is asked; it is collected by `take_synced` then. */
 static void
-tell(const Syncs *self)
+do_now(Syncs *self, Sync *sync)
 {
     uint64_t one = 1;
-    /* It cannot fail: nobody counts so far. */
-    (void)!write(self->event, &one, sizeof one);
+    sync->error = sync->path == NULL
+        ? sync_now(sync->descriptor)
+        : sync_path(sync->descriptor, sync->path, sync->first, &sync->depth);
+    Sync *last = __atomic_load_n(&self->done, __ATOMIC_RELAXED);
+    do
+        sync->next = last;
+    while (!__atomic_compare_exchange_n(&self->done, &last, sync, 1, __ATOMIC_RELEASE,
+                                        __ATOMIC_RELAXED));
+    /* The first since they were taken. It cannot fail: nobody counts so far. */
+    if (last == NULL)
+        (void)!write(self->event, &one, sizeof one);
 }
 
 static void *
@@ -174,16 +187,14 @@ work(void *argument)
         if (sync->next == NULL)
             clear(&self->waiting);
         pthread_mutex_unlock(&self->mutex);
-        sync->error = sync_now(sync->descriptor);
+        do_now(self, sync);
         pthread_mutex_lock(&self->mutex);
-        if (put_done(self, sync))
-            tell(self);
     }
     pthread_mutex_unlock(&self->mutex);
     return NULL;
 }
 
-/* Start another thread. The lock is held. Signals are the reactor's thread's. */
+/* Start another thread. Signals are the reactor's thread's. */
 static void
 start(Syncs *self)
 {
@@ -215,10 +226,14 @@ new_syncs(unsigned int most_threads)
         PyMem_Free(self);
         return NULL;
     }
-    pthread_mutex_init(&self->mutex, NULL);
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    /* It is held for so short a time that to wait is cheaper than to sleep. */
+    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(&self->mutex, &attributes);
+    pthread_mutexattr_destroy(&attributes);
     pthread_cond_init(&self->asked, NULL);
     clear(&self->waiting);
-    clear(&self->done);
     self->most_threads = most_threads;
     return self;
 }
@@ -231,31 +246,28 @@ event_of(const Syncs *self)
 }
 
 /*
- * Sync a file, and give it back by `take_synced`. It waits for a thread only if all that
- * may be are busy; without threads, the caller waits for the sync.
+ * Sync a file, or the folders on a path, and give it back by `take_synced`. It waits for a
+ * thread only if all that may be are busy; without threads, the caller waits for the sync.
  *
  * Returns 0; -1 if there should be a thread and none can be started.
  */
 int
 sync_later(Syncs *self, Sync *sync)
 {
-    pthread_mutex_lock(&self->mutex);
     if (self->threads < Py_MIN(self->underway + 1, self->most_threads))
         start(self);
-    if (self->threads == 0 && self->most_threads > 0) {
-        pthread_mutex_unlock(&self->mutex);
+    if (self->threads == 0 && self->most_threads > 0)
         return -1;
-    }
     self->underway++;
     if (self->threads == 0) {
-        sync->error = sync_now(sync->descriptor);
-        if (put_done(self, sync))
-            tell(self);
-    } else {
-        put(&self->waiting, sync);
-        pthread_cond_signal(&self->asked);
+        do_now(self, sync);
+        return 0;
     }
+    pthread_mutex_lock(&self->mutex);
+    put(&self->waiting, sync);
     pthread_mutex_unlock(&self->mutex);
+    /* A thread that wakes up finds the lock free. */
+    pthread_cond_signal(&self->asked);
     return 0;
 }
 
@@ -266,12 +278,14 @@ take_synced(Syncs *self)
     uint64_t ignored;
     /* Before they are taken: what comes later tells again. */
     (void)!read(self->event, &ignored, sizeof ignored);
-    pthread_mutex_lock(&self->mutex);
-    Sync *first = self->done.first;
-    clear(&self->done);
-    for (Sync *each = first; each != NULL; each = each->next)
+    Sync *first = NULL, *each = __atomic_exchange_n(&self->done, NULL, __ATOMIC_ACQUIRE);
+    while (each != NULL) {
+        Sync *before = each->next;
+        each->next = first;
+        first = each;
+        each = before;
         self->underway--;
-    pthread_mutex_unlock(&self->mutex);
+    }
     return first;
 }
 

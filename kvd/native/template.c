@@ -128,7 +128,7 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
  * scopes: bytes, of which the first says whether the keys that begin with the others are
  * served. The first one that a key begins with counts; a key of none is not served.
  * expires: when that ceases to hold, in seconds since the epoch; 0: never.
- * user: the sender, for a report.
+ * user: what a report says of the sender (kvd.http.access_log.Sender).
  */
 PyObject *
 limit_template(PyObject *Py_UNUSED(module), PyObject *args)

@@ -73,6 +73,9 @@ class ListenerGroup:
     waits at their end is for whoever gets them next."""
     fixed: bool = False
     """Whether no member can be added."""
+    listen: int = 0
+    """The number of the address among those of the settings. Several groups may have
+    the same, if systemd gave them."""
 
     def grow(self, size: int) -> None:
         """
@@ -141,6 +144,13 @@ class ListenerGroup:
         if isinstance(self.address, UNIXAddress) or self.members[0].fileno() == -1:
             return None
         return accept_queue(self.members[0])[1]
+
+    def give_away(self) -> None:
+        """
+        Another process keeps all members, and the file of a Unix socket.
+        """
+        self.given = len(self.members)
+        self.inode = None
 
     def close(self) -> None:
         """

@@ -105,6 +105,8 @@ class SecureSocket(socket.socket):
         self.unsent = b""
         """What is encrypted and the socket has not taken."""
         self._unsent_data = 0
+        self._is_held = False
+        """Whether `unsent` waits for the first reply."""
         self._peer_name = peer_name
         self._without_data = 0
         self._counted_since = 0.0
@@ -211,15 +213,21 @@ class SecureSocket(socket.socket):
         _incoming.write(begun)
         return True
 
-    def _settle(self) -> None:
+    def _settle(self, *, holds: bool = False) -> None:
         """
         Leave the memories empty: send what OpenSSL has to say, such as an alert, as far
         as the socket takes it, and drop what it did not read of a record that it has
         refused.
+
+        Args:
+            holds: Send it with the first reply; nothing is unsent yet.
         """
         if _incoming.pending:
             _incoming.read()
         if _outgoing.pending:
+            if holds:
+                self.unsent, self._is_held = _outgoing.read(), True
+                return
             try:
                 self._send(_outgoing.read())
             except OSError:
@@ -234,7 +242,9 @@ class SecureSocket(socket.socket):
         some records.
 
         Returns:
-            Whether it is complete.
+            Whether it is complete. What this end says last, such as a ticket for the
+            session, waits for the first reply, whose request has mostly come already,
+            or for `release`.
 
         Raises:
             ssl.SSLWantWriteError: The socket has to take something first.
@@ -245,13 +255,16 @@ class SecureSocket(socket.socket):
         for _ in range(_STEP_RECORDS):
             if not self._take_record():
                 break
+            is_complete = False
             try:
                 self._tls.do_handshake()
-                return True
+                is_complete = True
             except ssl.SSLWantReadError:
                 pass
             finally:
-                self._settle()
+                self._settle(holds=is_complete)
+            if is_complete:
+                return True
             if self.unsent:
                 raise ssl.SSLWantWriteError
         if self.ended:
@@ -278,7 +291,7 @@ class SecureSocket(socket.socket):
             ConnectionError: The connection is broken.
         """
         sent = 0
-        if self.unsent:
+        if self.unsent and not self._is_held:
             if not self._send(b""):
                 return 0
             # These were encrypted before.
@@ -326,7 +339,7 @@ class SecureSocket(socket.socket):
             Whether nothing is unsent.
         """
         data = self.unsent + more if self.unsent else more
-        self.unsent = data
+        self.unsent, self._is_held = data, False
         try:
             count = super().send(data)
         except BlockingIOError:
@@ -334,12 +347,24 @@ class SecureSocket(socket.socket):
         self.unsent = data[count:]
         return count == len(data)
 
+    def release(self) -> None:
+        """
+        Send what waits for the first reply, as far as the socket takes it.
+        """
+        if self._is_held:
+            try:
+                self._send(b"")
+            except OSError:
+                # Whoever sends next meets it again.
+                pass
+
     def shutdown(self, how: int) -> None:
         """
         See `socket.socket.shutdown`; first tells the client that nothing more comes
         (``close_notify``), unless it has not got all of a record. What is read
         afterwards is not decrypted.
         """
+        self.release()
         if not self.unsent:
             try:
                 self._tls.unwrap()

@@ -1,5 +1,5 @@
 """
-Moving bytes from a socket to a file inside the kernel.
+Moving bytes from a socket to a file, or to another socket, inside the kernel.
 
 splice(2) wants a pipe between the two. One is enough for a process: it is empty
 whenever `Pipe.move` returns, so it belongs to nobody in between. (A user without
@@ -50,7 +50,7 @@ class Stopped:
     """These came from the socket after them, and the file did not take them in
     this way: they have to be written, which succeeds or says why not."""
     ended: bool
-    """The socket has ended."""
+    """The socket has ended or failed."""
 
 
 class Mover(Protocol):
@@ -74,10 +74,10 @@ class Mover(Protocol):
         Returns:
             How many bytes have reached the file; or that, how many were left in the
             pipe because the file did not take them, and whether the socket has
-            ended, if some were or if it has.
+            ended or failed, if some were or if it has.
 
         Raises:
-            OSError: The socket has failed.
+            OSError: The socket has failed, and nothing was moved.
         """
 
 
@@ -96,6 +96,11 @@ def move(
             )
         except BlockingIOError:
             break
+        except OSError:
+            if not count:
+                raise
+            # What came before it counts.
+            return count, 0, True
         if not filled:
             return count, 0, True
         emptied = _empty(pipe_out, target, filled)
@@ -162,15 +167,15 @@ class Pipe:
 
         Args:
             source: A non-blocking socket.
-            target: A file, at the place that it is written to.
+            target: A file, at the place that it is written to, or a socket that does
+                not block.
             limit: How many bytes at most; more than 0.
 
         Returns:
             How many bytes have reached the file, or why there will be no more.
 
         Raises:
-            OSError: The socket has failed. What came before is in the file and
-                not reported: nobody has a use for it.
+            OSError: The socket has failed, and nothing was moved.
         """
         limit = min(limit, self.share())
         began = self._clock()

@@ -96,6 +96,13 @@ class TLSTransport(ServerTransport):
             self.stopReading()
             self.readConnectionLost(Failure(ConnectionDone()))
 
+    @property
+    def is_shaking(self) -> bool:  # type: ignore[override]
+        """
+        See `ServerTransport.is_shaking`.
+        """
+        return self._shaking is not None
+
     def handshake(self) -> bool:
         """
         Go on with the handshake, as far as what has come allows.

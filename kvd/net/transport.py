@@ -39,6 +39,7 @@ from kvd.net.sockets import (
     name_of,
     unheard_bytes,
 )
+from kvd.net.splice import Pipe, Stopped
 
 if TYPE_CHECKING:
     from kvd.net.secure_socket import SecureSocket
@@ -109,6 +110,9 @@ class ServerTransport(tcp.Connection):
     needs_handshake = False
     """Whether a handshake comes before everything else (`kvd.net.tls_transport`)."""
 
+    is_shaking = False
+    """Whether it has begun and is not complete."""
+
     secure: SecureSocket | None = None
     """What encrypts and decrypts, once a handshake is complete; None over a plain
     connection, where the kernel may move bytes between the socket and files."""
@@ -136,6 +140,7 @@ class ServerTransport(tcp.Connection):
         self._low_round_trip = self._fitted = False
         self._read_by: Callable[[], Any] | None = None
         self._after_flush: Callable[[], None] | None = None
+        self._most_unsent: int | None = None
         self._in_read = self._closes = self._asked_to_write = False
         self._unwatched = False
         # Before `begin` ends: whether the reactor is to watch for input afterwards.
@@ -352,6 +357,43 @@ class ServerTransport(tcp.Connection):
         self.bytes_sent += sent
         return sent or None
 
+    @property
+    def is_plain_tcp(self) -> bool:
+        """
+        Whether the bytes that are sent are those on the socket, and that is TCP's.
+        """
+        return self.secure is None and self.socket.family != socket.AF_UNIX
+
+    def pass_on(self, pipe: Pipe, source: int, count: int) -> tuple[int, bool]:
+        """
+        Let the kernel move bytes from another socket to this one (splice(2)); those
+        that this one does not take now are queued.
+
+        Args:
+            pipe: Moves them.
+            source: The descriptor of the other socket, which does not block.
+            count: How many bytes at most.
+
+        Returns:
+            How many bytes were taken from the other socket; 0 if others are queued
+            before them, or if none have come. Whether that socket has ended or failed.
+        """
+        if self.queued or not self.connected:
+            return 0, False
+        if not self._fitted and self.has_low_round_trip():
+            self._fit_buffer()
+        try:
+            moved = pipe.move(source, self.socket.fileno(), count)
+        except OSError:
+            return 0, True
+        if not isinstance(moved, Stopped):
+            self.bytes_sent += moved
+            return moved, False
+        self.bytes_sent += moved.count
+        if moved.rest:
+            self.write(moved.rest)
+        return moved.count + len(moved.rest), moved.ended
+
     def has_low_round_trip(self) -> bool:
         """
         Whether the peer is on this machine or next to it. If it is, it stays so; if
@@ -381,6 +423,25 @@ class ServerTransport(tcp.Connection):
         except OSError:
             # The peer is gone: the next send fails.
             pass
+
+    def limit_unsent(self, count: int | None) -> None:
+        """
+        Limit how many bytes the kernel takes beyond those that are on their way to the
+        client (``TCP_NOTSENT_LOWAT``): what one that reads nothing costs. `after_flush`
+        calls back at half of it. Over Unix sockets, whose buffers do not grow, it has
+        no effect.
+
+        Args:
+            count: None: as many as its buffer has room for.
+        """
+        if count == self._most_unsent or not self.connected:
+            return
+        self._most_unsent = count
+        if self.socket.family != socket.AF_UNIX:
+            # 0: as net.ipv4.tcp_notsent_lowat says.
+            self.socket.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, count or 0
+            )
 
     def after_flush(self, callback: Callable[[], None]) -> None:
         """

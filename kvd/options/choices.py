@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
@@ -104,16 +104,26 @@ def _read_procs(text: str) -> int:
         raise BadSetting(f"{error.sentence}, or auto") from error
 
 
-def _read_durability(text: str) -> str:
-    known = ("disk", "process")
-    if text not in known:
+def _one_of(what: str, known: Mapping[str, str]) -> Callable[[str], str]:
+    """
+    A reader of one of some words.
+
+    Args:
+        what: What they are, for a message: "a durability".
+        known: The words, and what each means.
+    """
+
+    def read(text: str) -> str:
+        if text in known:
+            return text
         closest = get_close_matches(text, known, n=1)
         hint = f". Did you mean {closest[0]!r}?" if closest else ""
+        *others, last = (f"{word} ({meaning})" for word, meaning in known.items())
         raise BadSetting(
-            f"there is no durability {text!r}: give disk (values survive a power cut)"
-            f" or process (they survive a kill of kvd){hint}"
+            f"{text!r} is not {what}: give {', '.join(others)} or {last}{hint}"
         )
-    return text
+
+    return read
 
 
 _MODE: Final = re.compile("[0-7]{3,4}")
@@ -262,7 +272,13 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "durability",
         "durability",
-        _read_durability,
+        _one_of(
+            "a durability",
+            {
+                "disk": "values survive a power cut",
+                "process": "they survive a kill of kvd",
+            },
+        ),
         ["disk"],
         "What a change survives once PUT or DELETE is answered: disk: a power cut;"
         " process: a kill of kvd.",
@@ -380,6 +396,35 @@ CHOICES: Final[Sequence[Choice]] = (
         ["off"],
         "A file that gets a line for each request; -: standard output; off: none.",
         "a",
+    ),
+    Choice(
+        "access-log-format",
+        "access_log_format",
+        _one_of(
+            "a format of the access log",
+            {
+                "plain": "blanks between all fields",
+                "combined": "as Apache and nginx write it",
+                "json": "an object for each request",
+            },
+        ),
+        ["plain"],
+        "How requests are logged: plain: kvd's own format; combined: as Apache and"
+        " nginx do; json: an object for each, with all that is known.",
+    ),
+    Choice(
+        "log-format",
+        "log_format",
+        _one_of(
+            "a format of the log",
+            {
+                "plain": "lines of text",
+                "json": "an object for each event",
+            },
+        ),
+        ["plain"],
+        "How twistd writes the log of kvd to a file or to standard output: plain, or"
+        " json: an object for each event.",
     ),
     Choice(
         "record",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from getopt import GetoptError
 from typing import Any
@@ -26,11 +26,16 @@ from kvd.options.paths import absolute
 from kvd.options.settings_file import read_file
 from kvd.plugins import forget_unwritable_cache
 from kvd.settings import Settings
+from kvd.system.inherited import VARIABLE
 
 
 def _describe(choice: Choice) -> str:
     default = " ".join(choice.defaults) or "none"
     return f"{choice.description} [default: {default}]"
+
+
+def _forms(name: str, short: str | None) -> str:
+    return f"-{short}, --{name}" if short else f"--{name}"
 
 
 class Options(usage.Options):
@@ -53,6 +58,8 @@ class Options(usage.Options):
     ] + [["config", "c", None, "A settings file; options given here override it."]]
 
     settings: Settings
+    pid_file = ""
+    """The path of twistd's PID file; empty: there is none."""
 
     def __init__(self) -> None:
         self._repeated: dict[str, list[str]] = {}
@@ -61,12 +68,25 @@ class Options(usage.Options):
             if choice.repeatable:
                 self.docs[choice.name] = _describe(choice)
 
+    def described(self) -> Iterator[tuple[str, str]]:
+        """
+        All options, but those for help: their forms, such as ``-p, --procs``, and what
+        they do.
+        """
+        for choice in CHOICES:
+            yield _forms(choice.name, choice.short), _describe(choice)
+        yield _forms("config", "c"), self.docs["config"]
+
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
             super().parseOptions(options)
             if self.parent is not None:
                 check_folder(self.parent)
                 forget_unwritable_cache()
+                self.pid_file = self.parent["pidfile"]
+                if VARIABLE in os.environ:
+                    # It is that of the daemon whose place this one takes.
+                    self.parent["pidfile"] = ""
         except usage.UsageError as error:
             sentence = f"{error}{self._hint(error)}"
             if self.parent is None:

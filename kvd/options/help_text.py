@@ -14,7 +14,7 @@ from kvd.plugins import (
     declared,
 )
 
-_WRITING = """\
+WRITING = """\
 Addresses:
   tcp:8080                        all IPv4 interfaces
   tcp:8080:interface=127.0.0.1    one interface
@@ -59,7 +59,7 @@ def installed_and_examples(width: int) -> str:
             _listed("Policies", IPolicyDeclaration, width),
             _listed("Stores", IStoreDeclaration, width),
             _listed("Dialects", IDialectDeclaration, width),
-            _WRITING,
+            WRITING,
         ]
     )
 

@@ -49,6 +49,7 @@ from kvd.client.connecting import AsStored, AsWritten, WideEndpoints
 from kvd.client.errors import BrokenOff, TimedOut
 from kvd.client.receiving import Receiver, discard, receive
 from kvd.client.sending import Body
+from kvd.client.sockets import BodySocket
 from kvd.client.sources import BytesSource, ISource
 from kvd.client.timeouts import Silence, Timeout
 from kvd.errors import (
@@ -136,6 +137,9 @@ class Ask:
     fresh: bool = False
     """Whether to make a connection for it. The engine may have closed a kept one, and
     a body that is sent as it comes cannot be sent again."""
+    streams: bool = False
+    """Whether the body of the reply is to be taken from the socket. Such a connection
+    serves no further request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +354,8 @@ class Engine:
             source = BytesSource(known) if known is not None else ask.body
             assert not isinstance(source, bytes)
             body = Body(source)
-        treq = self._connections.fresh if ask.fresh else self._connections.kept
+        fresh = ask.fresh or (ask.streams and url.startswith("http:"))
+        treq = self._connections.fresh if fresh else self._connections.kept
         try:
             asked: Deferred[Any] = treq.request(
                 ask.method,
@@ -374,10 +379,14 @@ class Engine:
                 EngineUnavailable(f"The engine cannot be reached: {reason_of(error)}")
             ) from error
         except RequestGenerationFailed as error:
-            assert body is not None
-            assert body.failure is not None
-            assert body.failure.value is not None
-            raise body.failure.value from error
+            if body is not None and body.failure is not None:
+                assert body.failure.value is not None
+                raise body.failure.value from error
+            raise _Passing(
+                EngineUnavailable(
+                    f"kvd cannot ask the engine: {error.reasons[0].getErrorMessage()}"
+                )
+            ) from error
         except (RequestTransmissionFailed, ResponseFailed) as error:
             raise _Passing(EngineFailed(f"The engine {_broken(error)}")) from error
         finally:
@@ -406,12 +415,21 @@ class Engine:
         try:
             return await receiver.take()
         except TimedOut as error:
-            raise EngineSilent(
-                "The engine stopped in the middle of a value: no byte came for"
-                f" {SILENT_SECONDS:g} seconds."
-            ) from error
+            raise _stopped() from error
         except BrokenOff as error:
             raise BrokenBody("The engine broke off in the middle.") from error
+
+    async def arrival(self, socket: BodySocket) -> None:
+        """
+        Wait for the next bytes on a socket.
+
+        Raises:
+            EngineSilent: None came for too long.
+        """
+        try:
+            await self._timeout.wait_for(socket.wait())
+        except Silence as error:
+            raise _stopped() from error
 
     async def body(self, reply: Reply, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
         """
@@ -552,6 +570,13 @@ class Engine:
                 url=endpoint.url,
                 answers="answers again" if answers else "does not answer",
             )
+
+
+def _stopped() -> EngineSilent:
+    return EngineSilent(
+        "The engine stopped in the middle of a value: no byte came for"
+        f" {SILENT_SECONDS:g} seconds."
+    )
 
 
 def _broken(error: RequestTransmissionFailed | ResponseFailed) -> str:

@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from kvd.client.receiving import Receiver
+from kvd.client.sockets import BodySocket
 from kvd.errors import StoreFault
-from kvd.interfaces import Answer, IValue
+from kvd.interfaces import Answer, IStreamedValue
 from kvd.model.keys import Key, escape
 from kvd.s3.engine import Ask, BrokenBody, Engine, Reply
 from kvd.s3.record import Stored, describe
@@ -24,7 +25,12 @@ How much of a value the first request asks for: as much as is sent with the head
 reply. A reader that wants only the description, or a part, costs no more than that.
 """
 
-_NOT_MODIFIED: Final = 304
+STREAM_FROM_BYTES: Final = 512 * 1024
+"""
+A rest that is as long gets a connection of its own, from whose socket the kernel can
+move it on.
+"""
+
 _ABSENT: Final = 404
 _CHANGED: Final = 412
 _NO_RANGE: Final = 416
@@ -113,10 +119,12 @@ def _sha256(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@implementer(IValue)
+@implementer(IStreamedValue)
 class ObjectValue:
     """
     An object that is open: its first bytes in memory, the rest on its way.
+
+    A long rest can be taken from the socket, which spares this process from copying it.
 
     The rest comes from one more request, on the condition that the object is still the
     same; if it was replaced in between, reading fails. If the engine breaks off, the
@@ -145,6 +153,10 @@ class ObjectValue:
         self._tag = stored.engine_tag
         self._head = head
         self._receiver = receiver
+        self._socket: BodySocket | None = None
+        """Of the receiver, which does not read."""
+        self._was_taken = False
+        """Whether bytes were taken from it, which the receiver has missed."""
         self._offset = 0
         self._end = stored.info.size
         self._rest = b""
@@ -157,8 +169,11 @@ class ObjectValue:
     def read(self, offset: int, count: int) -> Answer[bytes]:
         if offset < len(self._head):
             return self._head[offset : offset + count]
+        if self._was_taken:
+            self.close()
         if offset == self._offset:
             if self._given == len(self._rest) and self._receiver is not None:
+                self._socket = None
                 self._came(self._receiver.take_held())
             if self._given < len(self._rest):
                 return self._cut(count)
@@ -178,6 +193,11 @@ class ObjectValue:
             self._receiver = await self._ask(offset, count)
             self._offset = offset
         self._came(await self._engine.take(self._receiver))
+        if self._receiver is not None and self._is_long(self._offset):
+            self._socket = self._receiver.detach()
+
+    def _is_long(self, offset: int) -> bool:
+        return self._end - offset >= STREAM_FROM_BYTES
 
     def _came(self, data: bytes) -> None:
         self._rest, self._given = data, 0
@@ -206,6 +226,7 @@ class ObjectValue:
                     "if-match": self._tag,
                 },
                 expected=frozenset({_ABSENT, _CHANGED, _NO_RANGE}),
+                streams=self._is_long(offset),
             )
         )
         if reply.status != _PARTIAL:
@@ -213,7 +234,26 @@ class ObjectValue:
             raise StoreFault("The value was replaced while it was read.")
         return self._engine.receive(reply)
 
+    def socket(self, offset: int) -> int | None:
+        if self._socket is None or offset != self._offset:
+            return None
+        return self._socket.fileno() if self._given == len(self._rest) else None
+
+    def taken(self, count: int, ended: bool) -> None:
+        self._was_taken = True
+        self._offset += count
+        if ended or self._offset >= self._end:
+            self.close()
+
+    def arrival(self) -> Deferred[None]:
+        assert self._socket is not None
+        return Deferred.fromCoroutine(self._engine.arrival(self._socket))
+
     def close(self) -> None:
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.leave()
+        self._was_taken = False
         receiver, self._receiver = self._receiver, None
         self._rest, self._given = b"", 0
         if receiver is not None:

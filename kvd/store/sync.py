@@ -40,12 +40,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kvd.errors import (
     Fault,
@@ -72,6 +73,8 @@ _libc.syncfs.argtypes = (ctypes.c_int,)
 
 Path = tuple[bytes, ...]
 Failed = dict[Path, OSError]
+Found = tuple[int, int] | None
+"""Of `FolderSync`."""
 
 
 def sync_in_python(descriptor: int) -> None:
@@ -83,9 +86,7 @@ def sync_in_python(descriptor: int) -> None:
     _check_writable(descriptor)
 
 
-def sync_folders_in_python(
-    root: int, path: bytes, first: int
-) -> tuple[int, int] | None:
+def sync_folders_in_python(root: int, path: bytes, first: int) -> Found:
     """
     See `FolderSync`; and `sync_in_python`.
     """
@@ -139,7 +140,7 @@ class FolderSync(Protocol):
     Syncs the folders on a path; blocks, and may be called in several threads at once.
     """
 
-    def __call__(self, root: int, path: bytes, first: int, /) -> tuple[int, int] | None:
+    def __call__(self, root: int, path: bytes, first: int, /) -> Found:
         """
         Sync them. If a part of the path is gone, the folder around it is synced, and
         none that was in it.
@@ -151,6 +152,27 @@ class FolderSync(Protocol):
 
         Returns:
             The depth of the folder that cannot be synced, and the number of the error.
+        """
+
+
+class LaterFolderSync(Protocol):
+    """
+    Has the folders on a path synced, and does not block.
+    """
+
+    def __call__(
+        self, path: bytes, first: int, done: Callable[[Found], None], /
+    ) -> bool:
+        """
+        Begin.
+
+        Args:
+            path: See `FolderSync`.
+            first: See `FolderSync`.
+            done: Called with what `FolderSync` returns, in the reactor.
+
+        Returns:
+            Whether there is a thread for it.
         """
 
 
@@ -220,7 +242,13 @@ class Syncs:
         self._root = root
         self._off_reactor = off_reactor
         self._waiting: list[_Waiter] = []
-        self._syncing = False
+        self._batch: list[_Waiter] = []
+        self._failed: Failed = {}
+        # How many paths of the batch are not synced yet.
+        self._unsynced = 0
+        self.sync_folders_later: LaterFolderSync = self._sync_off_reactor
+        """Syncs the folders of a batch; a process that has something cheaper than
+        `off_reactor` may set it."""
 
     async def file(self, descriptor: int) -> None:
         """
@@ -248,48 +276,54 @@ class Syncs:
         """
         waiters = [_Waiter(path) for path in paths]
         self._waiting += waiters
-        if waiters and not self._syncing:
+        if waiters and not self._batch:
             self._sync_next()
         return [waiter.done for waiter in waiters]
 
     def _sync_next(self) -> None:
-        batch, self._waiting = self._waiting, []
-        self._syncing = True
-        failed: Failed = {}
-        syncs = []
-        for path, first in share(dict.fromkeys(waiter.path for waiter in batch)):
-            work = partial(self._sync_path, path, first, failed)
-            try:
-                syncs.append(self._off_reactor(work))
-            except NoThread as error:
-                failed[()] = error
-        done = DeferredList(syncs, consumeErrors=True)
-        done.addCallback(self._synced, failed, batch)
+        self._batch, self._waiting = self._waiting, []
+        self._failed = {}
+        shared = list(share(dict.fromkeys(waiter.path for waiter in self._batch)))
+        self._unsynced = len(shared)
+        for path, first in shared:
+            done = partial(self._path_synced, path)
+            if not self.sync_folders_later(b"/".join(path), first, done):
+                self._failed[()] = NoThread()
+                self._path_synced(path, None)
 
-    def _sync_path(self, path: Path, first: int, failed: Failed) -> None:
-        """
-        Sync some folders on a path, in any thread.
-        """
-        found = sync_folders(self._root, b"/".join(path), first)
+    def _sync_off_reactor(
+        self, path: bytes, first: int, done: Callable[[Found], None]
+    ) -> bool:
+        try:
+            found = self._off_reactor(partial(sync_folders, self._root, path, first))
+        except NoThread:
+            return False
+        # A bug in kvd; what it concerns is unknown, and the next batch waits.
+        found.addErrback(self._mistaken)
+        found.addCallback(done)
+        return True
+
+    def _mistaken(self, failure: Failure) -> Found:
+        self._log.failure("folders cannot be synced", failure=failure)
+        return 0, errno.EIO
+
+    def _path_synced(self, path: Path, found: Found) -> None:
         if found is not None:
             depth, number = found
-            failed[path[:depth]] = OSError(number, os.strerror(number))
+            self._failed[path[:depth]] = OSError(number, os.strerror(number))
+        self._unsynced -= 1
+        if not self._unsynced:
+            self._synced()
 
-    def _synced(
-        self, results: list[tuple[bool, Any]], failed: Failed, batch: list[_Waiter]
-    ) -> None:
-        for is_done, result in results:
-            if not is_done:
-                # A bug in kvd; what it concerns is unknown, and the next batch waits.
-                self._log.failure("folders cannot be synced", failure=result)
-                failed[()] = OSError(errno.EIO, os.strerror(errno.EIO))
+    def _synced(self) -> None:
+        batch, failed = self._batch, self._failed
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if waiter.error_in(failed) is None:
                 self._waiting.append(waiter)
             else:
                 batch.append(waiter)
-        self._syncing = False
+        self._batch = []
         if self._waiting:
             self._sync_next()
         for waiter in batch:

@@ -5,6 +5,13 @@ What a process inherits from its parent and kvd must reset.
 from __future__ import annotations
 
 import signal
+from typing import Final
+
+VARIABLE: Final = "KVD_UPGRADE"
+"""
+In the environment of a daemon that takes the place of another one: the descriptor of
+its channel to the old one (`kvd.daemon.upgrade`).
+"""
 
 
 def reset_signals() -> None:

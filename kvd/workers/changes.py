@@ -83,7 +83,7 @@ class Changes:
             OperatorError: There is no such policy, or it cannot be used, or kvd is
                 ending; the present policy stays in force.
         """
-        self._check_going_on()
+        self.check_going_on()
         before = self._distribution.chosen.name
         self._distribution.switch(choose_policy(name, self.procs))
         self._log.info(
@@ -101,7 +101,7 @@ class Changes:
             OperatorError: There is no such policy, it cannot be used, it would see
                 nothing, or kvd is ending; the present shadow stays.
         """
-        self._check_going_on()
+        self.check_going_on()
         distribution = self._distribution
         distribution.shadow_by(
             None if name is None else choose_shadow(name, distribution.chosen)
@@ -198,6 +198,32 @@ class Changes:
         await self._until_ended(spare)
         self._scoreboard.workers = spare
 
+    def upgrade(
+        self, hand_over: Callable[[], Coroutine[Any, Any, None]]
+    ) -> Deferred[None]:
+        """
+        Have new code take the place of this daemon.
+
+        Args:
+            hand_over: Starts the new daemon, and lets it serve.
+
+        Returns:
+            Fires when the new daemon serves, and this one drains.
+
+        Raises:
+            ChangeImpossible: Another change is under way; or, in the Deferred, the new
+                daemon does not serve. This one goes on.
+        """
+        return self._make("upgrade", hand_over)
+
+    def check_going_on(self) -> None:
+        """
+        Raises:
+            ChangeImpossible: kvd is ending.
+        """
+        if self._pool.stopping:
+            raise ChangeImpossible("kvd is ending")
+
     def adopt(self, settings: Settings) -> Deferred[None]:
         """
         Apply new settings: their policy, their shadow and their number of workers. The
@@ -247,7 +273,7 @@ class Changes:
     def _make(
         self, name: str, change: Callable[[], Coroutine[Any, Any, None]]
     ) -> Deferred[None]:
-        self._check_going_on()
+        self.check_going_on()
         if self._under_way:
             raise ChangeImpossible(
                 f"another change is under way: {self._under_way}; try again when it"
@@ -288,8 +314,4 @@ class Changes:
 
     async def _look_again(self) -> None:
         await deferLater(self._reactor, LOOK_SECONDS)
-        self._check_going_on()
-
-    def _check_going_on(self) -> None:
-        if self._pool.stopping:
-            raise ChangeImpossible("kvd is ending")
+        self.check_going_on()

@@ -85,7 +85,7 @@ def main(descriptor: int) -> None:
     # Candidates are many small objects that refer to nothing.
     gc.set_threshold(_OBJECTS)
     reset_signals()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)

@@ -79,7 +79,7 @@ def main(descriptor: int) -> None:
     Run a fork server until the control socket closes.
     """
     reset_signals()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     # Set here rather than in each worker, as are the ignored signals: whatever a worker
     # runs for the first time copies pages that it shared.

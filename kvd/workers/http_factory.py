@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from twisted.internet.interfaces import IAddress
 
 from kvd.errors import TooManyRequests
-from kvd.http.access_log import Entry
+from kvd.http.access_log import NOBODY, Entry
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import FastPath
@@ -191,7 +191,7 @@ class HttpFactory(ServerFactory):
         close_both_ways(connection)
         if process.log is not None:
             process.log.note(
-                Entry(time.time(), name_of(peer), None, "-", "-", 429, 0, 0.0)
+                Entry(time.time(), name_of(peer), NOBODY, "-", "-", 429, 0, 0.0)
             )
 
     def buildProtocol(self, addr: IAddress | None) -> HttpConnection:

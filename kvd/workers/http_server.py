@@ -22,6 +22,7 @@ from kvd.access.rules import AccessRules
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.host_guard import HostGuard
+from kvd.http.pieces import Pieces
 from kvd.http.templates import fast_path_to
 from kvd.ipc.row import BATCH_WORD, Row, lone_row
 from kvd.net.bell import Bell
@@ -32,6 +33,7 @@ from kvd.net.reactor import poller_of
 from kvd.net.readahead import Readahead
 from kvd.net.sockets import peer_of
 from kvd.net.splice import Pipe
+from kvd.net.tcp_memory import TCPMemory
 from kvd.net.transport import serve_connection
 from kvd.settings import TLS, Limits, Settings, TCPAddress, UNIXAddress
 from kvd.store.waiting import in_threads_of
@@ -98,7 +100,7 @@ class HttpServer:
         """Serves connections in plain that are handed over to this process."""
         self._contexts: Mapping[TLS, SSLContext] = {}
         self._checking = Checking(
-            lambda: self.process.connections, reactor, self._adopt_long_held
+            lambda: self.process.connections, reactor, self._before_check
         )
         self._ports: dict[str, Port] = {}
         self.may_accept: Callable[[int], bool] = lambda waiting: True
@@ -124,6 +126,7 @@ class HttpServer:
             settings, self._worker, self._reactor, self._row.epoch_ns
         )
         self._pipe = Pipe() if settings.splice else None
+        self._tcp_memory = TCPMemory()
         self.process = ProcessContext(
             parts.open_store(settings, self._worker),
             parts.dialects,
@@ -136,6 +139,7 @@ class HttpServer:
             Readahead(in_threads_of(self._reactor)).ensure,
             self._outputs.recorder,
             HostGuard(settings.listen, settings.allowed_hosts),
+            Pieces(self._tcp_memory.is_short),
         )
         if parts.counting is not None:
             self._limit(parts.counting, parts.rules)
@@ -147,6 +151,7 @@ class HttpServer:
             self.process.fast_path = fast_path_to(self.process)
         if self.process.commits is not None:
             self._reactor.addReader(self.process.commits)
+            self.process.commits.watched()
         self._checking.start(check_interval(settings.limits))
 
     def _limit(self, memory: CountingMemory, rules: AccessRules | None) -> None:
@@ -338,7 +343,8 @@ class HttpServer:
         if fast_path is not None:
             fast_path.adopt_held(inf)
 
-    def _adopt_long_held(self) -> None:
+    def _before_check(self) -> None:
+        self.process.pieces.measure()
         fast_path = self.process.fast_path
         if fast_path is not None:
             # Those that stay for long time out like all others.
@@ -417,6 +423,7 @@ class HttpServer:
         self._checking.stop()
         if self._pipe is not None:
             self._pipe.close()
+        self._tcp_memory.close()
         written = self._outputs.flush()
         closed = maybeDeferred(self.process.store.close)
 

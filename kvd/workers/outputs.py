@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from kvd.http.access_formats import FORMATS
 from kvd.http.access_log import AccessLog, append_to
 from kvd.http.recorder import Recorder, record_to
 from kvd.log.writer import Writer
@@ -41,7 +42,11 @@ class Outputs:
         path = settings.access_log
         if path is not None:
             self.access_log = AccessLog(
-                worker, append_to(path), reactor, self.thread_for(path)
+                worker,
+                FORMATS[settings.access_log_format],
+                append_to(path),
+                reactor,
+                self.thread_for(path),
             )
         path = settings.record
         if path is not None:

@@ -28,7 +28,7 @@ from enum import Enum
 from itertools import count
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
 from kvd.ipc.channel import Channel
@@ -152,6 +152,51 @@ class Distribution(Protocol):
         """
 
 
+class NoDistribution:
+    """
+    Brings no connections to workers that are not to serve yet.
+
+    Provides `Distribution`.
+    """
+
+    def joined(self, worker: int, channel: Channel) -> None:
+        """
+        See `Distribution`.
+        """
+
+    def leaving(self, worker: int) -> None:
+        """
+        See `Distribution`.
+        """
+
+    def left(self, worker: int) -> None:
+        """
+        See `Distribution`.
+        """
+
+    def received(self, worker: int, message: Message) -> None:
+        """
+        See `Distribution`.
+        """
+
+    def handing_over(self, worker: int) -> int:
+        """
+        See `Distribution`.
+        """
+        return 0
+
+    def finish(self) -> Deferred[None]:
+        """
+        See `Distribution`.
+        """
+        return succeed(None)
+
+    def close(self) -> None:
+        """
+        See `Distribution`.
+        """
+
+
 @dataclass
 class WorkerRecord:
     """
@@ -216,6 +261,27 @@ class Pool:
         self._unexplained: dict[int, tuple[int, Any]] = {}
         self._requests = count(1)
         self.workers = [WorkerRecord(number) for number in range(settings.procs)]
+
+    def distribute_by(self, distribution: Distribution) -> None:
+        """
+        Bring connections to the workers by another object from now on.
+        """
+        self._distribution = distribution
+        for record in self.workers:
+            if record.state is State.READY:
+                assert record.channel is not None
+                distribution.joined(record.number, record.channel)
+
+    @property
+    def failure(self) -> str:
+        """
+        Why a worker that is wanted cannot serve, in a sentence; empty: nothing is
+        known.
+        """
+        for record in self.workers:
+            if record.wanted and record.failure:
+                return f"worker {record.number}: {record.failure}"
+        return ""
 
     def start(self) -> None:
         """

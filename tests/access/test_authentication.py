@@ -249,6 +249,30 @@ class AuthenticationTests(SynchronousTestCase):
         assert 51 == self.verified
         assert 10 >= len(self.authentication._remembered)
 
+    def test_refusals_of_an_address_come_one_by_one(self) -> None:
+        """
+        However many connections it has; those of other addresses come in their time.
+        """
+        with mock.patch.object(throttle, "MOST_ATTEMPTS", 0):
+            asked = [self.ask(basic("ci", str(number))) for number in range(1000)]
+            other = self.ask(basic("ci", "guess"), "192.0.2.2")
+            refused = []
+            # Sums of a tenth are not exact.
+            self.clock.advance(0.1 * throttle.REFUSAL_GAP_SECONDS)
+            for _ in range(4):
+                self.clock.advance(0.5 * throttle.REFUSAL_SECONDS)
+                refused.append(sum(each.called for each in asked))
+            in_all = throttle.MOST_REFUSAL_SECONDS
+            self.clock.advance(in_all)
+
+            each_half = 0.5 * throttle.REFUSAL_SECONDS / throttle.REFUSAL_GAP_SECONDS
+            assert [0, 1, 1 + each_half, 1 + 2 * each_half] == refused
+            self.failureResultOf(other, TooManyRequests)
+            for each in asked:
+                self.failureResultOf(each, TooManyRequests)
+            # All that waited is forgotten.
+            self.too_many(basic("ci", "guess"))
+
     def test_failures_slow_an_address_down(self) -> None:
         """
         Before the next attempt is verified; other addresses, and what is known, do not
@@ -300,6 +324,8 @@ class AuthenticationTests(SynchronousTestCase):
         self.verify()
         assert [True, True, False, False] == [each.called for each in more]
         more += [self.ask(basic("ci", f"many more {number}")) for number in range(3)]
+        # One of these was refused.
+        self.clock.advance(throttle.REFUSAL_GAP_SECONDS)
         late = self.too_many(basic("ci", "last"))
         assert throttle.MOST_WAIT_SECONDS < late.seconds
         for each in more:

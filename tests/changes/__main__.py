@@ -1,5 +1,5 @@
 """
-``python -m tests.changes [SWITCHES [RESIZES]]``: changes under load, in figures.
+``python -m tests.changes [SWITCHES [RESIZES [UPGRADES]]]``: changes under load.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from kvd.plugins import IPolicyDeclaration, declared
-from tests.changes.changing import Act, restart_under, switch_and_resize, under_load
+from tests.changes.changing import (
+    Act,
+    restart_under,
+    switch_and_resize,
+    under_load,
+    upgrade_under,
+)
+from tests.integration.twistd import EXEC
 
 CLIENTS: Final = 64
 
@@ -22,6 +29,7 @@ def main() -> int:
     """
     switches = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     resizes = int(sys.argv[2]) if len(sys.argv) > 2 else 20
+    upgrades = int(sys.argv[3]) if len(sys.argv) > 3 else 10
     acts: dict[str, Act] = {
         f"{switches} switches of policy, {resizes} changes of the number of workers": (
             switch_and_resize(switches, resizes)
@@ -29,11 +37,13 @@ def main() -> int:
     }
     for policy in declared(IPolicyDeclaration):
         acts[f"a rolling restart, {policy}"] = restart_under(policy)
+        acts[f"{upgrades} upgrades, {policy}"] = upgrade_under(policy, upgrades)
     wrong = 0
     for name, act in acts.items():
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="kvd-changes-") as folder:
-            report = under_load(CLIENTS, Path(folder), act)
+            # As another program, which an upgrade starts again.
+            report = under_load(CLIENTS, Path(folder), act, EXEC)
         print(
             f"{name}: {time.monotonic() - began:.0f} s, {CLIENTS} clients,"
             f" {report.requests} requests, {report.broken + report.refused} without a"

@@ -24,7 +24,7 @@ MOST_WORKERS: Final = 8
 Act = Callable[[ControlSocket, random.Random], None]
 
 
-def under_load(clients: int, folder: Path, act: Act) -> Report:
+def under_load(clients: int, folder: Path, act: Act, prelude: str = "") -> Report:
     """
     Serve, and change something meanwhile.
 
@@ -32,6 +32,7 @@ def under_load(clients: int, folder: Path, act: Act) -> Report:
         clients: How many there are; half of them keep their connections.
         folder: Empty.
         act: Makes the changes.
+        prelude: See `Twistd`; `EXEC` for a daemon that is upgraded.
 
     Returns:
         What the clients saw; each request that got no reply is among the wrong.
@@ -42,7 +43,7 @@ def under_load(clients: int, folder: Path, act: Act) -> Report:
     ]
     with (
         closing(ControlSocket(str(folder / "control"))) as asked,
-        Twistd(options, folder) as daemon,
+        Twistd(options, folder, prelude=prelude) as daemon,
     ):
         with Load(daemon.port, clients) as load:
             time.sleep(0.3)
@@ -89,5 +90,23 @@ def restart_under(policy: str) -> Act:
     def act(asked: ControlSocket, chance: random.Random) -> None:
         asked.change("policy", {"policy": policy})
         asked.change("restart", {})
+
+    return act
+
+
+def upgrade_under(policy: str, upgrades: int) -> Act:
+    """
+    New code takes over so many times; between them the settings are read again, workers
+    are replaced, and the policy is switched.
+    """
+
+    def act(asked: ControlSocket, chance: random.Random) -> None:
+        for _ in range(upgrades):
+            asked.change("policy", {"policy": policy})
+            asked.upgrade()
+            # The old daemon may still drain then, or have ended.
+            time.sleep(chance.uniform(0.0, 1.5))
+            if chance.random() < 0.2:
+                asked.change("restart", {})
 
     return act

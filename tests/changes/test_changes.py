@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.changes.changing import Act, restart_under, switch_and_resize, under_load
+from tests.changes.changing import (
+    Act,
+    restart_under,
+    switch_and_resize,
+    under_load,
+    upgrade_under,
+)
+from tests.integration.twistd import EXEC
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +25,11 @@ CLIENTS = 16
 
 @pytest.mark.parametrize(
     "act",
-    [switch_and_resize(12, 4), restart_under("reuseport"), restart_under("leastbusy")],
+    [
+        switch_and_resize(12, 4),
+        restart_under("reuseport"),
+        restart_under("leastbusy"),
+    ],
     ids=[
         "switch and resize",
         "restart where workers accept",
@@ -33,4 +44,15 @@ def test_no_request_is_lost(act: Act, tmp_path: Path) -> None:
 
     assert [] == report.wrong
     # Else nothing was tested.
+    assert report.requests > 100
+
+
+@pytest.mark.parametrize("policy", ["reuseport", "leastbusy"])
+def test_an_upgrade_loses_no_request(policy: str, tmp_path: Path) -> None:
+    """
+    Whether workers accept, or the supervisor.
+    """
+    report = under_load(CLIENTS, tmp_path, upgrade_under(policy, 1), EXEC)
+
+    assert [] == report.wrong
     assert report.requests > 100

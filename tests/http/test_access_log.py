@@ -9,61 +9,41 @@ from dataclasses import replace
 from pathlib import Path
 from select import PIPE_BUF
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, capturedLogs
+from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.http.access_formats import plain
 from kvd.http.access_log import (
     AccessLog,
     Entry,
+    Sender,
     append_to,
-    format_entry,
     in_pieces,
     write_all,
 )
 from kvd.log import buffered
-from kvd.log.buffered import FLUSH_SECONDS, STOP_SECONDS
+from kvd.log.buffered import (
+    FIRST_REPORT_SECONDS,
+    FLUSH_SECONDS,
+    REPORT_SECONDS,
+    STOP_SECONDS,
+    Lost,
+)
 from tests.stepped import inline
 
 ENTRY = Entry(
     ended=1700000000.25,
     peer="127.0.0.1:4711",
-    user="ci",
+    sender=Sender("ci", 1, "curl/8.5.0", "https://ci.example/build"),
     method="PUT",
     key="/a%20b",
     status=201,
     body_bytes=42,
     seconds=0.001234,
 )
-
-
-def test_line_tells_all_of_a_request() -> None:
-    """
-    Time, worker, client, user, method, escaped key, status, bytes and seconds stand
-    in one line, with single blanks between them.
-    """
-    assert (
-        "2023-11-14T22:13:20.250Z worker=3 127.0.0.1:4711 ci PUT /a%20b 201 42 0.001234"
-        == format_entry(ENTRY, worker=3)
-    )
-
-
-def test_a_user_is_one_word_whatever_the_name() -> None:
-    """
-    Certificates name users with blanks and in any letters; ``-`` is nobody.
-    """
-    table = [
-        (None, "-"),
-        ("-", "%2D"),
-        ("ci@example.org", "ci@example.org"),
-        ("Zoë X", "Zo%C3%AB%20X"),
-        ('a"b%20\n', "a%22b%2520%0A"),
-    ]
-    for user, expected in table:
-        line = format_entry(replace(ENTRY, user=user), worker=3)
-        assert expected == line.split(" ")[3]
-        assert 9 == len(line.split())
 
 
 class Complaints:
@@ -75,7 +55,7 @@ class Complaints:
         self._events = events
 
     def __iter__(self) -> Iterator[str]:
-        return (event["log_format"] for event in self._events)
+        return (formatEvent(event) for event in self._events)
 
     def __len__(self) -> int:
         return len(self._events)
@@ -102,7 +82,9 @@ class AccessLogTests(SynchronousTestCase):
         """
         A log that writes into a list.
         """
-        return AccessLog(0, append or self.written.append, self.clock, off_reactor)
+        return AccessLog(
+            0, plain, append or self.written.append, self.clock, off_reactor
+        )
 
     def test_request_writes_nothing_itself(self) -> None:
         """
@@ -160,32 +142,64 @@ class AccessLogTests(SynchronousTestCase):
         log = self.make()
         for _ in range(5):
             log.note(ENTRY)
-        self.clock.advance(FLUSH_SECONDS)
+        self.clock.pump([FLUSH_SECONDS, FIRST_REPORT_SECONDS])
 
         assert 2 == len(self.written[0].splitlines())
-        assert ["{dropped} entries"] == [text[:17] for text in self.warnings]
+        assert [
+            "entries that are missing in the access log: 3; its file takes them too"
+            " slowly"
+        ] == list(self.warnings)
 
-    def test_a_file_that_cannot_be_written_is_named_once(self) -> None:
+    def test_what_a_pipe_that_nobody_reads_does_not_take_is_counted_meanwhile(
+        self,
+    ) -> None:
         """
-        Requests go on; it is logged once, and again after a success.
+        The thread may never return, and the operator hears of it all the same: soon,
+        and then now and then.
+        """
+        self.patch(buffered, "MAX_WAITING", 1)
+        log = self.make(off_reactor=lambda function: Deferred())
+        log.note(ENTRY)
+        self.clock.advance(FLUSH_SECONDS)
+        for _ in range(1000):
+            log.note(ENTRY)
+        self.clock.advance(FIRST_REPORT_SECONDS)
+        for _ in range(60):
+            log.note(ENTRY)
+            self.clock.advance(REPORT_SECONDS / 40)
+
+        told = [int(text.split(": ")[1].partition(";")[0]) for text in self.warnings]
+        assert [999, 40] == told
+
+    def test_entries_that_a_full_disk_does_not_take_are_counted(self) -> None:
+        """
+        Requests go on. The log says how many are missing, at most once in a while, and
+        is silent again when the disk has room.
         """
         full = True
 
         def append(lines: bytes) -> None:
             if full:
-                raise OSError(28, "No space left on device")
+                raise Lost(lines.count(b"\n"), OSError(28, "No space left on device"))
             self.written.append(lines)
 
         log = self.make(append)
-        for _ in range(3):
+        for _ in range(100):
             log.note(ENTRY)
-            self.clock.advance(FLUSH_SECONDS)
-        assert 1 == len(self.warnings)
+            self.clock.advance(REPORT_SECONDS / 10)
+        told = list(self.warnings)
+        assert 10 <= len(told) <= 12
+        assert told[-1].endswith("; No space left on device")
 
         full = False
+        self.clock.advance(REPORT_SECONDS)
+        before = len(self.warnings)
         log.note(ENTRY)
-        self.clock.advance(FLUSH_SECONDS)
+        self.clock.pump([FLUSH_SECONDS, REPORT_SECONDS, REPORT_SECONDS])
         assert 1 == len(self.written)
+        assert before == len(self.warnings)
+        counts = [int(text.split(": ")[1].partition(";")[0]) for text in self.warnings]
+        assert 100 == sum(counts)
 
     def test_stop_writes_what_waits(self) -> None:
         """
@@ -234,7 +248,10 @@ class AccessLogTests(SynchronousTestCase):
         self.clock.advance(STOP_SECONDS)
         self.successResultOf(stopped)
 
-        assert ["{dropped} entries"] == [text[:17] for text in self.warnings]
+        assert [
+            "entries that are missing in the access log: 2; its file takes them too"
+            " slowly"
+        ] == list(self.warnings)
         assert [] == self.clock.getDelayedCalls()
 
     def test_the_end_waits_for_a_slow_disk(self) -> None:
@@ -295,6 +312,46 @@ def test_appending_follows_a_rotated_file(tmp_path: Path) -> None:
 
     assert b"one\n" == (tmp_path / "access.log.1").read_bytes()
     assert b"two\n" == path.read_bytes()
+
+
+def test_a_line_never_joins_one_that_a_full_disk_has_cut(tmp_path: Path) -> None:
+    """
+    What is appended begins with a line of its own.
+    """
+    path = tmp_path / "access.log"
+    path.write_bytes(b"whole\nha")
+    append = append_to(str(path))
+    append(b"one\n")
+    append(b"two\n")
+
+    assert b"whole\nha\none\ntwo\n" == path.read_bytes()
+
+
+def test_lines_that_a_full_disk_does_not_take_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The one that it has cut, and those after it.
+    """
+    path = tmp_path / "access.log"
+    left = 10
+    write = os.write
+
+    def fill(descriptor: int, data: bytes) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(28, "No space left on device")
+        count = write(descriptor, data[:left])
+        left -= count
+        return count
+
+    append = append_to(str(path))
+    monkeypatch.setattr(os, "write", fill)
+    with pytest.raises(Lost, match="No space left") as raised:
+        append(b"first\nsecond\nthird\n")
+
+    assert b"first\nseco" == path.read_bytes()
+    assert 2 == raised.value.count
 
 
 def test_what_is_printed_goes_out_in_pieces_that_a_pipe_keeps_whole() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
+import pytest
 import tomlkit
 from argon2 import PasswordHasher
 from twisted.trial.unittest import SynchronousTestCase
@@ -156,6 +157,7 @@ def may_list(file: Mapping[str, Table], prefix: str, user: str | None) -> bool:
     return all("list" in all_rights(file, path, user) for path in below)
 
 
+@pytest.mark.untraced
 class RandomRightsTests(SynchronousTestCase):
     """
     Every method, prefix and user, at random.

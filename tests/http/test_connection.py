@@ -14,6 +14,7 @@ import termios
 import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 from unittest import mock
 
 import pytest
@@ -30,15 +31,23 @@ from kvd.http.host_guard import HostGuard
 from kvd.http.methods.get import CHUNK_BYTES
 from kvd.http.recorder import Recorder
 from kvd.http.timeouts import LINGER_SILENT_SECONDS
+from kvd.interfaces import Answer
 from kvd.log.buffered import FLUSH_SECONDS
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.net.splice import Pipe
-from kvd.net.transport import HEAD_BYTES, LOW_ROUND_TRIP_SEND_BUFFER, serve_connection
+from kvd.net.transport import (
+    HEAD_BYTES,
+    LOW_ROUND_TRIP_SEND_BUFFER,
+    ServerTransport,
+    serve_connection,
+)
 from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.testing import MemoryStore
 from kvd.workers.http_server import FRESH_SECONDS
 from tests.stepped import Client, SteppedReactor, connect, inline
+
+T = TypeVar("T")
 
 LIMITS = Limits(head_seconds=10, body_seconds=60, reader_seconds=60, idle_seconds=600)
 
@@ -88,7 +97,7 @@ class ConnectionCase(SynchronousTestCase):
     over_tcp = False
 
     def setUp(self) -> None:
-        self.reactor = SteppedReactor()
+        self.reactor = self.make_reactor()
         self.addCleanup(self.reactor.dispose)
         self.store = self.make_store()
         self.notes = Notes()
@@ -102,6 +111,12 @@ class ConnectionCase(SynchronousTestCase):
             pipe=self.make_pipe(),
         )
         self.client = self.connect()
+
+    def make_reactor(self) -> SteppedReactor:
+        """
+        What all run in.
+        """
+        return SteppedReactor()
 
     def make_store(self) -> MemoryStore:
         """
@@ -147,22 +162,35 @@ class ConnectionCase(SynchronousTestCase):
         """
         Store a value behind the protocol's back; its entity tag.
         """
-        upload = self.store.begin(Key(key), len(value))
-        assert not isinstance(upload, Deferred)
-        upload.write(value)
-        published = upload.commit(UNCONDITIONAL)
-        assert not isinstance(published, Deferred)
-        return published.info.etag
+        upload = self.finish(self.store.begin(Key(key), len(value)))
+        self.finish(upload.write(value))
+        return self.finish(upload.commit(UNCONDITIONAL)).info.etag
 
     def value(self, key: bytes) -> bytes:
         """
         What is stored under a key.
         """
-        value = self.store.open(Key(key))
-        assert not isinstance(value, Deferred)
-        data = value.read(0, value.info.size) if value.info.size else b""
-        assert not isinstance(data, Deferred)
-        return data
+        value = self.finish(self.store.open(Key(key)))
+        return self.finish(value.read(0, value.info.size)) if value.info.size else b""
+
+    def finish(self, answer: Answer[T]) -> T:
+        """
+        An answer of the store.
+        """
+        assert not isinstance(answer, Deferred)
+        return answer
+
+    def keys(self) -> list[bytes]:
+        """
+        The keys that have values.
+        """
+        return list(self.store.values)
+
+    def uploads(self) -> int:
+        """
+        How many uploads have begun and not ended.
+        """
+        return self.store.uploads
 
     def ask(self, request: bytes) -> bytes:
         """
@@ -328,8 +356,8 @@ class PutTests(ConnectionCase):
             assert (line, expected) == (line, status(reply))
             assert detail(reply)
             assert b"old" == self.value(b"k")
-        assert [b"k"] == list(self.store.values)
-        assert 0 == self.store.uploads
+        assert [b"k"] == self.keys()
+        assert 0 == self.uploads()
 
     def test_a_digest_that_matches_stores_the_value(self) -> None:
         """
@@ -360,8 +388,8 @@ class PutTests(ConnectionCase):
                     assert (line, 400) == (line, status(reply))
                     assert "nothing is stored" in detail(reply)
         assert b"old" == self.value(b"k")
-        assert [b"k"] == list(self.store.values)
-        assert 0 == self.store.uploads
+        assert [b"k"] == self.keys()
+        assert 0 == self.uploads()
         assert b"old" == body(self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"))
 
     def test_a_folder_of_keys_is_no_key(self) -> None:
@@ -437,10 +465,10 @@ class PutTests(ConnectionCase):
         self.client.send(
             b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 9\r\n\r\nnew"
         )
-        assert 1 == self.store.uploads
+        assert 1 == self.uploads()
         self.client.close()
 
-        assert 0 == self.store.uploads
+        assert 0 == self.uploads()
         assert b"old" == self.value(b"k")
         assert [499] == [entry.status for entry in self.notes.entries]
 
@@ -455,7 +483,7 @@ class PutTests(ConnectionCase):
 
         assert b"" == self.client.receive()
         assert self.client.ended
-        assert 0 == self.store.uploads
+        assert 0 == self.uploads()
 
     def test_what_follows_a_body_is_the_next_request(self) -> None:
         """
@@ -510,32 +538,6 @@ class PutTests(ConnectionCase):
         assert None is field(reply, b"Content-Encoding")
         assert b"hi" == body(reply)
 
-    def test_a_full_disk_in_the_middle_is_507(self) -> None:
-        """
-        The upload is discarded and the connection closed with notice.
-        """
-        self.store.fail_writes = StoreFull("no room")
-        reply = self.ask(
-            b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 9000000\r\n\r\nnew"
-        )
-
-        assert 507 == status(reply)
-        assert CLOSED == field(reply, b"Connection")
-        assert 0 == self.store.uploads
-
-    def test_a_fault_in_the_store_is_500_with_a_traceback_in_the_log(self) -> None:
-        """
-        The client learns nothing of what kvd is made of.
-        """
-        self.store.fail_writes = ZeroDivisionError("inside")
-        reply = self.ask(
-            b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nnew"
-        )
-
-        assert 500 == status(reply)
-        assert "inside" not in detail(reply)
-        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
-
 
 class SmallLimitsTests(ConnectionCase):
     """
@@ -563,7 +565,7 @@ class SmallLimitsTests(ConnectionCase):
         )
 
         assert 413 == status(reply)
-        assert 0 == self.store.uploads
+        assert 0 == self.uploads()
 
 
 class GetTests(ConnectionCase):
@@ -767,7 +769,7 @@ class GuardedTests(ConnectionCase):
             assert (line, 421) == (line, status(reply))
             assert "evil.example" in detail(reply)
             assert b"value" == self.value(b"k")
-            assert [b"k"] == list(self.store.values)
+            assert [b"k"] == self.keys()
         for line in (b"GET /k", b"GET http://localhost:1/k"):
             assert b"value" == body(self.ask_for(b"localhost", line))
 
@@ -1006,6 +1008,8 @@ class ConnectionTests(ConnectionCase):
     What happens between requests.
     """
 
+    requests_ahead = 1000
+
     def test_pipelined_requests_are_answered_in_order(self) -> None:
         """
         Many in one piece, some with bodies.
@@ -1028,13 +1032,13 @@ class ConnectionTests(ConnectionCase):
         """
         self.put(b"k", b"x" * 60_000)
         request = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
-        self.client.socket.send(request * 1000)
+        self.client.socket.send(request * self.requests_ahead)
         self.reactor.settle(100)
         (connection,) = self.process.connections
         transport = connection.transport
 
         assert len(transport.dataBuffer) + transport._tempDataLen <= 128 * 1024
-        assert 1000 * 60_000 < len(self.client.receive())
+        assert self.requests_ahead * 60_000 < len(self.client.receive())
 
     def test_http_10_closes_unless_asked_to_stay(self) -> None:
         """
@@ -1143,6 +1147,132 @@ class ConnectionTests(ConnectionCase):
         assert 0 == client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         assert value == body(client.receive())
 
+    def test_bytes_behind_the_last_request_do_not_cut_its_reply(self) -> None:
+        """
+        What comes when all is written would reset a closed connection, and drop what
+        the client has not received yet; so does what is there already and unread.
+        """
+        value = b"v" * 60_000
+        self.put(b"k", value)
+        asked = b"GET /k HTTP/1.1\r\n" + HOST
+        for sent in (b"", asked + b"\r\n", (asked + b"\r\n") * 4_000):
+            client = self.connect_over_tcp(window=4_096)
+            client.send(asked + b"Connection: close\r\n\r\n" + sent)
+            client.send(asked + b"\r\n")
+            reply = client.receive()
+
+            assert (len(value), False) == (len(body(reply)), client.reset)
+            assert 1 == reply.count(b"HTTP/1.1 200 OK")
+            client.close()
+        assert 1 == len(self.process.connections)
+
+    def test_who_has_all_of_the_reply_is_closed_at_once(self) -> None:
+        """
+        There is nothing that a reset could cut.
+        """
+        self.put(b"k", b"v")
+        client = self.connect_over_tcp()
+        client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+
+        assert b"v" == body(client.receive())
+        assert client.ended
+        assert 1 == len(self.process.connections)
+
+    def test_a_download_of_a_client_that_left_ends(self) -> None:
+        """
+        Its rest is neither read nor sent.
+        """
+        self.put(b"k", b"x" * 9_000_000)
+        client = self.connect_over_tcp()
+        client.send((b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n") * 3)
+        client.close()
+        self.reactor.advance(1)
+
+        assert 1 == len(self.process.connections)
+        assert self.notes.entries[0].body_bytes < 9_000_000
+
+    def refuse_to_watch(self, method: str) -> None:
+        """
+        As where the kernel watches no more for this user (epoll_ctl(2)).
+        """
+
+        watch = getattr(self.reactor, method)
+
+        def refuse(selectable: object) -> None:
+            if isinstance(selectable, ServerTransport):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            watch(selectable)
+
+        self.patch(self.reactor, method, refuse)
+
+    def test_an_upload_that_cannot_be_waited_for_is_503(self) -> None:
+        """
+        Nothing of it is left, and the connection ends.
+        """
+        self.refuse_to_watch("addReader")
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        near.setblocking(False)
+        far.sendall(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nx")
+        with capturedLogs() as events:
+            serve_connection(near, "", HttpConnection(self.process), self.reactor)
+            assert 1 == self.uploads()
+            self.reactor.settle()
+        client = Client(self.reactor, far)
+        reply = client.receive()
+
+        assert 503 == status(reply)
+        assert b"1" == field(reply, b"Retry-After")
+        assert CLOSED == field(reply, b"Connection")
+        assert client.ended
+        assert 0 == self.uploads()
+        assert 1 == len(self.process.connections)
+        assert any("watches no more" in event["log_format"] for event in events)
+
+    def test_a_download_that_cannot_be_waited_for_ends(self) -> None:
+        """
+        Its value is closed.
+        """
+        self.put(b"k", b"v" * 5_000_000)
+        self.refuse_to_watch("addWriter")
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+
+        assert len(body(self.client.receive())) < 5_000_000
+        assert self.client.ended
+        assert set() == self.process.connections
+
+
+class StoreTests(ConnectionCase):
+    """
+    A store that answers late, or fails.
+    """
+
+    def test_a_full_disk_in_the_middle_is_507(self) -> None:
+        """
+        The upload is discarded and the connection closed with notice.
+        """
+        self.store.fail_writes = StoreFull("no room")
+        reply = self.ask(
+            b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 9000000\r\n\r\nnew"
+        )
+
+        assert 507 == status(reply)
+        assert CLOSED == field(reply, b"Connection")
+        assert 0 == self.uploads()
+
+    def test_a_fault_in_the_store_is_500_with_a_traceback_in_the_log(self) -> None:
+        """
+        The client learns nothing of what kvd is made of.
+        """
+        self.store.fail_writes = ZeroDivisionError("inside")
+        reply = self.ask(
+            b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nnew"
+        )
+
+        assert 500 == status(reply)
+        assert "inside" not in detail(reply)
+        assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
+
     def test_an_answer_that_takes_its_time_holds_up_what_follows(self) -> None:
         """
         Pipelined requests wait for the store, and come in order.
@@ -1196,37 +1326,6 @@ class ConnectionTests(ConnectionCase):
 
         assert b"abcdef" == body(self.client.receive())
 
-    def test_bytes_behind_the_last_request_do_not_cut_its_reply(self) -> None:
-        """
-        What comes when all is written would reset a closed connection, and drop what
-        the client has not received yet; so does what is there already and unread.
-        """
-        value = b"v" * 60_000
-        self.put(b"k", value)
-        asked = b"GET /k HTTP/1.1\r\n" + HOST
-        for sent in (b"", asked + b"\r\n", (asked + b"\r\n") * 4_000):
-            client = self.connect_over_tcp(window=4_096)
-            client.send(asked + b"Connection: close\r\n\r\n" + sent)
-            client.send(asked + b"\r\n")
-            reply = client.receive()
-
-            assert (len(value), False) == (len(body(reply)), client.reset)
-            assert 1 == reply.count(b"HTTP/1.1 200 OK")
-            client.close()
-        assert 1 == len(self.process.connections)
-
-    def test_who_has_all_of_the_reply_is_closed_at_once(self) -> None:
-        """
-        There is nothing that a reset could cut.
-        """
-        self.put(b"k", b"v")
-        client = self.connect_over_tcp()
-        client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
-
-        assert b"v" == body(client.receive())
-        assert client.ended
-        assert 1 == len(self.process.connections)
-
     def test_what_a_client_sent_before_it_left_is_done(self) -> None:
         """
         All whole requests, whether it closed or reset the connection, and whether they
@@ -1265,65 +1364,6 @@ class ConnectionTests(ConnectionCase):
                 assert b"%0200d" % number == store.values[Key(b"%d" % number)][1]
             assert (case, 0) == (case, store.uploads)
             assert (case, 1) == (case, len(self.process.connections))
-
-    def test_a_download_of_a_client_that_left_ends(self) -> None:
-        """
-        Its rest is neither read nor sent.
-        """
-        self.put(b"k", b"x" * 9_000_000)
-        client = self.connect_over_tcp()
-        client.send((b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n") * 3)
-        client.close()
-        self.reactor.advance(1)
-
-        assert 1 == len(self.process.connections)
-        assert self.notes.entries[0].body_bytes < 9_000_000
-
-    def refuse_to_watch(self, method: str) -> None:
-        """
-        As where the kernel watches no more for this user (epoll_ctl(2)).
-        """
-
-        def refuse(selectable: object) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        self.patch(self.reactor, method, refuse)
-
-    def test_an_upload_that_cannot_be_waited_for_is_503(self) -> None:
-        """
-        Nothing of it is left, and the connection ends.
-        """
-        self.refuse_to_watch("addReader")
-        near, far = socket.socketpair()
-        self.addCleanup(far.close)
-        near.setblocking(False)
-        far.sendall(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nx")
-        with capturedLogs() as events:
-            serve_connection(near, "", HttpConnection(self.process), self.reactor)
-            assert 1 == self.store.uploads
-            self.reactor.settle()
-        client = Client(self.reactor, far)
-        reply = client.receive()
-
-        assert 503 == status(reply)
-        assert b"1" == field(reply, b"Retry-After")
-        assert CLOSED == field(reply, b"Connection")
-        assert client.ended
-        assert 0 == self.store.uploads
-        assert 1 == len(self.process.connections)
-        assert any("watches no more" in event["log_format"] for event in events)
-
-    def test_a_download_that_cannot_be_waited_for_ends(self) -> None:
-        """
-        Its value is closed.
-        """
-        self.put(b"k", b"v" * 5_000_000)
-        self.refuse_to_watch("addWriter")
-        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
-
-        assert len(body(self.client.receive())) < 5_000_000
-        assert self.client.ended
-        assert set() == self.process.connections
 
     def test_answers_that_come_too_late_are_taken_back(self) -> None:
         """
@@ -1446,7 +1486,7 @@ class TimeTests(ConnectionCase):
         self.later(60)
 
         assert 408 == status(self.client.receive())
-        assert 0 == self.store.uploads
+        assert 0 == self.uploads()
 
     def test_a_body_that_moves_is_waited_for(self) -> None:
         """
@@ -1888,15 +1928,6 @@ class ClassicTests(ConnectionCase):
             assert 304 == status(self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + rest))
             assert b"" == self.value(b"k")
 
-    def test_a_write_that_failed_is_507(self) -> None:
-        """
-        Whatever the reason.
-        """
-        self.store.fail_writes = StoreFull("no room")
-        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
-
-        assert 507 == status(reply)
-
     def test_ranges_and_conditions_are_unknown(self) -> None:
         """
         They are passed over.
@@ -1910,3 +1941,20 @@ class ClassicTests(ConnectionCase):
 
         assert 200 == status(reply)
         assert b"value" == body(reply)
+
+
+class ClassicStoreTests(ConnectionCase):
+    """
+    The dialect of the article, and a store that fails.
+    """
+
+    dialects = (DialectChoice("/", "classic"),)
+
+    def test_a_write_that_failed_is_507(self) -> None:
+        """
+        Whatever the reason.
+        """
+        self.store.fail_writes = StoreFull("no room")
+        reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\nx")
+
+        assert 507 == status(reply)

@@ -19,8 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kvd.errors import NoThread
-from kvd.http import mover, request
+from kvd.http import mover
 from kvd.http.methods import get
+from kvd.http.pieces import FILE_BYTES
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL, Conditions
@@ -197,7 +198,7 @@ class ColdGetTests(GetTests):
         """
         None twice, none before its time.
         """
-        body = os.urandom(2 * request.FILE_BYTES + 10)
+        body = os.urandom(2 * FILE_BYTES + 10)
         self.put(b"k", body)
 
         reply = self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n").receive()
@@ -206,7 +207,7 @@ class ColdGetTests(GetTests):
         offsets = [offset for offset, _ in self.asked]
         assert 0 == offsets[0]
         assert offsets == sorted(set(offsets))
-        assert all(count <= request.FILE_BYTES for _, count in self.asked)
+        assert all(count <= FILE_BYTES for _, count in self.asked)
 
     def test_a_client_that_leaves_meanwhile_is_forgotten(self) -> None:
         """

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TypeVar
 
+import pytest
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.logger import LogLevel, capturedLogs
 
@@ -140,6 +141,7 @@ class AnyTimeStore(DescriptorStore):
         self.due.pop(self.random.randrange(len(self.due)))()
 
 
+@pytest.mark.untraced
 class RandomTests(ConnectionCase):
     """
     No order of events makes kvd fail, or keep what it does not need any more.

@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
-from kvd.http import run_queue
+from kvd.http import half_handshakes, run_queue
 from kvd.http.connection import HttpConnection
 from kvd.http.timeouts import LINGER_SILENT_SECONDS
 from kvd.net.secure_socket import (
@@ -429,6 +429,83 @@ class BeginningTests(TLSCase):
             incoming.write(far.recv(65536))
             assert client.read(1000).startswith(b"HTTP/1.1 201 ")
             self.store.values.clear()
+
+    def test_a_ticket_comes_with_the_first_reply(self) -> None:
+        """
+        Of a request that came with the end of the handshake; else by itself, at once.
+        """
+        sends: list[int] = []
+        send = SecureSocket._send
+
+        def counted(secure: SecureSocket, more: bytes) -> bool:
+            sends.append(len(secure.unsent) + len(more))
+            return send(secure, more)
+
+        for is_together in (True, False):
+            sends.clear()
+            far = self.accept(over_tcp=False)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = tls.client_context().wrap_bio(
+                incoming, outgoing, server_hostname="localhost"
+            )
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            far.send(outgoing.read())
+            self.reactor.settle()
+            incoming.write(far.recv(65536))
+            client.do_handshake()
+            with patch.object(SecureSocket, "_send", counted):
+                if is_together:
+                    client.write(GET)
+                far.send(outgoing.read())
+                self.reactor.settle()
+                assert 1 == len(sends)
+                if not is_together:
+                    client.write(GET)
+                    far.send(outgoing.read())
+                    self.reactor.settle()
+            assert (1 if is_together else 2) == len(sends)
+            incoming.write(far.recv(65536))
+            assert client.read(1000).endswith(b"value")
+            assert client.session is not None
+            assert client.session.has_ticket
+
+    def test_few_are_half_done(self) -> None:
+        """
+        The oldest one makes room for a new one; those that are complete do not count.
+        """
+        self.patch(half_handshakes, "MOST_HALF_DONE", 3)
+        complete = [self.connect() for _ in range(5)]
+        clients = [self.wrap(self.accept()) for _ in range(5)]
+        with capturedLogs() as events:
+            for client in clients:
+                with pytest.raises(ssl.SSLWantReadError):
+                    client.do_handshake()
+                self.reactor.settle()
+
+        assert 5 + 3 == len(self.process.connections)
+        assert 3 == len(self.process.half_handshakes)
+        assert 2 == sum("half done" in str(formatEvent(event)) for event in events)
+        for client in clients[2:]:
+            tls.shake_hands(self.reactor, client)
+            assert b"value" == body(Client(self.reactor, client).send(GET).receive())
+        for served in complete:
+            assert b"value" == body(served.send(GET).receive())
+        assert 0 == len(self.process.half_handshakes)
+
+    def test_who_leaves_is_not_half_done(self) -> None:
+        """
+        Nor whose handshake has failed.
+        """
+        for _ in range(5):
+            client = self.wrap(self.accept())
+            with pytest.raises(ssl.SSLWantReadError):
+                client.do_handshake()
+            self.reactor.settle()
+            assert 1 == len(self.process.half_handshakes)
+            client.close()
+            self.reactor.settle()
+            assert 0 == len(self.process.half_handshakes)
 
     def test_draining_lets_it_end(self) -> None:
         """

@@ -50,6 +50,9 @@ def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
     for module in modules:
         import_module(module)
     assert "twisted.internet.reactor" not in sys.modules
+    # What all have is not looked through, nor copied, in each of them.
+    gc.collect()
+    gc.freeze()
     # Nobody waits for the processes that watch others.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:

@@ -33,6 +33,7 @@ def read_until(daemon: Twistd, words: str) -> None:
         print(line, end="")
         if words in line:
             return
+        assert ": not done: " not in line, line
     raise AssertionError(words)
 
 

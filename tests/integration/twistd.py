@@ -41,7 +41,14 @@ The program ``twistd``, for whichever Python has Twisted on its path.
 
 _LOADED: Final = """
     twisted.application.reactors twisted.internet.epollreactor twisted.scripts.twistd
-    kvd.daemon.service kvd.daemon.supervisor kvd.workers.child
+    kvd.daemon.service kvd.daemon.supervisor kvd.workers.child kvd.admin.control.site
+    kvd.store.file kvd.store.null kvd.dispatch.policies.gated
+    twisted.cred.strcred twisted.trial.itrial twisted.words.iwords
+    twisted.plugins.twisted_conch twisted.plugins.twisted_ftp
+    twisted.plugins.twisted_inet twisted.plugins.twisted_mail
+    twisted.plugins.twisted_names twisted.plugins.twisted_portforward
+    twisted.plugins.twisted_runner twisted.plugins.twisted_socks
+    twisted.plugins.twisted_web twisted.plugins.twisted_words
 """
 
 _READ_AT_START: Final = "PYTHON", "LD_", "LC_", "LANG"
@@ -49,7 +56,7 @@ _READ_AT_START: Final = "PYTHON", "LD_", "LC_", "LANG"
 How the variables begin that Python and the dynamic linker read as a process starts.
 """
 
-_SERVES: Final = re.compile(r" kvd serves (.*) from ")
+_SERVES: Final = re.compile(r"[ \"]kvd serves (.*) from ")
 _STATUS: Final = re.compile(r" the status site is at http://\S*:(\d+)$")
 _PORT: Final = re.compile(r"https?://\S*:(\d+)(?:,|$)")
 

@@ -4,9 +4,12 @@ Tests for `kvd.log.writing`.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 from twisted.internet.testing import MemoryReactorClock
@@ -17,7 +20,9 @@ from twisted.logger import (
     LogPublisher,
     eventAsText,
     formatEvent,
+    textFileLogObserver,
 )
+from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.log import writing
@@ -237,3 +242,53 @@ class WriteLogLaterTests(SynchronousTestCase):
         assert texts[10].startswith("90 more lines")
         assert "Server Shut Down." == texts[11]
         assert threading.get_ident() not in threads
+
+    def test_the_file_of_the_log_is_opened_again(self) -> None:
+        """
+        By its name, between two events, after it was renamed.
+        """
+        temporary = TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        folder = Path(temporary.name)
+        file = LogFile.fromFullPath(str(folder / "log"))
+        self.addCleanup(file.close)
+        publisher = LogPublisher(textFileLogObserver(file, None))
+        self.patch(writing, "globalLogPublisher", publisher)
+        reactor = Reactor()
+        reopen = write_log_later(reactor, "json")
+        log = Logger("here", observer=publisher)
+        log.info("first")
+        # Written by now, or before the file is opened again.
+        (folder / "log").rename(folder / "renamed")
+        reopen()
+        end_seconds = time.monotonic() + MANY_SECONDS
+        while not (folder / "log").exists():
+            assert time.monotonic() < end_seconds
+            time.sleep(0.001)
+        log.info("second")
+        (end,) = reactor.triggers["after"]["shutdown"]
+        end[0]()
+
+        for name, text in [("renamed", "first"), ("log", "second")]:
+            (line,) = (folder / name).read_text().splitlines()
+            assert text == json.loads(line)["message"]
+
+    def test_a_format_that_an_observer_does_not_know_is_warned_about(self) -> None:
+        """
+        As syslog, or one of somebody else's.
+        """
+        texts: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            texts.append(formatEvent(event))
+
+        publisher = LogPublisher(cast(ILogObserver, observe))
+        self.patch(writing, "globalLogPublisher", publisher)
+        self.patch(writing, "_log", Logger("here", observer=publisher))
+        reactor = Reactor()
+        write_log_later(reactor, "json")
+        (end,) = reactor.triggers["after"]["shutdown"]
+        end[0]()
+
+        assert 1 == len(texts)
+        assert texts[0].startswith("the log is not written as json")

@@ -5,6 +5,7 @@ Tests for `kvd.net.splice`.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from kvd.net.splice import (
     move,
 )
 from tests.descriptors import Descriptors
+from tests.stepped import tcp_pair
 
 Sockets = tuple[socket.socket, socket.socket]
 
@@ -342,3 +344,41 @@ def test_an_ordinary_user_moves_through_small_pipes(tmp_path: Path) -> None:
         finally:
             os._exit(status)
     assert 0 == os.waitpid(child, 0)[1]
+
+
+def test_what_came_before_a_reset_counts(pipe: Pipe, target: int) -> None:
+    """
+    The socket has ended then; a socket that was reset before has failed.
+    """
+    near, far = tcp_pair()
+    with near:
+        near.setblocking(False)
+        far.send(b"0123456789")
+        select.select([near], [], [])
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+
+        assert Stopped(10, b"", ended=True) == pipe.move(near.fileno(), target, 100)
+        assert b"0123456789" == os.pread(target, 100, 0)
+
+
+def test_bytes_go_to_another_socket(pipe: Pipe, sockets: Sockets) -> None:
+    """
+    Those that it does not take now are given back, and the pipe is empty.
+    """
+    far, near = sockets
+    sent = fill(far)
+    to, reader = tcp_pair(window=4096)
+    with to, reader:
+        to.setblocking(False)
+        moved = pipe.move(near.fileno(), to.fileno(), MOST_BYTES)
+        assert isinstance(moved, Stopped)
+        assert moved.rest
+        assert not moved.ended
+        to.close()
+        got = b"".join(iter(lambda: reader.recv(1 << 20), b""))
+
+    assert sent.startswith(got + moved.rest)
+    assert moved.count == len(got)
+    with pytest.raises(BlockingIOError):
+        os.read(pipe._out, 1)

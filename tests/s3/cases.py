@@ -51,6 +51,12 @@ class EngineCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = SteppedReactor()
         self.addCleanup(self.reactor.dispose)
+        self.start_engine()
+
+    def start_engine(self) -> None:
+        """
+        Serve an engine that is empty.
+        """
         self.addCleanup(self._close_all)
         self.random = Random(new_seed())
         self.memory = MemoryEngine()

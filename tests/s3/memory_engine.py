@@ -25,6 +25,7 @@ SECRET_KEY = "kvdsecret"
 BUCKET = "values"
 
 MAX_NAME_BYTES = 1024
+MIB = 1024 * 1024
 SKEW_SECONDS = 15 * 60
 
 
@@ -85,6 +86,8 @@ class MemoryEngine(Resource):
         """The method of the requests that `fail_next` is for; empty: all."""
         self.cut_next = 0
         """How many GETs are cut off in the middle of the body."""
+        self.stop_next = False
+        """Whether the next GET of more than 1 MiB stops in the middle of the body."""
         self.seen: list[tuple[str, str]] = []
         """The methods and names of all requests so far."""
 
@@ -203,6 +206,10 @@ class MemoryEngine(Resource):
             self.cut_next -= 1
             request.write(body[: len(body) // 2])
             cast(Any, request).loseConnection()
+            return NOT_DONE_YET  # type: ignore[return-value]
+        if self.stop_next and len(body) > MIB:
+            self.stop_next = False
+            request.write(body[:MIB])
             return NOT_DONE_YET  # type: ignore[return-value]
         request.write(body)
         request.finish()

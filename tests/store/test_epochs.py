@@ -17,6 +17,7 @@ from threading import Thread
 from typing import Any
 from unittest import mock
 
+import pytest
 from twisted.internet.defer import Deferred, execute
 from twisted.logger import capturedLogs
 
@@ -516,6 +517,7 @@ class SharedSyncTests(EpochCase):
         assert 0 == files.more
 
 
+@pytest.mark.untraced
 class CutTests(EpochCase):
     """
     After a power cut at any moment a key has a value that is no older than the one

@@ -785,6 +785,7 @@ class MinFreeTests(BoundedCase):
         assert list(map(str, range(22, 50))) == sorted(self.found(), key=int)
 
 
+@pytest.mark.untraced
 class ModelTests(BoundedCase):
     """
     Random operations, and a model in memory of what the store must have.

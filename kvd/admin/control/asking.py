@@ -72,6 +72,19 @@ class ControlSocket:
             f" know {what}"
         )
 
+    def upgrade(self) -> None:
+        """
+        Have new code take over, and wait until it serves. It is the one that answers
+        from then on.
+
+        Raises:
+            ControlUnusable: No daemon answers there, or another program does.
+            ChangeImpossible: The new daemon does not serve, and the old one goes on.
+        """
+        self.change("upgrade", {})
+        # The old daemon has this connection as long as it drains.
+        self.close()
+
     def _ask(
         self, method: str, path: str, body: str | None, seconds: float | None
     ) -> tuple[int, dict[str, Any]]:

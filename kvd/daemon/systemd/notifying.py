@@ -89,6 +89,31 @@ class Notifier:
         """
         self._notify("STOPPING=1", "STATUS=ends when requests in flight have finished")
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """
+        The variables by which another process notifies the same service manager; empty
+        if there is none.
+        """
+        if not self._address:
+            return {}
+        variables = {"NOTIFY_SOCKET": self._address}
+        if self._watchdog_seconds:
+            microseconds = int(self._watchdog_seconds * 1_000_000)
+            variables["WATCHDOG_USEC"] = str(microseconds)
+        return variables
+
+    def hand_on(self, pid: int) -> None:
+        """
+        Another process is the service's main process from now on, and this one notifies
+        no more.
+
+        Args:
+            pid: Of the other process.
+        """
+        self._notify(f"MAINPID={pid}")
+        self.close()
+
     def close(self) -> None:
         """
         Stop the watchdog and close the socket. Further calls do nothing.

@@ -103,7 +103,7 @@ def adopt(
         for each in meant:
             sock = _checked(each)
             inherited.remove(each)
-            place = _place_of(sock, address)
+            place = place_of(sock, address)
             group = groups.setdefault(place, ListenerGroup(place, ()))
             group.members += (sock,)
             group.given += 1
@@ -173,7 +173,17 @@ def _wrong_with(sock: socket.socket) -> str:
     return ""
 
 
-def _place_of(sock: socket.socket, given: SystemdAddress) -> Address:
+def place_of(sock: socket.socket, given: SystemdAddress) -> Address:
+    """
+    The address that a socket is bound to.
+
+    Args:
+        sock: Closed if it cannot be used.
+        given: What the settings say of it.
+
+    Raises:
+        AddressUnusable: It is for TLS, and no socket of TCP.
+    """
     name: Any = sock.getsockname()
     if sock.family != socket.AF_UNIX:
         return TCPAddress(name[0], name[1], tls=given.tls)

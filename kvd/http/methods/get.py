@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 from kvd.errors import StoreFault
 from kvd.http.reply_fields import Fields, fields_of, part_fields, unchanged_fields
 from kvd.http.request import RequestHandler
-from kvd.http.source import FilePart, Rest, Source
+from kvd.http.source import FilePart, Rest, Source, Stream
 from kvd.http.wire.fields import range_of
-from kvd.interfaces import Answer, ICachedValue, IValue
+from kvd.interfaces import Answer, ICachedValue, IStreamedValue, IValue
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.operations import Get
 
@@ -107,6 +107,7 @@ class ValueSource(Source):
 
     def __init__(self, value: IValue, first: int, length: int) -> None:
         self._value = value
+        self._streamed = IStreamedValue(value, None)
         self._offset = first
         self.remaining = length
 
@@ -133,6 +134,23 @@ class ValueSource(Source):
         if descriptor is None or not self.remaining:
             return None
         return FilePart(descriptor, self._offset, self.remaining)
+
+    def stream(self) -> Stream | None:
+        """
+        See `Source`.
+        """
+        value = self._streamed
+        if value is None or not self.remaining:
+            return None
+        descriptor = value.socket(self._offset)
+        if descriptor is None:
+            return None
+        return Stream(descriptor, self.remaining, self._moved, value.arrival)
+
+    def _moved(self, count: int, ended: bool) -> None:
+        assert self._streamed is not None
+        self._streamed.taken(count, ended)
+        self.sent(count)
 
     def sent(self, count: int) -> None:
         """

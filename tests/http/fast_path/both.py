@@ -4,6 +4,7 @@ Two workers side by side, with the fast path and without, whose clients do the s
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -166,6 +167,8 @@ class Worker:
             store=StoreLocation("file", self.root),
             durability=durability,
             access_log=os.path.join(self.folder, "log") if reports else None,
+            # All that is known of a request.
+            access_log_format="json",
             record=os.path.join(self.folder, "record") if reports else None,
             limits=limits,
             fast_path=fast_path,
@@ -437,5 +440,6 @@ def _without_id(attribute: bytes) -> bytes:
 
 
 def _without_times(line: str) -> str:
-    _, rest = line.split(" ", 1)
-    return rest.rpartition(" ")[0]
+    entry = json.loads(line)
+    del entry["time"], entry["seconds"]
+    return json.dumps(entry)

@@ -37,7 +37,12 @@ FIELDS: st.SearchStrategy[list[bytes]] = st.lists(
     st.sampled_from(
         [
             *[b"Connection: close", b"Connection: keep-alive", b"connection: Close"],
-            *[b"User-Agent: one", b"User-Agent: two", b"Content-Type: text/plain"],
+            *[
+                b"User-Agent: one",
+                b"User-Agent: two",
+                b"Referer: \xff",
+                b"Content-Type: text/plain",
+            ],
             *[b"Content-Encoding: br", b"Range: bytes=1-2", b"Range: bytes=9-"],
             *[b"If-Match: *", b"If-None-Match: *", b'If-Match: "none"'],
             *[b"If-Modified-Since: Thu, 01 Jan 2099 00:00:00 GMT"],
@@ -396,6 +401,7 @@ EXAMPLES = int(os.environ.get("KVD_BOTH_EXAMPLES", "100"))
 # Hypothesis would rather not print bodies of this size, and hides the failure.
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.explores
+@pytest.mark.untraced
 def test_both_ways_come_to_the_same() -> None:
     """
     Replies, files, the access log, the record, all counts and what the quotas hold.

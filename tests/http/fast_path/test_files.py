@@ -7,11 +7,13 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from unittest import mock
 
 from kvd.http.connection import HttpConnection
+from kvd.http.context import ProcessContext
 from kvd.http.fast_path import REMAINS, SERVED
-from kvd.http.request import FILE_BYTES
+from kvd.http.pieces import FILE_BYTES, SHORT_BYTES, Pieces
 from kvd.net.transport import (
     LARGE_FILE_BYTES,
     LOW_ROUND_TRIP_SEND_BUFFER,
@@ -19,6 +21,7 @@ from kvd.net.transport import (
 )
 from kvd.settings import Limits
 from kvd.store.exchange import is_on_a_disk
+from kvd.store.file import FileStore
 from tests.descriptors import Descriptors
 from tests.http.fast_path.cases import FastPathCase, body_of, field, get, head
 from tests.http.fast_path.test_connections import ConnectionCase
@@ -343,6 +346,22 @@ class RemainingTests(ConnectionCase):
         assert reply[filled:].startswith(b"HTTP/1.1 200 OK\r\n")
         assert self.large == body_of(reply[filled:])
 
+    def test_few_bytes_at_once(self) -> None:
+        """
+        More than none.
+        """
+        for size in (0, -1):
+            with self.assertRaises(ValueError):  # noqa: PT027  # trial runs it too
+                self.fast_path.send_at_most(size)
+        self.fast_path.send_at_most(1000)
+        near, far = self.pair()
+        far.sendall(get("k"))
+        assert SERVED | REMAINS == self.fast_path.serve(near.fileno())
+        rest = self.fast_path.take_remainder()
+        os.close(rest.descriptor)
+        assert 1000 == rest.offset
+        assert self.large[:1000] == body_of(far.recv(65536))
+
     def test_nobody_takes_it(self) -> None:
         """
         It is closed before another is.
@@ -354,3 +373,82 @@ class RemainingTests(ConnectionCase):
         assert 1 == self.files.more
         self.fast_path.serve(near.fileno())
         self.assert_closed()
+
+
+class ShortMemoryTests(ConnectionCase):
+    """
+    While the kernel is short of memory, it gets little for a client that reads nothing.
+    """
+
+    limits = Limits(reader_seconds=60)
+    is_short = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.large = os.urandom(FILE_BYTES + 12_345)
+        self.keep("k", self.large)
+        self.client = connect(self.reactor, HttpConnection(self.process), over_tcp=True)
+        self.addCleanup(self.client.socket.close)
+
+    def make_process(self, store: FileStore) -> ProcessContext:
+        process = super().make_process(store)
+        process.pieces = Pieces(lambda: self.is_short)
+        return process
+
+    def held(self) -> int:
+        """
+        How much the kernel has for a client that reads nothing.
+        """
+        self.client.socket.close()
+        self.reactor.settle()
+        client = connect(
+            self.reactor, HttpConnection(self.process), over_tcp=True, window=1
+        )
+        self.addCleanup(client.socket.close)
+        client.send(get("k"))
+        self.reactor.settle()
+        (transport,) = (
+            one.transport
+            for one in self.process.connections
+            if one.transport.socket.family == socket.AF_INET
+        )
+        return transport.bytes_sent - transport.bytes_delivered
+
+    def test_a_client_that_reads_nothing(self) -> None:
+        """
+        Two pieces at most: the second is sent when less than half of the first waits.
+        """
+        self.is_short = True
+        self.process.pieces.measure()
+        assert self.held() <= 2 * SHORT_BYTES + 1024
+
+    def test_the_ordinary_way(self) -> None:
+        """
+        As well.
+        """
+        self.process.fast_path = None
+        self.is_short = True
+        self.process.pieces.measure()
+        assert self.held() <= 2 * SHORT_BYTES + 1024
+
+    def test_all_of_it_comes_in_the_end(self) -> None:
+        """
+        As it was stored, also if memory becomes short, and is no more, on the way.
+        """
+        for turns in ((True,), (False, True), (True, False)):
+            for self.is_short in turns:
+                self.process.pieces.measure()
+                self.client.send(get("k"))
+                received = b""
+                end = time.monotonic() + PATIENCE_SECONDS
+                while len(body_of(received)) < len(self.large):
+                    # The kernel may take its time.
+                    assert time.monotonic() < end
+                    received += self.client.receive()
+                assert self.large == body_of(received)
+
+    def test_enough_memory(self) -> None:
+        """
+        Much is sent ahead.
+        """
+        assert self.held() > 4 * SHORT_BYTES

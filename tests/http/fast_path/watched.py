@@ -22,6 +22,7 @@ from kvd.http.fast_path import (
     Report,
     SharedPort,
 )
+from kvd.store.sync import Found
 
 
 class WatchedFastPath:
@@ -163,6 +164,12 @@ class WatchedFastPath:
         """
         return self._fast_path.take_remainder()
 
+    def send_at_most(self, size: int) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.send_at_most(size)
+
     def sync_event(self) -> int:
         """
         See `FastPath`.
@@ -181,11 +188,25 @@ class WatchedFastPath:
         """
         return self._fast_path.reply_all(commits)
 
-    def publish_synced(self) -> tuple[dict[bytes, list[Commit]], list[Commit]]:
+    def publish_synced(
+        self,
+    ) -> tuple[
+        dict[bytes, list[Commit]],
+        list[Commit],
+        list[tuple[Callable[[Found], None], Found]],
+    ]:
         """
         See `FastPath`.
         """
         return self._fast_path.publish_synced()
+
+    def sync_folders_later(
+        self, path: bytes, first: int, done: Callable[[Found], None]
+    ) -> bool:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.sync_folders_later(path, first, done)
 
     def reply_to(self, commit: Commit, socket: int) -> int:
         """

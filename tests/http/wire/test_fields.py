@@ -325,6 +325,7 @@ BYTE_RANGES = st.tuples(
 ).map(b"".join)
 
 
+@pytest.mark.untraced
 @exploring(500)
 @given(
     TAG_LISTS | st.binary(max_size=9),

@@ -4,6 +4,7 @@ Any bytes, cut anywhere, give events or a peer error.
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,7 @@ def comparable(seen: Seen) -> list[object]:
     return [type(e) if isinstance(e, PeerError) else e for e in seen]
 
 
+@pytest.mark.untraced
 @exploring(400)
 @given(streams, st.lists(st.integers(0, 300), max_size=8))
 def test_any_bytes_give_events_or_a_peer_error(data: bytes, cuts: list[int]) -> None:

@@ -21,6 +21,7 @@ from bench.clients import Ccache, Curl
 from bench.loads import Load, Report, Running, Traffic, Turn
 from bench.machine import describe, file_system
 from bench.measuring import Bench
+from bench.medium import Medium
 from bench.ratios import ratios_of
 from bench.record import Record
 from bench.servers import CServer, Kvd, Nginx, Server
@@ -52,7 +53,7 @@ def test_every_server_is_measured_in_each_round(
     """
     load = Load("PUT", 300_000, connections=4, keys=8)
     said: list[str] = []
-    bench = Bench(programs, tmp_path, seconds=0.05)
+    bench = Bench(programs, Medium(tmp_path), seconds=0.05)
 
     outcome = bench.measure(a_workload(load), 2, said.append)
 
@@ -136,7 +137,7 @@ def test_what_is_read_once_was_stored_before_the_server_started(
             return super().run(programs, server, turn)
 
     load = Recorded("GET", 100, connections=4, once_per_second=400)
-    bench = Bench(programs, tmp_path, seconds=0.05)
+    bench = Bench(programs, Medium(tmp_path), seconds=0.05)
 
     outcome = bench.measure(
         Workload("tiny", "A little", load, Contender("kvd", Kvd()), []),
@@ -175,7 +176,7 @@ def test_a_load_can_be_measured_beside_another(
     """
     load = Load("GET", 100, connections=2, keys=4)
     background = Load("PUT", 200_000, connections=2, keys=2, prefix="other")
-    bench = Bench(programs, tmp_path, seconds=0.05)
+    bench = Bench(programs, Medium(tmp_path), seconds=0.05)
 
     outcome = bench.measure(a_workload(load, background), 1, lambda said: None)
 
@@ -195,7 +196,7 @@ def test_kvd_can_have_slower_syncs(programs: Programs, tmp_path: Path) -> None:
         Contender("kvd", kvd),
         [(Contender("nginx", Nginx()), Targets())],
     )
-    bench = Bench(programs, tmp_path, seconds=0.05)
+    bench = Bench(programs, Medium(tmp_path), seconds=0.05)
 
     outcome = bench.measure(workload, 1, lambda said: None)
 
@@ -258,7 +259,9 @@ def test_a_machine_is_described(programs: Programs, tmp_path: Path) -> None:
     """
     With its file systems and all versions.
     """
-    machine = describe(programs, tmp_path, Path("/proc"))
+    machine = describe(
+        programs, Medium(tmp_path).describe(), file_system(Path("/proc"))
+    )
 
     assert machine["file systems"].endswith(", proc")
     assert "unknown" != file_system(tmp_path)

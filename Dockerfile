@@ -1,0 +1,22 @@
+# kvd in a container: docs/running.rst says how to run it.
+
+FROM python:3.11-slim-bookworm AS build
+COPY . /src
+# The compiler is for kvd's own C; the image that is run has none.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/* \
+    && python -m venv /opt/kvd \
+    && /opt/kvd/bin/pip install --no-cache-dir '/src[status]' \
+    && /opt/kvd/bin/python -c "from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))"
+
+FROM python:3.11-slim-bookworm
+COPY --from=build /opt/kvd /opt/kvd
+RUN install --directory --owner=10001 --group=10001 /values /run/kvd
+USER 10001:10001
+ENV PATH=/opt/kvd/bin:$PATH KVD_CONTROL=/run/kvd/8080.control
+VOLUME ["/values", "/run/kvd"]
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["kvd", "status", "--json"]
+# Of several --listen, --store and other options, those that follow the image's name count too.
+ENTRYPOINT ["twistd", "-n", "--pidfile=", "kvd", "--listen", "tcp:8080", "--store", "file:/values", "--control", "/run/kvd/8080.control"]

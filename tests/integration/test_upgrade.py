@@ -1,0 +1,307 @@
+"""
+``kvd upgrade``: new code takes over from a running daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from kvd.admin.control.asking import ControlSocket
+from kvd.errors import ChangeImpossible, ControlUnusable
+from tests.integration.http import ask
+from tests.integration.twistd import EXEC, Twistd
+from tests.patience import PATIENCE_SECONDS
+
+pytestmark = pytest.mark.integration
+
+
+class Upgradable:
+    """
+    A daemon whose settings file and code can be replaced, in a folder of its own.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.config = folder / "kvd.toml"
+        self.config.write_text(f'store = "file:{folder}/values"\nprocs = 2\n')
+        self.control = str(folder / "control")
+        self.options = [
+            *["--config=kvd.toml", f"--control={self.control}", *options],
+            *[f"--listen=unix:{folder}/socket", "--listen=tcp:0:interface=127.0.0.1"],
+        ]
+
+    def serve(self, pid_file: str = "") -> Twistd:
+        """
+        The daemon; it finds modules in its folder first.
+        """
+        before = [f"--pidfile={pid_file}"]
+        return Twistd(self.options, self.folder, before=before, prelude=EXEC)
+
+    def asking(self) -> closing[ControlSocket]:
+        """
+        Its control socket.
+        """
+        return closing(ControlSocket(self.control))
+
+    def pid(self) -> int:
+        """
+        Of the daemon that answers.
+        """
+        with self.asking() as asked:
+            return int(asked.status()["pid"])
+
+    def refusal(self) -> str:
+        """
+        Why it is not upgraded.
+        """
+        with self.asking() as asked, pytest.raises(ChangeImpossible) as caught:
+            asked.upgrade()
+        return caught.value.sentence
+
+    def replace_code(self, text: str) -> None:
+        """
+        Put another ``kvd`` before the one that is installed.
+        """
+        (self.folder / "kvd.py").write_text(text)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """
+    Wait for it.
+    """
+    last = monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert monotonic() < last
+        sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """
+    The processes that a process has started.
+    """
+    return [
+        int(child)
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
+
+
+def command_of(pid: int) -> bytes:
+    """
+    The command line of a process.
+    """
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def steady(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Upgradable, int]]:
+    """
+    A daemon that is never upgraded, and its port.
+    """
+    daemon = Upgradable(tmp_path_factory.mktemp("steady"))
+    with daemon.serve() as process:
+        before = daemon.pid()
+        yield daemon, process.port
+        assert before == daemon.pid()
+        assert 201 == ask(process.port, "PUT", "/last", b"value").status
+
+
+def test_requests_in_progress_end_at_the_old_daemon(tmp_path: Path) -> None:
+    """
+    An upload, and a connection that waits. Signals to the process that was started
+    first reach the daemon that serves, whose PID file is the same.
+    """
+    daemon = Upgradable(tmp_path)
+    with daemon.serve("kvd.pid") as process:
+        first = process.process.pid
+        assert first == daemon.pid() == int((tmp_path / "kvd.pid").read_text())
+        with (
+            socket.create_connection(("127.0.0.1", process.port)) as uploading,
+            socket.socket(socket.AF_UNIX) as idle,
+            daemon.asking() as asked,
+        ):
+            head = b"PUT /half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\n"
+            uploading.sendall(head + b"half")
+            idle.connect(f"{tmp_path}/socket")
+            idle.sendall(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.recv(4096).startswith(b"HTTP/1.1 404 ")
+            daemon.config.write_text(
+                f'store = "file:{tmp_path}/values"\nprocs = 1\npolicy = "leastbusy"\n'
+            )
+            asked.upgrade()
+            status = asked.status()
+            assert "leastbusy" == status["policy"]
+            assert 1 == len(status["workers"])
+            second = status["pid"]
+            assert first != second
+            assert second == int((tmp_path / "kvd.pid").read_text())
+            assert 404 == ask(process.port, "GET", "/half").status
+            idle.sendall(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.recv(4096).startswith(b"HTTP/1.1 404 ")
+            uploading.sendall(b"half")
+            assert uploading.recv(4096).startswith(b"HTTP/1.1 201 ")
+        assert b"halfhalf" == ask(process.port, "GET", "/half").body
+        until(lambda: b"stand_in" in command_of(first))
+        # A second time; the first process stands in still.
+        with daemon.asking() as asked:
+            asked.upgrade()
+        third = daemon.pid()
+        until(lambda: [third] == children(first))
+        with socket.socket(socket.AF_UNIX) as connected:
+            connected.connect(f"{tmp_path}/socket")
+        assert -signal.SIGTERM == process.stop()
+        assert not (tmp_path / "kvd.pid").exists()
+        assert not (tmp_path / "socket").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ('store = "null:"', "store is 'null:', and the running kvd has 'file:"),
+        ("users = '/no/such/file'", "/no/such/file"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    steady: tuple[Upgradable, int], settings: str, sentence: str
+) -> None:
+    """
+    In a sentence, and the old daemon goes on.
+    """
+    daemon, port = steady
+    before = daemon.config.read_text()
+    lines = {line.split(" = ")[0]: line for line in before.splitlines()}
+    lines[settings.split(" = ")[0]] = settings
+    daemon.config.write_text("\n".join(lines.values()))
+    try:
+        assert sentence in daemon.refusal()
+        assert 200 == ask(port, "GET", "/").status
+    finally:
+        daemon.config.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("this is no Python", "SyntaxError: invalid syntax"),
+        ("import os; os.kill(os.getpid(), 9)", "it ended without a word"),
+    ],
+)
+def test_code_that_does_not_start_is_reported(
+    steady: tuple[Upgradable, int], code: str, sentence: str
+) -> None:
+    """
+    With its own last line, and the old daemon goes on.
+    """
+    daemon, port = steady
+    daemon.replace_code(code)
+    try:
+        refusal = daemon.refusal()
+    finally:
+        (daemon.folder / "kvd.py").unlink()
+
+    assert refusal.startswith("the new kvd does not start, and this one goes on: ")
+    assert sentence in refusal
+    assert 200 == ask(port, "GET", "/").status
+
+
+def starting(daemon: Upgradable, answers: list[str]) -> tuple[threading.Thread, int]:
+    """
+    Begin an upgrade to code that takes a while to start.
+
+    Returns:
+        Who waits for it, and the new process, which is stopped.
+    """
+    old = daemon.pid()
+    daemon.replace_code(
+        "import os, signal, sys; os.kill(os.getpid(), signal.SIGSTOP);"
+        " sys.path.remove(os.getcwd()) if os.getcwd() in sys.path else"
+        " sys.path.remove(''); del sys.modules['kvd']; import kvd"
+    )
+
+    def upgrade() -> None:
+        try:
+            with daemon.asking() as asked:
+                asked.upgrade()
+            answers.append("done")
+        except (ChangeImpossible, ControlUnusable) as error:
+            answers.append(error.sentence)
+
+    waiting = threading.Thread(target=upgrade)
+    waiting.start()
+    stopped: list[int] = []
+
+    def is_stopped() -> bool:
+        for child in children(old):
+            state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            if state[0] == "T":
+                stopped.append(child)
+        return bool(stopped)
+
+    until(is_stopped)
+    return waiting, stopped[0]
+
+
+def test_only_one_upgrade_at_a_time(steady: tuple[Upgradable, int]) -> None:
+    """
+    A second one is refused, as is any other change. When the new daemon is killed, the
+    old one goes on.
+    """
+    daemon, port = steady
+    answers: list[str] = []
+    waiting, new = starting(daemon, answers)
+    try:
+        assert "another change is under way: upgrade" in daemon.refusal()
+        assert 200 == ask(port, "GET", "/").status
+    finally:
+        os.kill(new, signal.SIGKILL)
+        waiting.join(PATIENCE_SECONDS)
+        (daemon.folder / "kvd.py").unlink()
+
+    assert "the new kvd does not start, and this one goes on" in answers[0]
+    assert 200 == ask(port, "GET", "/").status
+
+
+@pytest.mark.parametrize(
+    ("number", "serves"), [(signal.SIGTERM, False), (signal.SIGKILL, True)]
+)
+def test_the_old_daemon_ends_meanwhile(
+    tmp_path: Path, number: int, serves: bool
+) -> None:
+    """
+    If it was asked to end, the new one ends too. If it was killed, the new one takes
+    its place: connections that waited in the queue are served.
+    """
+    daemon = Upgradable(tmp_path)
+    with daemon.serve() as process:
+        answers: list[str] = []
+        waiting, new = starting(daemon, answers)
+        os.kill(process.process.pid, number)
+        waiting.join(PATIENCE_SECONDS)
+        assert ["done"] != answers
+        if not serves:
+            process.process.wait()
+            assert not Path(f"/proc/{new}").exists()
+            return
+        (tmp_path / "kvd.py").unlink()
+        try:
+            with socket.create_connection(("127.0.0.1", process.port)) as queued:
+                queued.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                os.kill(new, signal.SIGCONT)
+                queued.settimeout(PATIENCE_SECONDS)
+                assert queued.recv(4096).startswith(b"HTTP/1.1 200 ")
+            until(lambda: Path(daemon.control).exists())
+            assert new == daemon.pid()
+        finally:
+            os.kill(new, signal.SIGTERM)
+            until(lambda: not Path(f"/proc/{new}").exists())
