@@ -66,7 +66,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench engine test-engines share deb clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench engine test-engines share deb test-proxies clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -193,6 +193,10 @@ engine: $(VENV)/developed
 # What takes longer with a real engine than a build may: nodes that are killed under load.
 test-engines: $(VENV)/developed
 	$(BIN)/python -m pytest --verbose tests/s3/engines.py
+
+# The settings for reverse proxies in docs/operating.rst; nginx, haproxy and caddy are needed.
+test-proxies: $(VENV)/developed
+	$(BIN)/python -m pytest --verbose tests/integration/proxy_programs.py
 
 # kvd beside nginx and a server in C; gcc, nginx and ccache are needed for it. Takes about
 # twenty minutes, and leaves its results in build/bench.

@@ -44,6 +44,7 @@ _CONTENTS = """
    :caption: Use
 
    docs/running
+   docs/operating
    docs/security
    docs/policies
    docs/client

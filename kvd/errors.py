@@ -68,6 +68,13 @@ class TLSExpected(BadFraming):
     """
 
 
+class ProxyHeaderRefused(BadFraming):
+    """
+    A connection does not begin with the header that a proxy has to send there, or with
+    a malformed one.
+    """
+
+
 class DigestMismatch(BadRequest):
     """
     A body does not match its digest.

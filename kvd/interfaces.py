@@ -104,6 +104,12 @@ class ICachedValue(IValue):
         "Where it came from, as a member of ``Cache-Status`` (RFC 9211)."
     )
 
+    def lose_file() -> bool:
+        """
+        The file of `fileno` cannot be read, or is too short. Returns whether `read`
+        gives the same bytes from elsewhere; then `fileno` gives None from now on.
+        """
+
 
 class IUpload(Interface):
     """
@@ -360,6 +366,11 @@ class IEngineStoreMaker(IStoreMaker):
     def load() -> None:
         """
         Import what the store needs. Called before workers are forked.
+        """
+
+    def share(path: str, other: str) -> bool:
+        """
+        Whether the stores at two paths have the same values, however they are written.
         """
 
 

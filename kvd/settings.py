@@ -7,6 +7,7 @@ and its workers receive all of them.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
@@ -55,6 +56,32 @@ class TLS:
     """The authorities whose certificates clients show; None: clients show none."""
     clients: Literal["required", "optional"] = "required"
     """Whether clients have to show a certificate, where there are authorities."""
+    crl: str | None = None
+    """What these authorities have revoked; None: nothing."""
+    names: str | None = None
+    """A folder of further certificates, for clients that ask for other names (SNI):
+    each in a file ``ANYTHING.pem`` or ``ANYTHING.crt``, its private key in
+    ``ANYTHING.key``."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCertificate:
+    """
+    A certificate for clients that ask for one of its names.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    """In small letters; ``*`` as the first label stands for any label."""
+    cert: str = field(repr=False)
+    key: str = field(repr=False)
+
+    @property
+    def key_path(self) -> str:
+        """
+        Of the file of the private key, in the same folder.
+        """
+        return os.path.splitext(self.path)[0] + ".key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +100,10 @@ class Credentials:
     read: float = field(repr=False)
     """When they were read, by the monotonic clock. So settings that were read anew
     differ, and workers with new keys for session tickets replace those so far."""
+    crl: str = field(default="", repr=False)
+    """Empty if there is no such file."""
+    named: tuple[NamedCertificate, ...] = ()
+    """What the folder has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +119,9 @@ class TCPAddress:
     backlog: int = 4096
     tls: TLS | None = None
     """None: plain HTTP."""
+    proxy: bool = False
+    """Whether connections begin with the header of a proxy
+    (`kvd.net.proxy_header`)."""
 
     def __str__(self) -> str:
         scheme = "http" if self.tls is None else "https"
@@ -107,6 +141,8 @@ class UNIXAddress:
     mode: int = 0o660
     """The permission bits of the socket's file."""
     backlog: int = 4096
+    proxy: bool = False
+    """See `TCPAddress`."""
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
@@ -125,6 +161,8 @@ class SystemdAddress:
     """The ``FileDescriptorName=`` of the sockets; empty: all sockets."""
     tls: TLS | None = None
     """None: plain HTTP."""
+    proxy: bool = False
+    """See `TCPAddress`."""
 
     def __str__(self) -> str:
         return f"systemd:{self.name}" if self.name else "systemd"
@@ -223,9 +261,12 @@ class NearCache:
     """How many bytes it may take."""
     fresh_seconds: float
     """How long the store is not asked again whether a value is still the same."""
+    stale_seconds: float = 0.0
+    """How much longer a value is given, if the store cannot be asked."""
 
     def __str__(self) -> str:
-        return f"{self.store}?max-size={self.max_size}&fresh={self.fresh_seconds:g}s"
+        text = f"{self.store}?max-size={self.max_size}&fresh={self.fresh_seconds:g}s"
+        return f"{text}&stale={self.stale_seconds:g}s" if self.stale_seconds else text
 
 
 ANY_ORIGIN: Final = "*"
@@ -339,6 +380,11 @@ class Settings:
     """Host names, beside this machine's own, that requests to loopback addresses may
     have: in lower case, without ports; or `ANY_HOST`."""
     cors: tuple[CorsChoice, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    """Who is believed what it says of the clients of requests and connections:
+    networks, and ``unix`` for whoever connects to a Unix socket."""
+    forwarded_field: str = "x-forwarded-for"
+    """The field in which proxies name the client of a request, in lower case."""
     users: RightsFile | None = None
     """Who may do what; None: every client may do everything."""
     access_log: str | None = None

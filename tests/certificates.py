@@ -99,6 +99,32 @@ def make_certificate(
     return Certificate(builder.sign(signer, SHA256()), key)
 
 
+def revoked_by(
+    authority: Certificate, *revoked: Certificate, until: timedelta = HOUR
+) -> str:
+    """
+    The list of certificates that an authority has revoked, as a file has it.
+
+    Args:
+        until: When the next list is due, from now.
+    """
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now - 3 * HOUR)
+        .next_update(now + until)
+    )
+    for each in revoked:
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(each.certificate.serial_number)
+            .revocation_date(now - HOUR)
+            .build()
+        )
+    return builder.sign(authority.key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
 @cache
 def authority() -> Certificate:
     """

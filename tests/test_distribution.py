@@ -42,7 +42,7 @@ def test_a_strangers_package_is_noticed(command: str) -> None:
     assert INSTALLS_A_STRANGER.search(command)
 
 
-def test_nobody_is_told_to_install_a_strangers_package() -> None:
+def test_no_document_installs_a_strangers_package() -> None:
     """
     Neither by the documents nor by what kvd prints.
     """

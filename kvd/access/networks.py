@@ -4,7 +4,7 @@ Whom a connection is counted for.
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,10 +24,17 @@ def network_of(peer: Any) -> str:
     host: str = peer[0]
     if ":" not in host:
         return host
-    address = IPv6Address(host.partition("%")[0])
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
+    address = ipv4_of(IPv6Address(host.partition("%")[0]))
+    if isinstance(address, IPv4Address):
+        return str(address)
     return str(IPv6Address(int(address) >> 64 << 64))
+
+
+def ipv4_of(address: IPv6Address) -> IPv4Address | IPv6Address:
+    """
+    The IPv4 address that an address stands for, if it does.
+    """
+    return address if address.ipv4_mapped is None else address.ipv4_mapped
 
 
 class OpenConnections:

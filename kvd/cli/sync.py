@@ -35,6 +35,9 @@ from kvd.store.waiting import resolved
 )
 @click.option("--delete", is_flag=True, help="Remove values that SOURCE does not have.")
 @click.option(
+    "--force", is_flag=True, help="With --delete, even if SOURCE has no values at all."
+)
+@click.option(
     "--overwrite",
     is_flag=True,
     help="Replace values that are newer at DESTINATION, too.",
@@ -72,6 +75,7 @@ def sync(
     destination: str,
     prefix: str,
     delete: bool,
+    force: bool,
     overwrite: bool,
     checksum: bool,
     verify: bool,
@@ -107,6 +111,8 @@ def sync(
         with _sentences():
             from_store = _opened(places[0], durability, is_new=False)
             to_store = _opened(places[1], durability, is_new=not dry_run)
+            if delete and not force:
+                await _expect_values(from_store, to_store, below, places)
         mirror = Mirror(from_store, to_store, choices, clock, _report)
         shown_counts = counting(lambda: _counted(mirror.counts, dry_run), quiet)
         with shown_counts, _sentences():
@@ -119,6 +125,33 @@ def sync(
         return FAILED if counts.failed else 0
 
     run(copy_all)
+
+
+async def _expect_values(
+    source: IStore,
+    destination: IStore,
+    below: bytes,
+    places: tuple[StoreLocation, StoreLocation],
+) -> None:
+    """
+    Check that the source has values if the destination does: a disk that is not mounted
+    and a bucket that was mistyped are empty.
+
+    Raises:
+        LocalError: It has none.
+    """
+    for store in (source, destination):
+        listing = store.list(below, b"", 1)
+        found = await resolved(listing.next_slice())
+        listing.close()
+        if store is source and found:
+            return
+    if found:
+        raise LocalError(
+            f"{places[0]} has no values, so --delete would remove all of {places[1]}"
+            " below the prefix: see that it is the store that you mean, and give"
+            " --force too if it is"
+        )
 
 
 def _location(text: str) -> StoreLocation:

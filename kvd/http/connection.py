@@ -26,6 +26,7 @@ from kvd.errors import (
     HeadTimeout,
     OutOfResources,
     PeerError,
+    ProxyHeaderRefused,
     TLSExpected,
 )
 from kvd.http.fast_path import (
@@ -47,12 +48,17 @@ from kvd.http.methods import handler_for
 from kvd.http.methods.put import PutHandler
 from kvd.http.mover import BodyMover, is_worth_moving
 from kvd.http.recorder import Recorder
-from kvd.http.request import RequestHandler, unread_request
+from kvd.http.request import (
+    RequestHandler,
+    too_many_connections,
+    unread_request,
+)
 from kvd.http.states import ENDING, RECEIVING, WAITING, Input, State
 from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark
 from kvd.interfaces import IUpload
 from kvd.model.requests import Request
 from kvd.model.values import Published
+from kvd.net.proxy_header import HeaderReader
 from kvd.net.splice import Stopped
 from kvd.net.transport import BODY_BYTES, HEAD_BYTES, ServerTransport
 
@@ -69,6 +75,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     _handler: RequestHandler | None = None
     _mover: BodyMover | None = None
+    _header: HeaderReader
+    """Of a connection that a proxy makes."""
     _commit: Commit | None = None
     """Of the fast path, which this connection waits for."""
     _requests = 0
@@ -77,10 +85,15 @@ class HttpConnection(ConnectionLifecycle, Protocol):
 
     def connectionMade(self) -> None:
         self.context.opened(self, is_counted=self._is_counted)
-        if self.transport.needs_handshake:
+        transport = self.transport
+        if self._behind_proxy:
+            self._state = State.PROXY
+            self._header = HeaderReader(transport.socket)
+            transport.read_by(self._read_proxy_header)
+        elif transport.needs_handshake:
             # The first state, over TLS.
             self._state = State.HANDSHAKE
-            self.transport.read_by(self._shake_hands)
+            transport.read_by(self._shake_hands)
         else:
             self._begin_requests()
 
@@ -95,6 +108,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         joined.connection = self
         if context.log is not None:
             joined.peer, joined.user = transport.client, transport.peer_user
+            joined.proxy = transport.proxy_name
         secure = transport.secure
         if secure is not None:
             joined.secure, joined.records = secure, secure.functions
@@ -178,6 +192,78 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             count += joined.bytes
         open_seconds = self.context.clock.seconds() - self._made
         recorder.ended(open_seconds, in_service, count, requests)
+
+    # -- the header of a proxy ------------------------------------------------
+
+    def _read_proxy_header(self) -> Any:
+        """
+        Go on with the header of the PROXY protocol; called instead of `dataReceived`.
+        """
+        reader, transport = self._header, self.transport
+        is_trusted = self.context.is_proxy(transport.client)
+        try:
+            header = reader.read()
+        except BlockingIOError:
+            return None
+        except EOFError:
+            return CONNECTION_DONE
+        except OSError:
+            return CONNECTION_LOST
+        except ProxyHeaderRefused as error:
+            if is_trusted:
+                self._proxy_header_refused(error)
+                return None
+            # A client of its own, which need not send one.
+            return self._begin_behind_proxy(reader.begun)
+        if header is None:
+            return None
+        if not is_trusted:
+            self._log.warn(
+                "{peer} sends the header of a proxy and is not among --trusted-proxies:"
+                " the header is ignored",
+                peer=transport.peer_name,
+            )
+        elif header.source is not None:
+            transport.is_forwarded_for(header.source)
+            by_address = self.context.by_address
+            if by_address is not None and not self.context.is_proxy(header.source):
+                if not by_address.has_room(header.source):
+                    self._refuse_before_requests(too_many_connections())
+                    return None
+                self.context.count_for_address(self)
+        return self._begin_behind_proxy(b"")
+
+    def _begin_behind_proxy(self, begun: bytes) -> Any:
+        transport = self.transport
+        if transport.needs_handshake and not begun:
+            self._wait(State.HANDSHAKE)
+            transport.read_by(self._shake_hands)
+        else:
+            self._wait(State.IDLE)
+            self._begin_requests()
+            if begun:
+                self.dataReceived(begun)
+        # What is behind the header mostly comes with it.
+        return transport.doRead()
+
+    def _proxy_header_refused(self, error: ProxyHeaderRefused) -> None:
+        self._log.warn(
+            "no connection for the proxy {peer}: {reason}",
+            peer=self.transport.peer_name,
+            reason=error.sentence,
+        )
+        self._refuse_before_requests(error)
+
+    def _refuse_before_requests(self, error: PeerError) -> None:
+        """
+        Refuse a connection of which nothing but a header was read.
+        """
+        self.transport.read_by(None)
+        if self.transport.needs_handshake:
+            # What it sends is not for kvd, and it could not read a reply.
+            self._close()
+        else:
+            self._refuse(error)
 
     # -- TLS ------------------------------------------------------------------
 
@@ -357,6 +443,13 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         bound = self._timeouts.bound(state)
         if state is State.IDLE:
             self._close()
+        elif state is State.PROXY:
+            self._proxy_header_refused(
+                ProxyHeaderRefused(
+                    "The header of the PROXY protocol was not complete after"
+                    f" {bound:g} seconds."
+                )
+            )
         elif state is State.HANDSHAKE:
             self._handshake_failed(
                 f"the handshake was not complete after {bound:g} seconds"
@@ -387,8 +480,11 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         The fast path, if it may serve this connection. It knows what the sender of a
         head may do, and not whom a certificate names.
         """
-        context = self.context
-        if context.authorization is not None and self.transport.peer_user is not None:
+        context, transport = self.context, self.transport
+        if context.authorization is not None and transport.peer_user is not None:
+            return None
+        if context.is_proxy(transport.client):
+            # Each of its requests has a client of its own.
             return None
         return context.fast_path
 

@@ -7,7 +7,7 @@ What all connections of a process share. (What lives as long as a listening sock
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -31,6 +31,7 @@ from kvd.net.transport import ServerTransport
 from kvd.settings import Limits
 
 if TYPE_CHECKING:
+    from kvd.access.proxies import Proxies
     from kvd.http.authorization import Authorization
     from kvd.http.cors import Cors
 
@@ -85,6 +86,8 @@ class OpenConnection(Protocol):
     """
 
     transport: ServerTransport
+    counted_for: Any
+    """The peer whose open connections this is counted among; None: no peer's."""
 
     def check_time(self, now: float) -> None:
         """
@@ -164,6 +167,9 @@ class ProcessContext:
         """How many connections each address has, if that is limited."""
         self.run_queue = RunQueue(clock.callLater, self.row)
         self.half_handshakes = HalfHandshakes()
+        self.proxies: Proxies | None = None
+        """Knows the clients of requests that proxies forward. None: no proxy is
+        trusted."""
         self.address_rate: Callable[[object], None] | None = None
         """Counts a request of a client, given what ``accept`` said of it, and raises
         `TooManyRequests`. None: they may send as many as they like."""
@@ -189,8 +195,7 @@ class ProcessContext:
             is_counted: Whether the scoreboard has it already.
         """
         self.connections.add(connection)
-        if self.by_address is not None:
-            self.by_address.opened(connection.transport.client)
+        self.count_for_address(connection)
         if not is_counted:
             self.row.opened()
 
@@ -199,10 +204,27 @@ class ProcessContext:
         A connection has ended.
         """
         self.connections.discard(connection)
-        if self.by_address is not None:
-            self.by_address.closed(connection.transport.client)
+        if self.by_address is not None and connection.counted_for is not None:
+            self.by_address.closed(connection.counted_for)
         self.row.closed()
         self._released()
+
+    def count_for_address(self, connection: OpenConnection) -> None:
+        """
+        Count a connection among those of its address, if these are limited. Of the
+        connections of a trusted proxy, the requests are counted instead, each for its
+        own client.
+        """
+        peer = connection.transport.client
+        if self.by_address is not None and not self.is_proxy(peer):
+            connection.counted_for = peer
+            self.by_address.opened(peer)
+
+    def is_proxy(self, peer: Any) -> bool:
+        """
+        Whether a peer is a trusted proxy.
+        """
+        return self.proxies is not None and self.proxies.trusts(peer)
 
     def asked(self) -> None:
         """

@@ -75,6 +75,8 @@ class Report(NamedTuple):
     """What the head says of its sender."""
     certified: str | None
     """The user that the client's certificate names."""
+    proxy: str | None
+    """See `Joined`."""
     method: str
     target: str
     status: int
@@ -191,6 +193,8 @@ class Joined(Protocol):
     kernel."""
     user: str | None
     """The user that the client's certificate names."""
+    proxy: str | None
+    """The proxy that has made the connection for the client."""
     requests: int
     """How many the fast path has served on this connection. Those that the connection
     knows of before they end are not counted."""

@@ -14,6 +14,7 @@ does not wait for replies are stored all the same.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import Joined
@@ -29,6 +30,8 @@ class ConnectionLifecycle:
     """
 
     transport: ServerTransport
+    counted_for: Any = None
+    """See `kvd.http.context.OpenConnection`."""
 
     _state = State.IDLE
     _input = Input.OPEN
@@ -43,17 +46,23 @@ class ConnectionLifecycle:
     recorded."""
 
     def __init__(
-        self, context: ProcessContext, held_since: float | None = None
+        self,
+        context: ProcessContext,
+        held_since: float | None = None,
+        *,
+        behind_proxy: bool = False,
     ) -> None:
         """
         Args:
             context: What this connection shares with others.
             held_since: When it was accepted, if the fast path has held it since then,
                 and has counted it (`FastPath.hold`).
+            behind_proxy: Whether it begins with the header of a proxy.
         """
         self.context = context
         self.reader = RequestReader(context.limits, context.heads)
         self._is_counted = held_since is not None
+        self._behind_proxy = behind_proxy
         self._made = context.clock.seconds() if held_since is None else held_since
         self._timeouts = Timeouts(context.bounds, self._made)
 

@@ -63,4 +63,5 @@ def entry_of(report: Report) -> Entry:
         status=report.status,
         body_bytes=report.body_bytes,
         seconds=report.seconds,
+        proxy=report.proxy,
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -32,6 +32,7 @@ from kvd.errors import (
     KvdError,
     PeerError,
     StoreFault,
+    TooManyRequests,
 )
 from kvd.http.access_log import Entry, sender_of
 from kvd.http.fast_path import PartialUpload, Remainder
@@ -50,6 +51,10 @@ from kvd.http.wire.targets import without_user
 from kvd.interfaces import Answer, IDialect
 from kvd.model.operations import Operation
 from kvd.model.requests import Request
+from kvd.net.sockets import name_of
+
+if TYPE_CHECKING:
+    from kvd.access.proxies import Proxies
 
 T = TypeVar("T")
 
@@ -77,6 +82,10 @@ class RequestHandler:
     received = 0
     """How many bytes of the body have come."""
     _permit: Permit | None = None
+    _client: Any = None
+    """Whoever a proxy has forwarded this for; None: the client of the connection."""
+    _counted_for: Any = None
+    """The client among whose open connections this is counted; None: nobody."""
     _source: Source | None = None
     _framed = False
     _sent = 0
@@ -112,6 +121,8 @@ class RequestHandler:
         context, operation = self._context, self._operation
         transport = self._connection.transport
         peer = transport.client
+        if context.proxies is not None:
+            peer = self._forwarded(context.proxies, peer)
         if operation is not None and context.address_rate is not None:
             context.address_rate(peer)
         authorization = context.authorization
@@ -125,6 +136,22 @@ class RequestHandler:
             self._authorized,
             undo=_end,
         )
+
+    def _forwarded(self, proxies: Proxies, peer: Any) -> Any:
+        """
+        The client of a request, which is counted among what its address has open if it
+        comes from a proxy.
+        """
+        client = proxies.client_of(peer, self._request.fields)
+        if client is not peer:
+            self._client = client
+        by_address = self._context.by_address
+        if by_address is not None and proxies.trusts(peer):
+            if not by_address.has_room(client):
+                raise too_many_connections()
+            by_address.opened(client)
+            self._counted_for = client
+        return client
 
     def _authorized(self, permit: Permit) -> None:
         self._permit = permit
@@ -365,9 +392,15 @@ class RequestHandler:
         try:
             sent = connection.transport.send_file(part.descriptor, part.offset, count)
         except OSError as error:
-            raise _unreadable(error) from error
+            if not source.lose_file():
+                raise _unreadable(error) from error
+            self._next_chunk()
+            return
         if sent is None:
-            raise StoreFault("a value was cut short while it was sent")
+            if not source.lose_file():
+                raise StoreFault("a value was cut short while it was sent")
+            self._next_chunk()
+            return
         source.sent(sent)
         self._sent += sent
         if sent == part.count:
@@ -467,6 +500,8 @@ class RequestHandler:
         context = self._context
         if self._permit is not None:
             self._permit.ended()
+        if self._counted_for is not None and context.by_address is not None:
+            context.by_address.closed(self._counted_for)
         seconds = context.clock.seconds() - self._began
         context.row.finished(seconds)
         if context.recorder is not None:
@@ -474,16 +509,21 @@ class RequestHandler:
         log = context.log
         if log is None:
             return
+        transport = self._connection.transport
+        peer, proxy = transport.peer_name, transport.proxy_name
+        if self._client is not None:
+            peer, proxy = name_of(self._client), peer
         log.note(
             Entry(
                 ended=time.time(),
-                peer=self._connection.transport.peer_name,
+                peer=peer,
                 sender=sender_of(self._request, self._user()),
                 method=self._request.method,
                 key=_for_log(self._request.target),
                 status=self._status,
                 body_bytes=self._sent or self.received,
                 seconds=seconds,
+                proxy=proxy,
             )
         )
 
@@ -496,6 +536,16 @@ class RequestHandler:
         if authorization is None:
             return certified
         return authorization.user_of(self._request, certified)
+
+
+def too_many_connections() -> TooManyRequests:
+    """
+    The refusal of a connection that its address may not have, or of a request that a
+    proxy has forwarded for it.
+    """
+    return TooManyRequests(
+        "This address has as many open connections as it may: close one first.", 1
+    )
 
 
 def _end(permit: Permit) -> None:

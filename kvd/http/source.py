@@ -56,6 +56,13 @@ class Source:
         """
         return None
 
+    def lose_file(self) -> bool:
+        """
+        The file cannot be read. Returns whether the rest can be read in pieces, from
+        somewhere else; then `file` gives None from now on.
+        """
+        return False
+
     def stream(self) -> Stream | None:
         """
         The rest as it comes on a socket, from which the kernel can move it on, or None
@@ -131,6 +138,12 @@ class Rest(Source):
         See `Source`.
         """
         return None if self._first else self._source.file()
+
+    def lose_file(self) -> bool:
+        """
+        See `Source`.
+        """
+        return self._source.lose_file()
 
     def stream(self) -> Stream | None:
         """

@@ -7,6 +7,7 @@ its code runs, the state is the one in which the connection would take the next 
 =========  ===============================  ==========================================
 state      waits for                        goes on to
 =========  ===============================  ==========================================
+PROXY      the header of a proxy            HANDSHAKE, IDLE; the end
 HANDSHAKE  the rest of a handshake of TLS   IDLE, when it is complete; the end
 IDLE       the first byte of a request      HEAD, BODY; SLICE, SENDING; the end
 HEAD       the rest of a head               BODY; the end
@@ -49,6 +50,7 @@ class State(IntEnum):
 
     # Integers, because they are looked up for each request: other members of an
     # enumeration are hashed in Python.
+    PROXY = auto()
     HANDSHAKE = auto()
     IDLE = auto()
     HEAD = auto()
@@ -90,6 +92,7 @@ No more requests are taken; what still comes is thrown away.
 _LOSS: Final = frozenset((State.BROKEN, State.CLOSED))
 
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    State.PROXY: ENDING | {State.HANDSHAKE, State.IDLE},
     State.HANDSHAKE: ENDING | {State.IDLE},
     # To itself: each request is awaited anew, and draining gives a time of its own.
     State.IDLE: ENDING

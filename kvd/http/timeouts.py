@@ -4,6 +4,7 @@ How long a connection waits in each of its states (`kvd.http.states`).
 =============  =================================
 state          after its time
 =============  =================================
+PROXY          closed
 HANDSHAKE      closed
 IDLE           closed
 HEAD           408, closed
@@ -61,6 +62,7 @@ def bounds_of(limits: Limits) -> Bounds:
     """
     never = float("inf")
     return {
+        State.PROXY: limits.head_seconds,
         State.HANDSHAKE: limits.head_seconds,
         State.IDLE: limits.idle_seconds,
         State.HEAD: limits.head_seconds,

@@ -35,6 +35,7 @@ Joined_dealloc(Joined *self)
     Py_XDECREF(self->joined);
     Py_XDECREF(self->peer);
     Py_XDECREF(self->user);
+    Py_XDECREF(self->proxy);
     PyObject_Free(self);
     Py_DECREF((PyObject *)type);
 }
@@ -73,6 +74,7 @@ static PyMemberDef Joined_members[] = {
     {"records", T_OBJECT, offsetof(Joined, records), 0, NULL},
     {"peer", T_OBJECT, offsetof(Joined, peer), 0, NULL},
     {"user", T_OBJECT, offsetof(Joined, user), 0, NULL},
+    {"proxy", T_OBJECT, offsetof(Joined, proxy), 0, NULL},
     {"requests", T_UINT, offsetof(Joined, account.requests), READONLY, NULL},
     {"seconds", T_DOUBLE, offsetof(Joined, account.seconds), READONLY, NULL},
     {"bytes", T_ULONGLONG, offsetof(Joined, account.bytes), READONLY, NULL},
@@ -217,7 +219,7 @@ new_joined(FastPath *self, PyObject *number, int socket)
     joined->connection = NULL;
     joined->upload = NULL;
     joined->served = NULL;
-    joined->peer = joined->user = NULL;
+    joined->peer = joined->user = joined->proxy = NULL;
     joined->account = (Account){0};
     joined->number = Py_NewRef(number);
     joined->joined = Py_NewRef(self->joined);

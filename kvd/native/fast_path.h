@@ -215,6 +215,7 @@ typedef struct {
     PyObject *joined;           /* FastPath.joined */
     PyObject *peer;             /* the client, for reports; NULL: not asked yet */
     PyObject *user;             /* that its certificate names; NULL: none */
+    PyObject *proxy;            /* that has made it for the client; NULL: none */
     Account account;
 } Joined;
 
@@ -560,6 +561,7 @@ int set_lock(int lock, short kind, long long offset);
 int reserve(Upload *upload);
 void release(Upload *upload);
 int create_file(FastPath *self, Upload *upload);
+int is_of_present(const Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
 int publish_file(FastPath *self, Upload *upload, int file, int *is_made);
 int publish(FastPath *self, Upload *upload, const char *body, int *is_made);

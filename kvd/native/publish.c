@@ -113,6 +113,15 @@ has_room(const FastPath *self, Py_ssize_t length, int keeps, unsigned long long 
                                       / SPARE_SHARE, SPARE_BYTES));
 }
 
+/* Whether the date that a file is sealed with is still that of the present, in seconds. */
+int
+is_of_present(const Upload *upload)
+{
+    struct timespec present;
+    clock_gettime(CLOCK_REALTIME, &present);
+    return (unsigned long long)present.tv_sec == upload->sealed_us / 1000000;
+}
+
 /*
  * Seal a file, unless it is sealed already. Returns 0; -1 for an error, or if it would
  * have to be sealed anew, so that the sync that it has had were in vain.
@@ -121,15 +130,12 @@ static int
 seal_once(const FastPath *self, int file, const Upload *upload,
           unsigned long long earliest_us, long epoch)
 {
-    struct timespec present;
     unsigned long long ignored;
     if (upload->sealed_us == 0)
         /* At durability disk, nothing is published that is not synced. */
         return self->syncs != NULL ? -1
             : seal(file, upload, earliest_us, epoch, &ignored);
-    clock_gettime(CLOCK_REALTIME, &present);
-    return epoch == 0 && earliest_us <= upload->sealed_us
-        && (unsigned long long)present.tv_sec == upload->sealed_us / 1000000 ? 0 : -1;
+    return epoch == 0 && earliest_us <= upload->sealed_us && is_of_present(upload) ? 0 : -1;
 }
 
 /*

@@ -120,12 +120,14 @@ report(FastPath *self, int socket, Joined *joined, const Request *request, int i
         return -1;
     PyObject *sender = request->template->user;
     PyObject *certified = joined == NULL ? NULL : joined->user;
+    PyObject *proxy = joined == NULL ? NULL : joined->proxy;
     struct timespec ended;
     clock_gettime(CLOCK_REALTIME, &ended);
     Py_ssize_t method = request->line_bytes - 2;
     PyObject *made = PyObject_CallFunction(
-        self->report, "dOOOs#s#ind", (double)ended.tv_sec + (double)ended.tv_nsec * 1e-9,
+        self->report, "dOOOOs#s#ind", (double)ended.tv_sec + (double)ended.tv_nsec * 1e-9,
         peer, sender == NULL ? Py_None : sender, certified == NULL ? Py_None : certified,
+        proxy == NULL ? Py_None : proxy,
         request->bytes, method, request->bytes + method + 1,
         request->key_bytes + 1, self->status, self->body_bytes, self->seconds);
     Py_DECREF(peer);

@@ -46,6 +46,12 @@ MOST_KNOWN: Final = 4_096
 How many keys a process remembers, in 3 MiB of memory; with much metadata, in 6.
 """
 
+FAULT_SECONDS: Final = 5.0
+"""
+How long a store that failed is not asked about values that may be stale: their clients
+would wait for it each time.
+"""
+
 _MARK: Final = {"content-type": "application/vnd.kvd.near"}
 """
 Metadata of what the cache contains. A file that another program has put there, or has
@@ -72,7 +78,12 @@ class NearStore:
     """
 
     def __init__(
-        self, store: IStore, cache: IStore, fresh_seconds: float, clock: IReactorTime
+        self,
+        store: IStore,
+        cache: IStore,
+        fresh_seconds: float,
+        clock: IReactorTime,
+        stale_seconds: float = 0.0,
     ) -> None:
         """
         Args:
@@ -82,11 +93,16 @@ class NearStore:
                 another value. So a reader may get an older value for so long after
                 another process has published a newer one.
             clock: Measures that.
+            stale_seconds: How much longer a value is given, if the store cannot say
+                whether it is still the same.
         """
         self.durability: str = store.durability
         self._store = store
         self._cache = cache
         self._fresh_seconds = fresh_seconds
+        self._stale_seconds = stale_seconds
+        self._asks_again = 0.0
+        """When the store is asked again about what may be stale."""
         self._clock = clock
         self._known: OrderedDict[Key, _Known] = OrderedDict()
         self._fillings: dict[Key, Filling] = {}
@@ -110,13 +126,10 @@ class NearStore:
     async def _open(self, key: Key) -> IValue:
         known = self._known.get(key)
         if known is not None and known.info is not None:
-            info, status = known.info, "hit"
-            if self._clock.seconds() - known.since >= self._fresh_seconds:
-                info = await self._stat(key)
-                status = "fwd=stale; fwd-status=304"
+            info, status = await self._current(known.info, known.since)
             found = await self._find(info)
             if found is not None:
-                return _Cached(info, found, f"kvd; {status}")
+                return _Cached(info, found, f"kvd; {status}", self)
         known = self._known.get(key)
         try:
             value = await resolved(self._store.open(key))
@@ -128,8 +141,32 @@ class NearStore:
         if found is not None:
             info = value.info
             value.close()
-            return _Cached(info, found, "kvd; fwd=stale; fwd-status=304")
+            return _Cached(info, found, "kvd; fwd=stale; fwd-status=304", self)
         return _Missed(value, self)
+
+    async def _current(self, info: ValueInfo, since: float) -> tuple[ValueInfo, str]:
+        """
+        The value that a key has now, and how that is known.
+
+        Args:
+            info: The one that it had.
+            since: When that was known.
+        """
+        now = self._clock.seconds()
+        beyond = now - since - self._fresh_seconds
+        if beyond < 0:
+            return info, "hit"
+        may_be_stale = beyond < self._stale_seconds
+        if not may_be_stale or now >= self._asks_again:
+            try:
+                return await self._stat(info.key), "fwd=stale; fwd-status=304"
+            except StoreFault as fault:
+                if not may_be_stale:
+                    raise
+                self._asks_again = self._clock.seconds() + FAULT_SECONDS
+                _log.warn("older values are served: {error}", error=fault.sentence)
+        # A negative time says that it is stale (RFC 9211 section 2.4).
+        return info, f"hit; ttl={-int(beyond) - 1}; detail=unreachable"
 
     def stat(self, key: Key) -> Answer[ValueInfo]:
         # Always of the store: it decides about conditions of PUT.
@@ -237,6 +274,17 @@ class NearStore:
             return None
         return value
 
+    def lose(self, info: ValueInfo) -> None:
+        """
+        Remove a value from the cache, whose file cannot be read.
+        """
+        name = _name_of(info)
+        _log.warn(
+            "the near cache loses /{key}, which cannot be read there",
+            key=escape(info.key),
+        )
+        self._underway.shield(_remove(self._cache, name)).addErrback(_mistake)
+
     def filling(self, value: IValue) -> Filling | None:
         """
         The filling of a value, begun now if there is none; None if the cache cannot
@@ -307,6 +355,13 @@ def _name_of(info: ValueInfo) -> Key:
     return Key(f"{name[:2]}/{name[2:]}".encode())
 
 
+async def _remove(cache: IStore, name: Key) -> None:
+    try:
+        await resolved(cache.remove(name, UNCONDITIONAL))
+    except KvdError as error:
+        _log.warn("the near cache cannot remove it: {reason}", reason=error.sentence)
+
+
 def _not_kept(value: IValue, reason: str) -> None:
     _log.warn(
         "/{key} does not get into the near cache: {reason}",
@@ -333,16 +388,62 @@ def _mistake(failure: Failure) -> None:
 @implementer(ICachedValue)
 class _Cached:
     """
-    A value of the cache.
+    A value of the cache. If its file cannot be read, the rest comes from the store.
     """
 
-    def __init__(self, info: ValueInfo, value: IValue, cache_status: str) -> None:
+    def __init__(
+        self, info: ValueInfo, value: IValue, cache_status: str, near: NearStore
+    ) -> None:
+        """
+        Args:
+            info: What the store has said of the value.
+            value: That of the cache; this object's from now on.
+            cache_status: See `ICachedValue`.
+            near: Has the store.
+        """
         self.info = info
         self.cache_status = cache_status
-        self._value = value
-        self.read = value.read
-        self.fileno = value.fileno
-        self.close = value.close
+        self._value: IValue | None = value
+        self._near = near
+        self._is_lost = self._is_closed = False
+
+    def fileno(self) -> int | None:
+        if self._is_lost or self._value is None:
+            return None
+        return self._value.fileno()
+
+    def lose_file(self) -> bool:
+        if not self._is_lost:
+            self._is_lost = True
+            self._near.lose(self.info)
+            value, self._value = self._value, None
+            if value is not None:
+                value.close()
+        return True
+
+    def read(self, offset: int, count: int) -> Answer[bytes]:
+        if self._value is None or self._is_lost:
+            return Deferred.fromCoroutine(self._read(offset, count))
+        try:
+            return self._value.read(offset, count)
+        except StoreFault:
+            self.lose_file()
+            return Deferred.fromCoroutine(self._read(offset, count))
+
+    async def _read(self, offset: int, count: int) -> bytes:
+        if self._value is None:
+            value = await self._near.again(self.info)
+            if self._is_closed:
+                value.close()
+                raise CancelledError
+            self._value = value
+        return await resolved(self._value.read(offset, count))
+
+    def close(self) -> None:
+        self._is_closed = True
+        value, self._value = self._value, None
+        if value is not None:
+            value.close()
 
 
 @implementer(ICachedValue)
@@ -353,6 +454,9 @@ class _Missed:
     """
 
     cache_status = "kvd; fwd=uri-miss"
+
+    def lose_file(self) -> bool:
+        return False
 
     def __init__(self, value: IValue, near: NearStore) -> None:
         """

@@ -69,12 +69,14 @@ def peer_of(connection: socket.socket) -> Any:
 
 def name_of(peer: Any) -> str:
     """
-    A peer for a log, as ``accept`` said of it: its address and port, or ``unix``.
+    A peer for a log, as ``accept`` said of it: its address and port, or ``unix``. The
+    port is None if it is not known.
     """
     if not isinstance(peer, tuple):
         return "unix"
     host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    name = f"[{host}]" if ":" in host else host
+    return name if port is None else f"{name}:{port}"
 
 
 def min_round_trip(connection: socket.socket) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 from kvd.errors import CredentialsUnusable, HandshakeFailed
@@ -38,6 +40,45 @@ def make_context(credentials: Credentials) -> ssl.SSLContext:
         CredentialsUnusable: The certificate, the key or the authorities cannot be used.
     """
     tls = credentials.tls
+    context = _make_context(
+        credentials, (tls.cert, tls.key), (credentials.cert, credentials.key)
+    )
+    by_name: dict[str, ssl.SSLContext] = {}
+    for each in credentials.named:
+        paths = each.path, each.key_path
+        own = _make_context(credentials, paths, (each.cert, each.key))
+        by_name |= dict.fromkeys(each.names, own)
+    if by_name:
+        context.sni_callback = partial(_choose, by_name)
+    return context
+
+
+def _choose(
+    by_name: Mapping[str, ssl.SSLContext],
+    connection: ssl.SSLObject,
+    name: str | None,
+    _: ssl.SSLContext,
+) -> None:
+    """
+    Answer with the certificate for a name; with the address's own if there is none, as
+    for a client that asks for no name.
+    """
+    if name is not None:
+        name = name.lower()
+        own = by_name.get(name) or by_name.get("*." + name.partition(".")[2])
+        if own is not None:
+            connection.context = own
+
+
+def _make_context(
+    credentials: Credentials, paths: tuple[str, str], texts: tuple[str, str]
+) -> ssl.SSLContext:
+    """
+    Args:
+        paths: Of a certificate and its private key.
+        texts: What is in them.
+    """
+    tls = credentials.tls
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
@@ -56,9 +97,9 @@ def make_context(credentials: Credentials) -> ssl.SSLContext:
     # ignores the answer); h2 would be refused as malformed HTTP/1.1.
     context.set_alpn_protocols(["http/1.1"])
     try:
-        _load_chain(context, credentials)
+        _load_chain(context, *texts)
     except ssl.SSLError as error:
-        raise CredentialsUnusable(_unusable(credentials, error)) from error
+        raise CredentialsUnusable(_unusable(*paths, error)) from error
     if tls.ca is not None:
         try:
             # Comments between the blocks may be in any encoding; Python takes ASCII.
@@ -71,28 +112,37 @@ def make_context(credentials: Credentials) -> ssl.SSLContext:
         context.verify_mode = (
             ssl.CERT_REQUIRED if tls.clients == "required" else ssl.CERT_OPTIONAL
         )
+    if tls.crl is not None:
+        try:
+            with _in_memory(credentials.crl) as path:
+                context.load_verify_locations(path)
+        except ssl.SSLError as error:
+            raise CredentialsUnusable(
+                f"the list of revoked certificates in {tls.crl} cannot be used:"
+                f" {reason_of(error)}"
+            ) from error
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
 
 
-def _load_chain(context: ssl.SSLContext, credentials: Credentials) -> None:
-    # OpenSSL reads files only, and the true ones may have changed meanwhile.
-    with (
-        open(os.memfd_create("kvd-cert"), "wb") as cert,
-        open(os.memfd_create("kvd-key"), "wb") as key,
-    ):
-        for file, text in ((cert, credentials.cert), (key, credentials.key)):
-            file.write(text.encode("latin-1"))
-            file.flush()
-        context.load_cert_chain(
-            f"/proc/self/fd/{cert.fileno()}",
-            f"/proc/self/fd/{key.fileno()}",
-            # Else OpenSSL would ask for one at the terminal.
-            password=lambda: "",
-        )
+@contextmanager
+def _in_memory(text: str) -> Iterator[str]:
+    """
+    A path for OpenSSL, which reads files only; the true ones may have changed.
+    """
+    with open(os.memfd_create("kvd-pem"), "wb") as file:
+        file.write(text.encode("latin-1"))
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
-def _unusable(credentials: Credentials, error: ssl.SSLError) -> str:
-    cert, key = credentials.tls.cert, credentials.tls.key
+def _load_chain(context: ssl.SSLContext, cert: str, key: str) -> None:
+    with _in_memory(cert) as cert_path, _in_memory(key) as key_path:
+        # Without a password, OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(cert_path, key_path, password=lambda: "")
+
+
+def _unusable(cert: str, key: str, error: ssl.SSLError) -> str:
     if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
         return (
             f"the private key in {key} does not belong to the certificate in {cert}:"

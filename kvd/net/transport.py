@@ -121,6 +121,10 @@ class ServerTransport(tcp.Connection):
     """The user that the client's certificate names; None: it has shown none, or over a
     plain connection."""
 
+    proxy_name: str | None = None
+    """The proxy that has made the connection for the client, for a log; None: the
+    client has made it."""
+
     _log = Logger()
 
     def __init__(
@@ -258,6 +262,16 @@ class ServerTransport(tcp.Connection):
         """
         if self.socket.family != socket.AF_UNIX:
             super().setTcpNoDelay(enabled)
+
+    def is_forwarded_for(self, client: Any) -> None:
+        """
+        The peer is a proxy, and this is its client.
+
+        Args:
+            client: As ``accept`` would say of it.
+        """
+        self.proxy_name = self.peer_name
+        self.client = client
 
     @property
     def peer_name(self) -> str:

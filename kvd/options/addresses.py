@@ -25,12 +25,13 @@ from kvd.options.plain_addresses import hint, in_full
 from kvd.settings import TLS, Address, SystemdAddress, TCPAddress, UNIXAddress
 
 RIGHT: Final = (
-    "give tcp:PORT[:interface=ADDRESS][:backlog=N] or unix:PATH[:mode=660][:backlog=N]"
+    "give tcp:PORT[:interface=ADDRESS][:backlog=N][:proxy=1] or"
+    " unix:PATH[:mode=660][:backlog=N][:proxy=1]"
 )
 
 RIGHT_TLS: Final = (
-    "give tls:PORT:cert=FILE:key=FILE[:ca=FILE][:clients=optional]"
-    "[:interface=ADDRESS][:backlog=N]"
+    "give tls:PORT:cert=FILE:key=FILE[:names=FOLDER][:ca=FILE][:crl=FILE]"
+    "[:clients=optional][:interface=ADDRESS][:backlog=N][:proxy=1]"
 )
 
 ANY_IPV4: Final = "0.0.0.0"  # noqa: S104 - chosen by leaving the interface out
@@ -57,7 +58,7 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _NAME = re.compile(r"[ -9;-~]{1,255}")
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 
-_TLS_ARGUMENTS: Final = ("cert", "key", "ca", "clients")
+_TLS_ARGUMENTS: Final = ("cert", "key", "names", "ca", "crl", "clients")
 
 
 def read_address(text: str, interface: str = ANY_IPV4) -> Address:
@@ -110,7 +111,8 @@ def read_listen(text: str) -> Address | SystemdAddress:
 
 def _read_systemd(text: str, pieces: list[str]) -> SystemdAddress:
     # A name may contain "=" too.
-    is_named = bool(pieces) and pieces[0].partition("=")[0] not in _TLS_ARGUMENTS
+    known = (*_TLS_ARGUMENTS, "proxy")
+    is_named = bool(pieces) and pieces[0].partition("=")[0] not in known
     name, rest = (pieces[0], pieces[1:]) if is_named else ("", pieces)
     if (is_named and not _NAME.fullmatch(name)) or (rest and "=" not in rest[0]):
         raise BadSetting(
@@ -120,8 +122,10 @@ def _read_systemd(text: str, pieces: list[str]) -> SystemdAddress:
         )
     try:
         arguments = _Arguments(rest)
-        arguments.check(*_TLS_ARGUMENTS)
-        return SystemdAddress(name, _read_tls(arguments) if rest else None)
+        arguments.check(*known)
+        has_tls = any(arguments.get(each, "") for each in _TLS_ARGUMENTS)
+        tls = _read_tls(arguments) if has_tls else None
+        return SystemdAddress(name, tls, _read_proxy(arguments))
     except BadSetting as error:
         raise BadSetting(f"{text!r}: {error.sentence}") from error
 
@@ -136,9 +140,15 @@ def read_status(text: str) -> Address | None:
     if text == "off":
         return None
     try:
-        return read_address(text, LOOPBACK)
+        address = read_address(text, LOOPBACK)
     except BadSetting as error:
         raise BadSetting(f"{error.sentence}, or off") from error
+    if address.proxy:
+        raise BadSetting(
+            f"{text!r} has proxy=1, but the status site does not speak the PROXY"
+            " protocol: leave it out"
+        )
+    return address
 
 
 def _joined(pieces: list[str]) -> list[str]:
@@ -205,22 +215,34 @@ class _Arguments:
 
 
 def _read_tcp(port: str, arguments: _Arguments, interface: str) -> TCPAddress:
-    arguments.check("interface", "backlog")
+    arguments.check("interface", "backlog", "proxy")
     return TCPAddress(
         interface=_read_interface(arguments.get("interface", interface)),
         port=_port(port),
         backlog=_backlog(arguments.get("backlog", "4096")),
+        proxy=_read_proxy(arguments),
     )
 
 
 def _read_secure(port: str, arguments: _Arguments, interface: str) -> TCPAddress:
-    arguments.check("interface", "backlog", *_TLS_ARGUMENTS)
+    arguments.check("interface", "backlog", "proxy", *_TLS_ARGUMENTS)
     return TCPAddress(
         interface=_read_interface(arguments.get("interface", interface)),
         port=_port(port),
         backlog=_backlog(arguments.get("backlog", "4096")),
         tls=_read_tls(arguments),
+        proxy=_read_proxy(arguments),
     )
+
+
+def _read_proxy(arguments: _Arguments) -> bool:
+    text = arguments.get("proxy", "0")
+    if text not in ("0", "1"):
+        raise BadSetting(
+            f"proxy={text} says nothing: give proxy=1 if connections begin with the"
+            " header of the PROXY protocol"
+        )
+    return text == "1"
 
 
 def _read_tls(arguments: _Arguments) -> TLS:
@@ -239,12 +261,20 @@ def _read_tls(arguments: _Arguments) -> TLS:
             "clients=optional needs ca=FILE, with the authorities whose certificates"
             " clients show"
         )
+    crl, names = arguments.get("crl", ""), arguments.get("names", "")
+    if crl and not ca:
+        raise BadSetting(
+            "crl=FILE, with the certificates that were revoked, needs ca=FILE, with the"
+            " authorities that have issued them"
+        )
     return TLS(
         cert=absolute(cert),
         # Some programs put both into one file.
         key=absolute(arguments.get("key", cert)),
         ca=absolute(ca) if ca else None,
         clients="optional" if clients == "optional" else "required",
+        crl=absolute(crl) if crl else None,
+        names=absolute(names) if names else None,
     )
 
 
@@ -261,7 +291,7 @@ def _read_interface(text: str) -> str:
 
 
 def _read_unix(path: str, arguments: _Arguments, interface: str) -> UNIXAddress:
-    arguments.check("mode", "backlog")
+    arguments.check("mode", "backlog", "proxy")
     path = absolute(_ESCAPED.sub(r"\1", path))
     length = len(os.fsencode(path))
     if "\0" in path or length > MAX_UNIX_PATH_BYTES:
@@ -273,6 +303,7 @@ def _read_unix(path: str, arguments: _Arguments, interface: str) -> UNIXAddress:
         path=path,
         mode=_read_mode(arguments.get("mode", "660")),
         backlog=_backlog(arguments.get("backlog", "4096")),
+        proxy=_read_proxy(arguments),
     )
 
 

@@ -26,6 +26,7 @@ from kvd.options.locations import (
     read_near,
     read_record_file,
     read_store,
+    read_trusted_proxies,
 )
 from kvd.options.quotas import read_full, read_quota, read_ttl
 from kvd.options.rights import read_users
@@ -240,8 +241,9 @@ CHOICES: Final[Sequence[Choice]] = (
         read_near,
         ["off"],
         "A cache on a disk of this machine for what is read from a store that is far"
-        " away, as file:PATH?max-size=SIZE&fresh=TIME: how much it may take, and how"
-        " long the store is not asked again (0s); off: none.",
+        " away, as file:PATH?max-size=SIZE&fresh=TIME&stale=TIME: how much it may take,"
+        " how long the store is not asked again (0s), and how much longer older values"
+        " are served while it cannot be asked (0s); off: none.",
     ),
     Choice(
         "policy",
@@ -380,6 +382,29 @@ CHOICES: Final[Sequence[Choice]] = (
         None,
         Form.TABLE,
         key="cors",
+    ),
+    Choice(
+        "trusted-proxies",
+        "trusted_proxies",
+        read_trusted_proxies,
+        ["off"],
+        "The networks of proxies, with commas between them, that are believed what they"
+        " say of their clients' addresses, such as 127.0.0.1,10.0.0.0/8; unix: whoever"
+        " connects to a Unix socket; off: none.",
+    ),
+    Choice(
+        "forwarded-field",
+        "forwarded_field",
+        _one_of(
+            "a field of proxies",
+            {
+                "x-forwarded-for": "the addresses alone",
+                "forwarded": "that of RFC 7239",
+            },
+        ),
+        ["x-forwarded-for"],
+        "The field in which the trusted proxies name the client of a request:"
+        " x-forwarded-for or forwarded.",
     ),
     Choice(
         "users",

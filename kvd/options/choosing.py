@@ -19,12 +19,15 @@ from kvd.model.quantities import format_size
 from kvd.net.credentials import credentials_of
 from kvd.options.choices import CHOICES, Choice
 from kvd.settings import (
+    Address,
     CorsChoice,
     DialectChoice,
     Limits,
     QuotaChoice,
     Settings,
+    SystemdAddress,
     TCPAddress,
+    UNIXAddress,
 )
 
 
@@ -68,6 +71,7 @@ def make_settings(given: Mapping[str, Sequence[Given]]) -> Settings:
     _check_once(given.get("allowed-host", ()), top["allowed_hosts"])
     _check_disjoint(given.get("quota", ()), top["quotas"])
     _check_apart(top["access_log"], top["record"])
+    _check_trust(top["listen"], top["trusted_proxies"])
     _fit_target(given, limits)
     credentials = credentials_of(top["listen"])
     return Settings(**top, credentials=credentials, limits=Limits(**limits))
@@ -118,6 +122,19 @@ def _check_apart(access_log: str | None, record: str | None) -> None:
             f"--access-log and --record both write {record!r}, and neither could be"
             " read again: give each a file of its own"
         )
+
+
+def _check_trust(
+    addresses: Sequence[Address | SystemdAddress], trusted: Sequence[object]
+) -> None:
+    for address in addresses:
+        is_unix = isinstance(address, UNIXAddress)
+        if address.proxy and not ("unix" in trusted if is_unix else trusted):
+            right = "unix" if is_unix else "the networks of the proxies"
+            raise BadSetting(
+                f"--listen: {address} has proxy=1, and no proxy that connects there is"
+                f" trusted: give {right} in --trusted-proxies"
+            )
 
 
 def _fit_target(given: Mapping[str, Sequence[Given]], limits: dict[str, Any]) -> None:

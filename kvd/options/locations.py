@@ -9,6 +9,7 @@ Nothing here reads the disk.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 
 from kvd.errors import BadSetting
 from kvd.http.wire.hosts import is_host
@@ -30,7 +31,7 @@ _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 )
 
-_NEAR_OPTIONS = {"max-size", "fresh"}
+_NEAR_OPTIONS = {"max-size", "fresh", "stale"}
 _near_size = Size(1024**2, 1024**5)
 _near_time = Seconds(most=365 * 86400)
 
@@ -67,8 +68,8 @@ def read_fallback_store(text: str) -> StoreLocation | None:
 
 def read_near(text: str) -> NearCache | None:
     """
-    Read ``SCHEME:PATH?max-size=SIZE&fresh=TIME``, of which the last part may be
-    missing, or ``off``.
+    Read ``SCHEME:PATH?max-size=SIZE&fresh=TIME&stale=TIME``, of which the last two
+    parts may be missing, or ``off``.
     """
     if text == "off":
         return None
@@ -76,8 +77,8 @@ def read_near(text: str) -> NearCache | None:
     given = dict(part.partition("=")[::2] for part in rest.split("&"))
     if not question or "max-size" not in given or not given.keys() <= _NEAR_OPTIONS:
         raise BadSetting(
-            f"{text!r} is not of the form SCHEME:PATH?max-size=SIZE&fresh=TIME, such as"
-            " file:./cache?max-size=50GiB"
+            f"{text!r} is not of the form SCHEME:PATH?max-size=SIZE&fresh=TIME&stale="
+            "TIME, such as file:./cache?max-size=50GiB"
         )
     store = read_store(location)
     if not IBoundedStoreMaker.providedBy(load(IStoreDeclaration, store.scheme)):
@@ -85,7 +86,9 @@ def read_near(text: str) -> NearCache | None:
             f"{store} cannot be a near cache, as it can have no limits: give file:PATH"
         )
     fresh_seconds = _near_time(given["fresh"]) if "fresh" in given else 0.0
-    return NearCache(store, _near_size(given["max-size"]), fresh_seconds)
+    stale_seconds = _near_time(given["stale"]) if "stale" in given else 0.0
+    size = _near_size(given["max-size"])
+    return NearCache(store, size, fresh_seconds, stale_seconds)
 
 
 def read_access_log(text: str) -> str | None:
@@ -165,6 +168,33 @@ def read_cors(text: str) -> CorsChoice:
     if ANY_ORIGIN in origins and len(origins) > 1:
         raise BadSetting(f"{names!r} allows all origins, and others: leave them out")
     return CorsChoice(prefix, origins)
+
+
+def read_trusted_proxies(text: str) -> tuple[str, ...]:
+    """
+    Read networks and addresses with commas between them, ``unix`` among them for
+    Unix sockets; or ``off``.
+    """
+    if text == "off":
+        return ()
+    return tuple(_read_proxy(part.strip()) for part in text.split(","))
+
+
+def _read_proxy(text: str) -> str:
+    if text == "unix":
+        return "unix"
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        try:
+            meant = f": did you mean {ip_network(text, strict=False)}?"
+        except ValueError:
+            meant = (
+                ": give networks or addresses with commas between them, such as"
+                " 127.0.0.1,10.0.0.0/8,2001:db8::/32, unix for the clients of Unix"
+                " sockets, or off"
+            )
+        raise BadSetting(f"{text!r} is not a network{meant}") from error
 
 
 def read_allowed_host(text: str) -> str:

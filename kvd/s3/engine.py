@@ -45,7 +45,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from kvd.client.asking import reason_of
-from kvd.client.connecting import AsStored, AsWritten, WideEndpoints
+from kvd.client.connecting import AsStored, AsWritten, ClientTLS, WideEndpoints
 from kvd.client.errors import BrokenOff, TimedOut
 from kvd.client.receiving import Receiver, discard, receive
 from kvd.client.sending import Body
@@ -116,6 +116,20 @@ _REFUSED_CODES: Final = frozenset(
         "InvalidToken",
         "SignatureDoesNotMatch",
     }
+)
+
+_UNREACHABLE: Final = (
+    ConnectError,
+    DNSLookupError,
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ValueError,
+)
+
+_TLS_ERRORS: Final = (
+    "OpenSSL.SSL.Error",
+    "service_identity.exceptions.VerificationError",
 )
 
 
@@ -214,8 +228,15 @@ class Connections:
     Connections to an engine, through treq.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        endpoints = WideEndpoints(reactor, CONNECT_SECONDS, read_bytes=READ_BYTES)
+    def __init__(self, reactor: Any, tls: ClientTLS | None = None) -> None:
+        """
+        Args:
+            tls: Whom to believe; None: the system's authorities.
+
+        Raises:
+            ValueError: See `ClientTLS`.
+        """
+        endpoints = WideEndpoints(reactor, CONNECT_SECONDS, tls, READ_BYTES)
         self._pool = HTTPConnectionPool(reactor)
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS
@@ -550,6 +571,7 @@ class Engine:
         """
         timeout = Timeout(self._clock, CHECK_TIMEOUT_SECONDS)
         was_down = endpoint.failures > 0
+        reason = ""
         try:
             asked: Deferred[Any] = self._connections.kept.request(
                 "GET", AsWritten.from_text(f"{endpoint.url}/"), unbuffered=True
@@ -557,9 +579,19 @@ class Engine:
             response = await timeout.wait_for(asked, late=discard)
             discard(response)
             answers = response.code < SERVER_ERROR
+            if not answers:
+                reason = f": it answers {response.code}"
+        except Silence:
+            answers, reason = False, f": not within {CHECK_TIMEOUT_SECONDS:g} s"
+        except _UNREACHABLE as error:
+            answers, reason = False, f": {reason_of(error)}"
         except Exception:
-            # Whatever it is, it does not answer; the next request says why.
+            # A mistake of kvd's own, which must not end the checks.
             answers = False
+            if not was_down:
+                self._log.failure(
+                    "the engine at {url} cannot be asked", url=endpoint.url
+                )
         if answers:
             self._endpoints.worked(endpoint)
         else:
@@ -568,7 +600,7 @@ class Engine:
             self._log.info(
                 "the engine at {url} {answers}",
                 url=endpoint.url,
-                answers="answers again" if answers else "does not answer",
+                answers="answers again" if answers else f"does not answer{reason}",
             )
 
 
@@ -581,7 +613,7 @@ def _stopped() -> EngineSilent:
 
 def _broken(error: RequestTransmissionFailed | ResponseFailed) -> str:
     # By name: OpenSSL is loaded only where it is needed.
-    if any(reason.check("OpenSSL.SSL.Error") for reason in error.reasons):
+    if any(reason.check(*_TLS_ERRORS) for reason in error.reasons):
         return "does not speak TLS, or shows no certificate that is trusted here."
     return "ended the connection before it answered."
 

@@ -35,6 +35,17 @@ class Location:
     region: str | None
     """None: as AWS's variables and profiles say."""
 
+    def may_be_bucket_of(self, other: Location) -> bool:
+        """
+        Whether both are in the same bucket: it has one name, and an endpoint is common
+        to both. Engines can have several names, which nobody here knows.
+        """
+        if self.bucket != other.bucket:
+            return False
+        if self.endpoints and other.endpoints:
+            return not set(self.endpoints).isdisjoint(other.endpoints)
+        return self.endpoints == other.endpoints
+
     def __str__(self) -> str:
         options = {}
         if self.endpoints:

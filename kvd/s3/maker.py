@@ -57,6 +57,10 @@ class ObjectStoreMaker:
             # Whoever needs it finds out why.
             self._identity = None
 
+    def share(self, path: str, other: str) -> bool:
+        one, another = read_location(path), read_location(other)
+        return one.prefix == another.prefix and one.may_be_bucket_of(another)
+
     def open_store(self, path: str, durability: Durability) -> IStore:
         from kvd.s3.opening import open_location
 

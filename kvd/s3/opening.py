@@ -10,10 +10,11 @@ from typing import Any
 
 from botocore.session import Session
 
+from kvd.client.connecting import ClientTLS
 from kvd.s3.endpoints import Endpoints
 from kvd.s3.engine import Connections, Engine
 from kvd.s3.location import Location
-from kvd.s3.signing import Identity, Signer, region_of
+from kvd.s3.signing import Identity, Signer, read_authorities, region_of
 from kvd.s3.store import ObjectStore
 from kvd.store.waiting import in_threads_of
 
@@ -42,18 +43,27 @@ def open_location(
         location: Where it is.
         identity: Who kvd is for it; None: it is found when it is needed.
         reactor: None: that of this process.
+
+    Raises:
+        StoreFault: The authorities cannot be read.
+        ValueError: They are none.
     """
     if reactor is None:
         # Not at the top: importing the reactor installs one.
         from twisted.internet import reactor as installed
 
         reactor = installed
+    if identity is None:
+        authorities = read_authorities(Session())
+    else:
+        authorities = identity.authorities
+    tls = None if authorities is None else ClientTLS(authorities)
     random = Random()
     engine = Engine(
         location.bucket,
         Endpoints(endpoints_of(location), reactor, random),
         Signer(in_threads_of(reactor), location.region, identity),
-        Connections(reactor),
+        Connections(reactor, tls),
         reactor,
         random,
     )

@@ -7,12 +7,14 @@ from __future__ import annotations
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
+from botocore.session import Session
 
+from kvd.client.connecting import ClientTLS, WideEndpoints
 from kvd.errors import StoreFault, StoreUnusable
 from kvd.s3.engine import CONNECT_SECONDS
 from kvd.s3.location import Location
 from kvd.s3.opening import endpoints_of
-from kvd.s3.signing import find_identity, signed
+from kvd.s3.signing import bundle_of, find_identity, signed
 
 _ANSWER_SECONDS = 20.0
 
@@ -24,11 +26,18 @@ def check(location: Location) -> None:
     Raises:
         StoreUnusable: There are no credentials, or no endpoint has the bucket for them.
     """
-    session = URLLib3Session(timeout=(CONNECT_SECONDS, _ANSWER_SECONDS))
     try:
         identity = find_identity()
     except StoreFault as fault:
         raise StoreUnusable(fault.sentence) from fault
+    try:
+        WideEndpoints(None, tls=ClientTLS(identity.authorities))
+    except ValueError as error:
+        raise StoreUnusable(f"AWS_CA_BUNDLE, for the S3 store: {error}") from error
+    session = URLLib3Session(
+        verify=bundle_of(Session()) or True,
+        timeout=(CONNECT_SECONDS, _ANSWER_SECONDS),
+    )
     region = location.region or identity.region
     problems = []
     try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ class Identity:
     credentials: Any
     """Of `botocore.credentials`; some renew themselves."""
     region: str
+    authorities: bytes | None = None
+    """Those that sign the engine's certificates, in PEM; None: the system's."""
 
 
 def region_of(session: Session) -> str:
@@ -42,18 +45,47 @@ def region_of(session: Session) -> str:
     return session.get_config_variable("region") or DEFAULT_REGION
 
 
+def bundle_of(session: Session) -> str | None:
+    """
+    The file of authorities that ``AWS_CA_BUNDLE`` or the profile names.
+    """
+    path: str | None = session.get_config_variable("ca_bundle")
+    return path
+
+
+def read_authorities(session: Session) -> bytes | None:
+    """
+    The authorities that ``AWS_CA_BUNDLE`` or the profile names.
+
+    Raises:
+        StoreFault: They cannot be read.
+    """
+    path = bundle_of(session)
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise StoreFault(
+            f"{path}, the authorities of the S3 store (AWS_CA_BUNDLE), cannot be read:"
+            f" {error.strerror}."
+        ) from error
+
+
 def find_identity() -> Identity:
     """
     Find credentials as every S3 tool does: in the environment, in the files of a
     profile, and from the role of the machine, which may take seconds.
 
     Raises:
-        StoreFault: There are none, or they are incomplete.
+        StoreFault: There are none, or they are incomplete, or the authorities cannot be
+            read.
     """
     try:
         session = Session()
         found = session.get_credentials()
         region = region_of(session)
+        authorities = read_authorities(session)
     except BotoCoreError as error:
         raise StoreFault(f"The credentials of the S3 store: {error}") from error
     if found is None:
@@ -61,7 +93,7 @@ def find_identity() -> Identity:
             "There are no credentials for the S3 store: set AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in kvd's environment."
         )
-    return Identity(found, region)
+    return Identity(found, region, authorities)
 
 
 class Signer:

@@ -1,13 +1,13 @@
 """
-Where stores are on the disk: two that share a folder would take each other's values for
-their own.
+Where stores are: two that share a folder, or a prefix in a bucket, would take each
+other's values for their own.
 """
 
 from __future__ import annotations
 
 import os
 
-from kvd.interfaces import IFileStoreMaker, IStoreMaker
+from kvd.interfaces import IEngineStoreMaker, IFileStoreMaker, IStoreMaker
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import StoreLocation
 
@@ -18,6 +18,9 @@ def overlap(one: StoreLocation, other: StoreLocation) -> bool:
     """
     if one == other:
         return True
+    maker: IStoreMaker = load(IStoreDeclaration, one.scheme)
+    if one.scheme == other.scheme and IEngineStoreMaker.providedBy(maker):
+        return IEngineStoreMaker(maker).share(one.path, other.path)
     if not (_has_folder(one) and _has_folder(other)):
         return False
     return _contains(one.path, other.path) or _contains(other.path, one.path)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.interfaces import IAddress
 
-from kvd.errors import TooManyRequests
 from kvd.http.access_log import NOBODY, Entry
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import FastPath
 from kvd.http.reply_fields import refusal_fields
+from kvd.http.request import too_many_connections
 from kvd.http.wire.replies import problem, reply_head, with_length
 from kvd.net.bell import Bell
 from kvd.net.factory import ServerFactory
@@ -67,9 +67,7 @@ def _too_many_connections() -> bytes:
     """
     The reply to a connection that its address may not have.
     """
-    error = TooManyRequests(
-        "This address has as many open connections as it may: close one first.", 1
-    )
+    error = too_many_connections()
     body = problem(error.status, error.sentence)
     fields = with_length(error.status, refusal_fields(error), len(body))
     return reply_head(error.status, fields, close=True, minor=1) + body
@@ -84,14 +82,22 @@ class HttpFactory(ServerFactory):
     batch_size: int | None = EXCLUSIVE_BATCH
     takes_all = True
 
-    def __init__(self, server: Server, context: SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        context: SSLContext | None = None,
+        *,
+        behind_proxy: bool = False,
+    ) -> None:
         """
         Args:
             server: Has what connections share.
             context: Of the address, where it speaks TLS.
+            behind_proxy: Whether connections begin with the header of a proxy.
         """
         self._server = server
-        self._is_plain = context is None
+        self._behind_proxy = behind_proxy
+        self._is_plain = context is None and not behind_proxy
         if context is not None:
             from kvd.net.tls_transport import TLSTransport
 
@@ -136,10 +142,14 @@ class HttpFactory(ServerFactory):
 
     def fast_path(self) -> FastPath | None:
         """
-        The fast path, if it may serve connections from their start: not where they are
-        counted by address.
+        The fast path, if it may serve connections from their start: not where it
+        depends on the client.
         """
-        return None if self._server.process.by_address else self._plain_fast_path()
+        process = self._server.process
+        if process.by_address is not None or process.proxies is not None:
+            # Nobody has looked at the peer.
+            return None
+        return self._plain_fast_path()
 
     def _plain_fast_path(self) -> FastPath | None:
         """
@@ -154,15 +164,16 @@ class HttpFactory(ServerFactory):
         """
         process = self._server.process
         by_address = process.by_address
-        if by_address is not None and not by_address.has_room(peer):
+        is_proxy = process.is_proxy(peer)
+        if by_address is not None and not (is_proxy or by_address.has_room(peer)):
             self._refuse(process, connection, peer)
             return True
         fast_path = self._plain_fast_path()
-        if fast_path is None:
+        if fast_path is None or is_proxy:
             self._first = None
             return False
         descriptor = connection.fileno()
-        if by_address is not None and fast_path.serve_new((descriptor,)):
+        if self.fast_path() is None and fast_path.serve_new((descriptor,)):
             connection.detach()
             return True
         outcome = fast_path.serve(descriptor)
@@ -198,7 +209,7 @@ class HttpFactory(ServerFactory):
         """
         See `Factory.buildProtocol`.
         """
-        return HttpConnection(self._server.process)
+        return HttpConnection(self._server.process, behind_proxy=self._behind_proxy)
 
     def first_read(self, built: HttpConnection) -> Callable[[], Any] | None:
         """
@@ -224,8 +235,14 @@ class SharedFactory(HttpFactory):
     wakes_one = True
     _bell: Bell | None = None
 
-    def __init__(self, server: Server, context: SSLContext | None = None) -> None:
-        super().__init__(server, context)
+    def __init__(
+        self,
+        server: Server,
+        context: SSLContext | None = None,
+        *,
+        behind_proxy: bool = False,
+    ) -> None:
+        super().__init__(server, context, behind_proxy=behind_proxy)
         self._unshare: Callable[[], None] = lambda: None
         # Looked up for each call, since the attribute may change.
         self.gate = lambda waiting: server.may_accept(waiting)

@@ -141,6 +141,12 @@ class HttpServer:
             HostGuard(settings.listen, settings.allowed_hosts),
             Pieces(self._tcp_memory.is_short),
         )
+        if settings.trusted_proxies:
+            from kvd.access.proxies import Proxies
+
+            self.process.proxies = Proxies(
+                settings.trusted_proxies, settings.forwarded_field
+            )
         if parts.counting is not None:
             self._limit(parts.counting, parts.rules)
         if settings.cors:
@@ -233,8 +239,8 @@ class HttpServer:
         fast_path = self.factory.fast_path()
         if fast_path is not None:
             plain = bytes(
-                self._context_of(group) is None
-                for group in range(len(self._settings.listen))
+                self._context_of(group) is None and not address.proxy
+                for group, address in enumerate(self._settings.listen)
             )
             fast_path.take_batches(channel, credits, BATCH_WORD, plain, adopt, came)
 
@@ -250,13 +256,16 @@ class HttpServer:
         Returns:
             Its address family, and what serves it.
         """
-        context = self._context_of(group)
         address = self._settings.listen[group]
         assert isinstance(address, TCPAddress | UNIXAddress)
-        return family_of(address), self._factory(context)
+        return family_of(address), self._factory(group)
 
-    def _factory(self, context: SSLContext | None) -> HttpFactory:
-        return self.factory if context is None else HttpFactory(self, context)
+    def _factory(self, group: int) -> HttpFactory:
+        context = self._context_of(group)
+        behind_proxy = self._settings.listen[group].proxy
+        if context is None and not behind_proxy:
+            return self.factory
+        return HttpFactory(self, context, behind_proxy=behind_proxy)
 
     def _context_of(self, group: int) -> SSLContext | None:
         """
@@ -285,11 +294,15 @@ class HttpServer:
             OSError: This process has no descriptor left for it.
         """
         self.unlisten(name)
-        context = self._context_of(int(name.partition("/")[0]))
+        group = int(name.partition("/")[0])
         if bell is None:
-            port = self._adopt_port(sock, self._factory(context))
+            port = self._adopt_port(sock, self._factory(group))
         else:
-            factory = SharedFactory(self, context)
+            factory = SharedFactory(
+                self,
+                self._context_of(group),
+                behind_proxy=self._settings.listen[group].proxy,
+            )
             port = self._adopt_port(sock, factory)
             try:
                 factory.accepts_by(port, Bell(os.dup(bell), port.rung, self._reactor))

@@ -92,7 +92,10 @@ class LoadedPlugins:
             maker = self._bounded(self.near, settings, worker)
             # What is lost is read from the store again.
             cache = maker.open_store(settings.near.store.path, "process")
-            store = NearStore(store, cache, settings.near.fresh_seconds, clock)
+            near = settings.near
+            store = NearStore(
+                store, cache, near.fresh_seconds, clock, near.stale_seconds
+            )
         return store
 
     def _open_store(self, settings: Settings, worker: int) -> IStore:

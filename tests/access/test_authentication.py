@@ -161,7 +161,7 @@ class AuthenticationTests(SynchronousTestCase):
 
         assert 1 == self.verified
 
-    def test_who_has_no_password_is_verified_too(self) -> None:
+    def test_a_user_without_a_password_is_verified_too(self) -> None:
         """
         The time tells nothing of which users there are.
         """
@@ -405,7 +405,7 @@ class AuthenticationTests(SynchronousTestCase):
         (None, "unix"),
     ],
 )
-def test_who_counts_as_one(peer: object, network: str) -> None:
+def test_addresses_that_count_as_one(peer: object, network: str) -> None:
     """
     An IPv4 address, the 64 bits of IPv6 that a customer gets, all Unix sockets.
     """

@@ -83,7 +83,7 @@ def test_more_names_than_slots_are_bounded() -> None:
     assert {False: 4 * SLOTS} == refused
 
 
-def test_the_refusal_says_who_and_when() -> None:
+def test_the_refusal_names_the_client_and_the_time() -> None:
     """
     In whole seconds, at least one.
     """

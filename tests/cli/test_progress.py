@@ -37,7 +37,7 @@ class Stream(io.StringIO):
         (None, Stream(True), SHOWN_FROM_BYTES, False, False),
     ],
 )
-def test_a_bar_is_for_a_person_who_waits(
+def test_a_bar_is_for_a_person_that_waits(
     out: Stream | None,
     err: Stream,
     length: int | None,

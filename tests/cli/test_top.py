@@ -117,7 +117,7 @@ def test_loop_delay_is_that_since_the_last_look() -> None:
     assert [["<63", "ms"], ["%", "-"], ["%", "-"]] == shown
 
 
-def test_who_does_not_come_back_from_a_turn_is_conspicuous() -> None:
+def test_a_worker_that_does_not_come_back_from_a_turn_is_conspicuous() -> None:
     """
     By how long that has been; the turn is in no histogram yet.
     """

@@ -307,7 +307,7 @@ class RequestTests(ClientCase):
     Each request says what was asked, and understands the reply.
     """
 
-    def test_put_tells_what_was_promised(self) -> None:
+    def test_put_returns_what_was_promised(self) -> None:
         """
         Whether there was a value before, and what a crash would leave.
         """
@@ -382,7 +382,7 @@ class RequestTests(ClientCase):
         assert [Entry(b"a b/\xff", 3, "e", "t")] * 2 == self.result(entries())
         assert [("GET", "/a%20b/")] == self.server.asked
 
-    def test_refusals_are_told_apart(self) -> None:
+    def test_each_refusal_has_its_own_error(self) -> None:
         """
         With kvd's own sentence.
         """
@@ -673,7 +673,7 @@ class RetryTests(ClientCase):
             assert "unknown" in error.sentence
             assert [] == self.server.answers
 
-    def test_who_is_not_there_is_not_asked_again(self) -> None:
+    def test_a_server_that_is_not_there_is_not_asked_again(self) -> None:
         """
         A kvd that lives refuses no connection.
         """
@@ -855,7 +855,7 @@ class PipeTests(SynchronousTestCase):
 
         assert "The source cannot be read: Bad file descriptor." == error.sentence
 
-    def test_who_wants_no_more_is_not_told_of_the_end(self) -> None:
+    def test_a_reader_that_has_stopped_learns_of_no_end(self) -> None:
         """
         The reactor may have begun to report it.
         """

@@ -129,7 +129,7 @@ class ReloadTests(SynchronousTestCase):
         assert settings.listen == adopted.listen
         assert [tls] == [each.tls for each in adopted.credentials]
 
-    def test_other_files_for_tls_are_told_of(self) -> None:
+    def test_other_files_for_tls_are_reported(self) -> None:
         """
         The paths of an address stay; what is in the files is read again.
         """

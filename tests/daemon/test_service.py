@@ -121,7 +121,7 @@ def test_an_address_that_fails_closes_the_others(option: str) -> None:
     assert not listening(port)
 
 
-def test_a_policy_that_cannot_say_who_accepts_ends_the_start(
+def test_a_policy_without_an_arrangement_ends_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """

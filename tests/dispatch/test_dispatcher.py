@@ -688,7 +688,9 @@ class LostWorkerTests(DispatcherCase):
         self.reactor.settle()
         assert [0, 0, 6] == self.served()
 
-    def test_who_fell_behind_gets_nothing_until_it_has_caught_up(self) -> None:
+    def test_a_worker_that_fell_behind_gets_nothing_until_it_has_caught_up(
+        self,
+    ) -> None:
         """
         Then its turn comes again.
         """
@@ -754,7 +756,7 @@ class FullWorkerTests(DispatcherCase):
 
     limit = 4
 
-    def test_who_has_its_limit_of_connections_gets_no_more(self) -> None:
+    def test_a_worker_that_has_its_limit_of_connections_gets_no_more(self) -> None:
         """
         The others do; when all have it, clients wait in the kernel's queue, and
         are taken when somebody has gone.
@@ -786,7 +788,9 @@ class FullWorkerTests(DispatcherCase):
 
         assert [self.limit - 1 + 10] == self.served()
 
-    def test_who_had_its_limit_is_asked_again_while_others_are_not(self) -> None:
+    def test_a_worker_that_had_its_limit_is_asked_again_while_others_are_not(
+        self,
+    ) -> None:
         """
         No message to the supervisor says that a connection has ended.
         """
@@ -800,7 +804,7 @@ class FullWorkerTests(DispatcherCase):
 
         assert [4, 4] == self.served()
 
-    def test_who_has_too_many_unclaimed_is_passed_over(self) -> None:
+    def test_a_worker_that_has_too_many_unclaimed_is_passed_over(self) -> None:
         """
         A few; nothing is lost.
         """
@@ -981,7 +985,7 @@ class FullWorkerTests(DispatcherCase):
         self.reactor.advance(JOIN_SECONDS)
         assert [2] == self.served()
 
-    def test_who_leaves_before_it_could_join_does_not_join(self) -> None:
+    def test_a_worker_that_leaves_before_it_could_join_does_not_join(self) -> None:
         """
         Nor when the daemon has ended.
         """
@@ -1109,7 +1113,7 @@ class EndAtTheLimitTests(DispatcherCase):
 
     limit = 1
 
-    def test_who_has_connected_is_served(self) -> None:
+    def test_a_client_that_has_connected_is_served(self) -> None:
         """
         As where workers empty the queues themselves.
         """

@@ -201,7 +201,9 @@ class SwitchTests(DispatchingCase):
         assert all("0/0" in names for names in member)
         assert 1 == sum("0/1" in names for names in member)
 
-    def test_who_is_full_is_not_chosen_by_a_policy_that_never_saw_it(self) -> None:
+    def test_a_worker_that_is_full_is_not_chosen_by_a_policy_that_never_saw_it(
+        self,
+    ) -> None:
         """
         It had accepted for itself until now.
         """
@@ -252,7 +254,7 @@ class SwitchTests(DispatchingCase):
         self.switch("shared")
         assert [[Gated("")]] * 3 == self.received(Gated)
 
-    def test_who_chose_so_far_chooses_for_what_has_been_accepted(self) -> None:
+    def test_the_old_policy_chooses_for_what_has_been_accepted(self) -> None:
         """
         It waits for the next worker, though the kernel chooses for those after it.
         """
@@ -372,7 +374,7 @@ class TakersTests(DispatchingCase):
     Workers that accept for themselves see who else does.
     """
 
-    def test_who_is_about_to_end_or_gone_takes_none(self) -> None:
+    def test_a_worker_that_is_about_to_end_or_gone_takes_none(self) -> None:
         """
         Whoever replaces it does, when it is ready.
         """
@@ -463,7 +465,7 @@ class StallTests(DispatchingCase):
         ]
         assert 1 == self.stalls()[1]
 
-    def test_who_waits_for_nobody_may_be_silent_for_longer(self) -> None:
+    def test_a_worker_that_waits_for_nobody_may_be_silent_for_longer(self) -> None:
         """
         For a second, and what a busy machine takes; not for ever.
         """
@@ -475,7 +477,7 @@ class StallTests(DispatchingCase):
         self.look()
         assert 1 == self.stalls()[1]
 
-    def test_who_is_just_about_to_wake_is_not_taken_for_one(self) -> None:
+    def test_a_worker_that_is_just_about_to_wake_is_not_taken_for_one(self) -> None:
         """
         It has slept for long, and a connection has only just come for it.
         """
@@ -491,7 +493,7 @@ class StallTests(DispatchingCase):
         assert 0 == self.stalls()[1]
         assert [[], [], []] == self.received()
 
-    def test_who_has_no_room_for_more_is_not_taken_for_one(self) -> None:
+    def test_a_worker_that_has_no_room_for_more_is_not_taken_for_one(self) -> None:
         """
         Connections wait for it until one of its own ends.
         """
@@ -502,7 +504,7 @@ class StallTests(DispatchingCase):
 
         assert [[], [], []] == self.received()
 
-    def test_who_stands_in_may_come_to_stand_still_too(self) -> None:
+    def test_a_stand_in_may_come_to_stand_still_too(self) -> None:
         """
         Then the last one looks after all of the sockets.
         """
@@ -587,7 +589,7 @@ class LeaveTests(DispatchingCase):
     A worker is about to end, or gone.
     """
 
-    def test_another_looks_after_the_socket_of_who_is_gone(self) -> None:
+    def test_another_looks_after_the_socket_of_a_worker_that_is_gone(self) -> None:
         """
         Until it is replaced.
         """
@@ -598,7 +600,7 @@ class LeaveTests(DispatchingCase):
         self.join(0)
         assert [Unlisten("0/0")] == self.received()[1]
 
-    def test_what_is_on_its_way_to_who_leaves_goes_to_another(self) -> None:
+    def test_what_is_on_its_way_to_a_worker_that_leaves_goes_to_another(self) -> None:
         """
         At once.
         """
@@ -609,7 +611,7 @@ class LeaveTests(DispatchingCase):
 
         assert 1 == self.distribution.handing_over(1)
 
-    def test_who_stands_in_counts_from_the_first_again(self) -> None:
+    def test_a_stand_in_counts_from_the_first_again(self) -> None:
         """
         While workers are replaced, one more serves: it polls, and connections come,
         as if it were the first.
@@ -620,7 +622,7 @@ class LeaveTests(DispatchingCase):
 
         assert None is self.programs[-1]
 
-    def test_who_leaves_at_the_end_changes_nothing_more(self) -> None:
+    def test_a_worker_that_leaves_at_the_end_changes_nothing_more(self) -> None:
         """
         The sockets are closed.
         """

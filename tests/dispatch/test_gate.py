@@ -122,7 +122,7 @@ def test_it_is_open_while_nobody_is_less_busy(hall: Hall) -> None:
     assert hall.gate.is_open(1)
 
 
-def test_who_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
+def test_a_worker_that_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
     """
     It may be stopped, with nothing to do for ever. This worker itself always counts.
     """
@@ -133,7 +133,7 @@ def test_who_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
     assert not hall.gate.is_open(1)
 
 
-def test_who_is_busy_with_a_long_turn_does_not_count(hall: Hall) -> None:
+def test_a_worker_that_is_busy_with_a_long_turn_does_not_count(hall: Hall) -> None:
     """
     It has fewer requests, and takes no connection until the turn is over.
     """
@@ -168,7 +168,7 @@ def test_one_of_many_connections_makes_no_difference(hall: Hall) -> None:
         assert hall.gate.is_open(1) == (more < 4)
 
 
-def test_who_takes_no_connections_does_not_count(hall: Hall) -> None:
+def test_a_worker_that_takes_no_connections_does_not_count(hall: Hall) -> None:
     """
     It has died, is about to end or not yet there: then nobody has less to do. This
     worker itself always counts.

@@ -119,13 +119,13 @@ class LeastBusyTests(DispatchedByLoadContract, RotatingContract, SynchronousTest
         """
         assert 2 == self.make_policy().choose(view(3, connections=(5, 4, 3)))
 
-    def test_the_turn_of_who_is_not_ready_passes_on(self) -> None:
+    def test_the_turn_of_a_worker_that_is_not_ready_passes_on(self) -> None:
         """
         Among equals.
         """
         assert 0 == self.make_policy().choose(view(4, ready=(0, 2), turn=3))
 
-    def test_who_is_not_ready_is_not_the_least_busy(self) -> None:
+    def test_a_worker_that_is_not_ready_is_not_the_least_busy(self) -> None:
         """
         The row of a worker that is gone is empty.
         """
@@ -140,7 +140,7 @@ class GatedTests(GatedContract, SynchronousTestCase):
     def make_policy(self) -> IGatedPolicy:
         return Gated()
 
-    def test_who_has_least_accepts(self) -> None:
+    def test_the_least_busy_worker_accepts(self) -> None:
         """
         Fewest requests first, then fewest connections; all of them, if several have
         the same.
@@ -186,7 +186,7 @@ class SteeredProgramTests(SynchronousTestCase):
         assert by_weight([3, 0, 5, 1]) == weighted.program([0, 1, 2, 3])
         assert by_weight([3]) == weighted.program([0, 1])
 
-    def test_somebody_serves_if_all_who_weigh_are_gone(self) -> None:
+    def test_others_serve_if_all_with_a_weight_are_gone(self) -> None:
         """
         Rather than nobody.
         """
@@ -252,7 +252,7 @@ class ModelTests(SynchronousTestCase):
     Where the kernel chooses, `choose` is a model of it.
     """
 
-    def test_shared_goes_to_who_waits(self) -> None:
+    def test_shared_goes_to_a_worker_that_waits(self) -> None:
         """
         Who is busy wakes later.
         """

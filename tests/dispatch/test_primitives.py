@@ -120,7 +120,7 @@ def test_tasks_are_those_of_the_rows(reads: ReadTasks) -> None:
 
 
 @finds
-def test_those_are_ready_who_are_marked_and_heard_of(finds: ReadReady) -> None:
+def test_workers_are_ready_that_are_marked_and_heard_of(finds: ReadReady) -> None:
     """
     Who waits began to do so, and who is awake woke, after a time.
     """

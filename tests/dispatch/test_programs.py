@@ -331,7 +331,7 @@ class ProgramTests(SynchronousTestCase):
         least.program_.look(waiting)
         assert [1, 0, 1] == [least.run() for _ in range(3)]
 
-    def test_who_stands_in_does_not_owe_connections(self) -> None:
+    def test_a_stand_in_does_not_owe_connections(self) -> None:
         """
         It accepted more than it was assigned.
         """
@@ -356,7 +356,7 @@ class ProgramTests(SynchronousTestCase):
 
         assert [0] * 5 == [least.run() for _ in range(5)]
 
-    def test_one_who_stands_in_shares_a_socket(self) -> None:
+    def test_a_stand_in_shares_a_socket(self) -> None:
         """
         As while workers are restarted: the less busy of the two counts.
         """

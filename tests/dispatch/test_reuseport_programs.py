@@ -135,7 +135,7 @@ class ProgramsTests(SynchronousTestCase):
         """
         assert verifyObject(ILoadedProgram, self.loaded)
 
-    def test_an_extended_program_is_attached_once_and_told_who_is_ready(self) -> None:
+    def test_an_extended_program_is_attached_once_and_learns_who_is_ready(self) -> None:
         """
         Also when workers come and go.
         """
@@ -156,7 +156,7 @@ class ProgramsTests(SynchronousTestCase):
 
         assert {0: 0, 1: 1, 2: 2} == self.loaded.admitted[0]
 
-    def test_one_who_stands_in_has_the_socket_of_another(self) -> None:
+    def test_a_stand_in_has_the_socket_of_another(self) -> None:
         """
         Its number is beyond the others'.
         """
@@ -215,7 +215,7 @@ class ProgramsTests(SynchronousTestCase):
         ) == warning
         assert [HASH] * 2 == self.by()
 
-    def test_who_deals_needs_no_program(self) -> None:
+    def test_a_dispatcher_needs_no_program(self) -> None:
         """
         The supervisor accepts from all sockets; others are not kept to theirs.
         """

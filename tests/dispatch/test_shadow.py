@@ -132,7 +132,7 @@ class ShadowTests(SynchronousTestCase):
 
         assert dice == seen.random.getstate()
 
-    def test_who_fails_is_reported_once_and_not_counted(self) -> None:
+    def test_a_shadow_that_fails_is_reported_once_and_not_counted(self) -> None:
         """
         Nor what was dispatched meanwhile: both are counted over the same connections.
         """
@@ -146,7 +146,7 @@ class ShadowTests(SynchronousTestCase):
         assert "it is not counted as a shadow" == event["fallback"]
         assert "KeyError" in event["what"]
 
-    def test_who_never_decides_is_not_asked_again(self) -> None:
+    def test_a_shadow_that_never_decides_is_not_asked_again(self) -> None:
         """
         It holds everybody up once.
         """

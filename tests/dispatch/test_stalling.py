@@ -66,7 +66,7 @@ def watched() -> Iterator[Watched]:
     os.close(memory)
 
 
-def test_who_gives_no_sign_while_a_connection_waits_makes_no_turn(
+def test_a_worker_that_gives_no_sign_while_a_connection_waits_makes_no_turn(
     watched: Watched,
 ) -> None:
     """
@@ -112,7 +112,7 @@ def test_a_sign_is_a_turn(watched: Watched) -> None:
         assert set() == watched.stalls.stalled
 
 
-def test_each_stall_is_counted_and_told_once(watched: Watched) -> None:
+def test_each_stall_is_counted_and_reported_once(watched: Watched) -> None:
     """
     With its length at its end.
     """
@@ -130,7 +130,7 @@ def test_each_stall_is_counted_and_told_once(watched: Watched) -> None:
     assert [0, 1] == [of.stalls for of in watched.board.sums()]
 
 
-def test_who_takes_what_comes_meanwhile_is_reported(watched: Watched) -> None:
+def test_a_worker_that_takes_what_comes_meanwhile_is_reported(watched: Watched) -> None:
     """
     Others, or nobody.
     """
@@ -146,7 +146,7 @@ def test_who_takes_what_comes_meanwhile_is_reported(watched: Watched) -> None:
     ]
 
 
-def test_who_is_gone_is_forgotten(watched: Watched) -> None:
+def test_a_worker_that_is_gone_is_forgotten(watched: Watched) -> None:
     """
     Nothing is logged of what comes in its place.
     """

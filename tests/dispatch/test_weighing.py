@@ -28,7 +28,7 @@ def test_what_is_on_its_way_is_a_request_and_a_connection() -> None:
     assert coming == there
 
 
-def test_only_those_are_weighed_who_are_ready() -> None:
+def test_only_ready_workers_are_weighed() -> None:
     """
     In their order.
     """

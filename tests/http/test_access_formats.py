@@ -29,7 +29,7 @@ COMBINED: Final = re.compile(
 )
 
 
-def test_plain_line_tells_all_of_a_request() -> None:
+def test_plain_line_has_all_of_a_request() -> None:
     """
     Time, worker, client, user, method, escaped key, status, bytes and seconds stand
     in one line, with single blanks between them.

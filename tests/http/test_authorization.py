@@ -6,6 +6,7 @@ file says, with the fast path and without.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from base64 import b64encode
@@ -362,7 +363,7 @@ class RefusalTests(AuthorizationCase):
             lines.replace(b"other", b"drop/x") + basic("ci", "secret") + expect
         )
 
-    def test_a_401_says_how_to_prove_who_one_is(self) -> None:
+    def test_a_401_names_the_ways_to_authenticate(self) -> None:
         """
         Whatever may be sent stands in its challenges.
         """
@@ -593,7 +594,8 @@ class LogTests(SynchronousTestCase):
             for request in requests:
                 worker.connect(request)
             served = 0 if worker.watched is None else worker.watched.served
-            found = [line.split()[2:4] for line in worker.end().entries]
+            entries = map(json.loads, worker.end().entries)
+            found = [[entry["user"] or "-", entry["method"]] for entry in entries]
 
             # They are sorted, and so by method.
             methods = [request.split()[0].decode() for request in requests]

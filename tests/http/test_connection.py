@@ -413,7 +413,7 @@ class PutTests(ConnectionCase):
             )
             assert 400 == status(reply)
 
-    def test_the_client_that_waits_is_told_to_continue(self) -> None:
+    def test_a_client_that_waits_gets_100(self) -> None:
         """
         100 comes when nothing forbids the body, and only then.
         """
@@ -659,7 +659,7 @@ class GetTests(ConnectionCase):
         assert 416 == status(reply)
         assert b"bytes */10" == field(reply, b"Content-Range")
 
-    def test_who_has_it_gets_304(self) -> None:
+    def test_a_client_that_has_it_gets_304(self) -> None:
         """
         Without a body, with the entity tag.
         """
@@ -773,7 +773,7 @@ class GuardedTests(ConnectionCase):
         for line in (b"GET /k", b"GET http://localhost:1/k"):
             assert b"value" == body(self.ask_for(b"localhost", line))
 
-    def test_a_whole_url_says_who_is_meant(self) -> None:
+    def test_a_whole_url_names_the_host(self) -> None:
         """
         Whatever ``Host`` says.
         """
@@ -968,7 +968,7 @@ class MethodTests(ConnectionCase):
     Other methods.
     """
 
-    def test_options_tells_what_is_allowed(self) -> None:
+    def test_options_names_what_is_allowed(self) -> None:
         """
         For a key and for the server as a whole.
         """
@@ -1060,7 +1060,7 @@ class ConnectionTests(ConnectionCase):
         assert CLOSED == field(reply, b"Connection")
         assert self.client.ended
 
-    def test_who_closes_its_half_still_gets_its_replies(self) -> None:
+    def test_a_client_that_closes_its_half_still_gets_its_replies(self) -> None:
         """
         A client may send all it has, close its half, and then read.
         """
@@ -1122,7 +1122,7 @@ class ConnectionTests(ConnectionCase):
         self.later(LINGER_SILENT_SECONDS)
         assert set() == self.process.connections
 
-    def test_who_reads_slowly_is_not_reset(self) -> None:
+    def test_a_client_that_reads_slowly_is_not_reset(self) -> None:
         """
         All of the reply is with the client's kernel, some of which drop what a program
         has not read yet when a reset comes.
@@ -1166,7 +1166,7 @@ class ConnectionTests(ConnectionCase):
             client.close()
         assert 1 == len(self.process.connections)
 
-    def test_who_has_all_of_the_reply_is_closed_at_once(self) -> None:
+    def test_a_client_that_has_all_of_the_reply_is_closed_at_once(self) -> None:
         """
         There is nothing that a reset could cut.
         """
@@ -1291,7 +1291,7 @@ class StoreTests(ConnectionCase):
             rb"HTTP/1.1 (\d+) ", self.client.receive()
         )
 
-    def test_who_sends_on_while_the_store_is_asked_is_stopped(self) -> None:
+    def test_a_client_that_sends_on_while_the_store_is_asked_is_stopped(self) -> None:
         """
         One read is taken, no more; all of it is served when the answer came.
         """
@@ -1634,7 +1634,7 @@ class DrainTests(ConnectionCase):
 
         assert set() == self.process.connections
 
-    def test_who_was_reading_may_ask_once_more(self) -> None:
+    def test_a_client_that_was_reading_may_ask_once_more(self) -> None:
         """
         The reply had begun when the end did, and said nothing of it. Once it is read, a
         moment later the connection is closed.
@@ -1673,7 +1673,7 @@ class LogTests(ConnectionCase):
     Each request leaves one entry.
     """
 
-    def test_entries_tell_method_key_status_and_bytes(self) -> None:
+    def test_entries_have_method_key_status_and_bytes(self) -> None:
         """
         Bytes of the body, in whichever direction; no query.
         """
@@ -1694,7 +1694,7 @@ class LogTests(ConnectionCase):
             for entry in self.notes.entries
         ]
 
-    def test_entries_of_refused_heads_tell_what_could_be_read(self) -> None:
+    def test_entries_of_refused_heads_have_what_could_be_read(self) -> None:
         """
         Method and key, whatever the refusal; and a HEAD has no body then either.
         """

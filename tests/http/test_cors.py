@@ -69,7 +69,7 @@ class CorsTests(SynchronousTestCase):
         reply = self.ask(request)
         return field(reply, "Access-Control-Allow-Origin"), field(reply, "Vary")
 
-    def test_browsers_are_told_nothing_by_default(self) -> None:
+    def test_browsers_get_no_permission_by_default(self) -> None:
         """
         Elsewhere, and below a longer prefix without origins, whoever asks.
         """

@@ -103,7 +103,7 @@ def test_names_that_are_allowed_are_answered(host: bytes) -> None:
     assert HostGuard([LOOPBACK], [ANY_HOST]).knows(host)
 
 
-def test_who_was_let_in_may_use_any_name() -> None:
+def test_a_client_that_was_let_in_may_use_any_name() -> None:
     """
     A public address has names that kvd does not know, and no page gets to a Unix
     socket.

@@ -79,7 +79,7 @@ class AddressTests(LimitsCase):
                 worker.connect(get("k"))
                 assert 404 == status(worker._replies[-1])
                 entries = worker.end().entries
-                refused = [line for line in entries if " 429 " in line]
+                refused = [line for line in entries if '"status": 429' in line]
                 assert (4 if reports else 0) == len(refused)
 
     def test_connections_that_end_at_once_do_not_count(self) -> None:

@@ -395,7 +395,7 @@ class MovingTests(MovingCase):
 
         assert [201] * 4 == [status(client.receive()) for client in clients]
 
-    def test_who_moves_is_counted(self) -> None:
+    def test_moved_bodies_are_counted(self) -> None:
         """
         Until the body is complete, or its connection is lost.
         """
@@ -506,7 +506,7 @@ class GatheringTests(MovingCase):
 
         assert 201 == status(self.client.send(b"z" * rest).receive())
 
-    def test_the_next_body_of_who_was_slow_is_a_new_chance(self) -> None:
+    def test_a_slow_client_starts_afresh_with_its_next_body(self) -> None:
         """
         It may only have had to wait itself.
         """

@@ -95,7 +95,7 @@ def await_waiting_for_lock(descriptor: int) -> None:
         time.sleep(0.001)
 
 
-def test_who_waited_for_another_writes_to_the_new_file(tmp_path: Path) -> None:
+def test_a_process_that_waited_writes_to_the_new_file(tmp_path: Path) -> None:
     """
     What has been set aside meanwhile is complete.
     """

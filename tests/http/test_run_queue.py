@@ -90,7 +90,7 @@ class RunQueueTests(SynchronousTestCase):
         assert [] == self.turn()
         assert [] == self.reactor.calls
 
-    def test_whoever_is_not_done_goes_to_the_end(self) -> None:
+    def test_a_task_that_is_not_done_goes_to_the_end(self) -> None:
         """
         And runs once in a turn.
         """
@@ -127,7 +127,7 @@ class RunQueueTests(SynchronousTestCase):
         assert ["c", "d"] == self.turn()
         assert ["e", "a"] == self.turn()
 
-    def test_whoever_leaves_is_not_run(self) -> None:
+    def test_a_task_that_leaves_is_not_run(self) -> None:
         """
         Also if it leaves while another runs.
         """

@@ -3,10 +3,12 @@ Connections over TLS: what holds of every connection holds of these; and how the
 and end.
 """
 
+import contextlib
 import socket
 import ssl
 import tempfile
 import time
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from unittest.mock import patch
 
 import pytest
 from cryptography import x509
+from OpenSSL import SSL
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from kvd.http import half_handshakes, run_queue
@@ -27,7 +30,7 @@ from kvd.net.secure_socket import (
 )
 from kvd.net.tls import make_context
 from kvd.net.tls_transport import TLSTransport
-from kvd.settings import TLS
+from kvd.settings import TLS, NamedCertificate
 from tests import tls
 from tests.certificates import (
     HOUR,
@@ -35,6 +38,7 @@ from tests.certificates import (
     authority,
     credentials,
     make_certificate,
+    revoked_by,
 )
 from tests.http import test_connection, test_moving
 from tests.http.test_connection import (
@@ -103,7 +107,7 @@ class ConnectionTests(TLSCase, test_connection.ConnectionTests):
     See there.
     """
 
-    def test_who_has_all_of_the_reply_is_closed_at_once(self) -> None:
+    def test_a_client_that_has_all_of_the_reply_is_closed_at_once(self) -> None:
         """
         Or when it closes: after a handshake, a kernel acknowledges what comes some
         milliseconds later.
@@ -191,7 +195,7 @@ class BeginningTests(TLSCase):
         assert set() == self.process.connections
         return [formatEvent(event) for event in events]
 
-    def test_who_speaks_plain_http_is_told(self) -> None:
+    def test_a_client_that_speaks_plain_http_gets_a_sentence(self) -> None:
         """
         In plain HTTP, with notice of the end, and without a reset that overtakes it.
         """
@@ -254,7 +258,7 @@ class BeginningTests(TLSCase):
         (event,) = captured
         assert "no cipher in common" in formatEvent(event)
 
-    def test_a_client_that_does_not_know_the_authority_is_told_of(self) -> None:
+    def test_a_client_that_does_not_know_the_authority_is_reported(self) -> None:
         """
         It says so in an alert.
         """
@@ -286,7 +290,7 @@ class BeginningTests(TLSCase):
         assert b"" == silent.recv(1)
         assert b"" == slow.recv(1)
 
-    def test_who_leaves_during_it_is_ordinary(self) -> None:
+    def test_a_client_that_leaves_during_it_is_ordinary(self) -> None:
         """
         A scan of ports, or a load balancer that looks whether somebody listens.
         """
@@ -493,7 +497,7 @@ class BeginningTests(TLSCase):
             assert b"value" == body(served.send(GET).receive())
         assert 0 == len(self.process.half_handshakes)
 
-    def test_who_leaves_is_not_half_done(self) -> None:
+    def test_a_client_that_leaves_is_not_half_done(self) -> None:
         """
         Nor whose handshake has failed.
         """
@@ -550,7 +554,11 @@ class UserTests(TLSCase):
         self.addCleanup(client.close)
         tls.shake_hands(self.reactor, client)
         (connection,) = self.process.connections - others
-        return connection.transport.peer_user
+        user = connection.transport.peer_user
+        assert 404 == status(Client(self.reactor, client).send(GET).receive())
+        # The access log has it.
+        assert user == self.notes.entries[-1].sender.user
+        return user
 
     def test_users_are_named(self) -> None:
         """
@@ -571,11 +579,179 @@ class UserTests(TLSCase):
 
             assert (user, name, names) == (self.user_of(shown), name, names)
 
-    def test_who_shows_none_is_nobody(self) -> None:
+    def test_a_client_without_a_certificate_is_anonymous(self) -> None:
         """
         Where none is required.
         """
         assert self.user_of(None) is None
+
+
+class NamedTests(TLSCase):
+    """
+    A client gets the certificate for the name that it asks for.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        named = []
+        for names in (("one.test", "Two.test"), ("*.wild.test",)):
+            own = make_certificate("x", authority(), [*map(x509.DNSName, names)])
+            small = tuple(name.lower() for name in names)
+            named.append(
+                NamedCertificate("/x.pem", small, own.cert_pem, own.key_pem),
+            )
+        self.context = make_context(replace(credentials(), named=tuple(named)))
+        self.client_context = tls.client_context()
+        self.client_context.check_hostname = False
+
+    def ask_for(
+        self, name: str | None, session: ssl.SSLSession | None = None
+    ) -> ssl.SSLSocket:
+        """
+        The client's end after a request.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        far.setblocking(False)
+        tls.serve(self.reactor, HttpConnection(self.process), near, self.context)
+        client = self.client_context.wrap_socket(
+            far, do_handshake_on_connect=False, server_hostname=name, session=session
+        )
+        self.addCleanup(client.close)
+        tls.shake_hands(self.reactor, client)
+        assert 404 == status(Client(self.reactor, client).send(GET).receive())
+        return client
+
+    def test_the_names_of_the_certificate(self) -> None:
+        """
+        In letters of any size; a star is one label. Whoever asks for another name, or
+        for none, gets the address's own.
+        """
+        for expected, name in (
+            ("one.test", "one.test"),
+            ("one.test", "ONE.test"),
+            ("one.test", "two.test"),
+            ("*.wild.test", "a.wild.test"),
+            ("localhost", "a.a.wild.test"),
+            ("localhost", "wild.test"),
+            ("localhost", "localhost"),
+            ("localhost", "other"),
+            ("localhost", None),
+        ):
+            shown = self.ask_for(name).getpeercert()
+            assert shown is not None
+            assert ("DNS", expected) == shown["subjectAltName"][0], name
+
+    def test_sessions_are_resumed(self) -> None:
+        """
+        For the same name.
+        """
+        first = self.ask_for("one.test")
+        assert self.ask_for("one.test", first.session).session_reused
+
+
+class RevokedTests(TLSCase):
+    """
+    Who shows a certificate that was revoked is not served.
+    """
+
+    def reply_to(self, shown: Certificate, revoked: str) -> tuple[bytes, list[str]]:
+        """
+        What it gets, and what is logged.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        far.setblocking(False)
+        files = TLS("/c", "/k", "/ca", crl="/crl")
+        context = make_context(
+            replace(credentials(ca=authority(), tls=files), crl=revoked)
+        )
+        client_context = tls.client_context()
+        with tempfile.TemporaryDirectory() as folder:
+            written = shown.write(Path(folder), "client")
+            client_context.load_cert_chain(written.cert, written.key)
+        client = client_context.wrap_socket(
+            far, do_handshake_on_connect=False, server_hostname="localhost"
+        )
+        self.addCleanup(client.close)
+        with capturedLogs() as events:
+            tls.serve(self.reactor, HttpConnection(self.process), near, context)
+            tls.shake_hands(self.reactor, client)
+            try:
+                reply = Client(self.reactor, client).send(GET).receive()
+            except OSError:
+                reply = b""
+        return reply, [formatEvent(event) for event in events]
+
+    def test_what_is_on_the_list(self) -> None:
+        """
+        Is refused, in words; what is not is served.
+        """
+        good, bad = (make_certificate(name, authority()) for name in ("good", "bad"))
+        revoked = revoked_by(authority(), bad)
+
+        reply, logged = self.reply_to(good, revoked)
+        assert (404, []) == (status(reply), logged)
+        reply, (logged_bad,) = self.reply_to(bad, revoked)
+        assert b"" == reply
+        assert "not accepted: certificate revoked" in logged_bad
+
+    def test_a_list_that_is_out_of_date(self) -> None:
+        """
+        Says nothing of anybody, so nobody is served.
+        """
+        good = make_certificate("good", authority())
+        reply, (logged,) = self.reply_to(good, revoked_by(authority(), until=-HOUR))
+        assert b"" == reply
+        assert "not accepted: CRL has expired" in logged
+
+
+class RenegotiationTests(TLSCase):
+    """
+    A client of TLS 1.2 may ask for another handshake on its connection, and gets none.
+    """
+
+    def test_it_is_refused(self) -> None:
+        """
+        In words of TLS. To kvd it is a record without data, of which there may be few.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        far.setblocking(False)
+        tls.serve(self.reactor, HttpConnection(self.process), near)
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+
+        def exchange() -> None:
+            with contextlib.suppress(SSL.WantReadError):
+                far.send(client.bio_read(65536))
+            self.reactor.settle()
+            with contextlib.suppress(BlockingIOError):
+                client.bio_write(far.recv(65536))
+
+        for _ in range(3):
+            with contextlib.suppress(SSL.WantReadError):
+                client.do_handshake()
+            exchange()
+        assert "TLSv1.2" == client.get_protocol_version_name()
+        client.send(GET)
+        exchange()
+        assert client.recv(65536).startswith(b"HTTP/1.1 404 ")
+
+        client.renegotiate()
+        with pytest.raises(SSL.WantReadError):
+            client.do_handshake()
+        asked = client.bio_read(65536)
+        with patch.object(SecureSocket, "shake_hands") as again:
+            far.send(asked)
+            self.reactor.settle()
+        again.assert_not_called()
+        client.bio_write(far.recv(65536))
+        with pytest.raises(SSL.Error, match="no renegotiation"):
+            client.do_handshake()
+        assert 2 == len(self.process.connections)
 
 
 class ResumedTests(TLSCase):
@@ -747,7 +923,7 @@ class EndTests(TLSCase):
         super().setUp()
         self.client.socket.suppress_ragged_eofs = False  # type: ignore[attr-defined]
 
-    def test_the_end_is_told(self) -> None:
+    def test_the_end_is_reported(self) -> None:
         """
         By ``close_notify``, so nobody can have cut anything off.
         """

@@ -761,7 +761,9 @@ def test_an_interrupted_get_leaves_no_half_file(shell: Shell) -> None:
         assert [] == list(shell.folder.iterdir())
 
 
-def test_who_waits_for_a_reader_is_ended_by_a_second_signal(shell: Shell) -> None:
+def test_a_command_that_waits_for_a_reader_is_ended_by_a_second_signal(
+    shell: Shell,
+) -> None:
     """
     The first is not enough where the reader takes nothing.
     """

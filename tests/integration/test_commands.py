@@ -53,7 +53,7 @@ def kvd(control: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run_kvd(*arguments, environment=os.environ | {"KVD_CONTROL": str(control)})
 
 
-def test_the_policy_is_switched_and_told(control: Path) -> None:
+def test_the_policy_is_switched_and_shown(control: Path) -> None:
     """
     With all others that there are.
     """

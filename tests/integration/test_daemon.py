@@ -307,7 +307,7 @@ def test_uploads_of_a_killed_daemon_are_swept_and_live_ones_are_not(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_worker_told_to_end_gives_its_place_to_others(
+def test_a_worker_that_is_to_end_gives_its_place_to_others(
     tmp_path: Path, policy: str
 ) -> None:
     """

@@ -221,7 +221,7 @@ def test_an_idle_client_may_ask_once_more_after_sigterm(
     ],
     ids=" ".join,
 )
-def test_who_waits_at_sigterm_waits_for_the_next_daemon(
+def test_a_client_that_waits_at_sigterm_waits_for_the_next_daemon(
     tmp_path: Path, options: list[str], shared: bool
 ) -> None:
     """
@@ -273,7 +273,7 @@ def test_who_waits_at_sigterm_waits_for_the_next_daemon(
 
 
 @pytest.mark.parametrize("policy", ["gated", "roundrobin", "reuseport"])
-def test_who_waits_at_sigterm_is_served_and_nobody_else(
+def test_a_client_that_waits_at_sigterm_is_served_and_nobody_else(
     tmp_path: Path, policy: str
 ) -> None:
     """

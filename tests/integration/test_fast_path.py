@@ -100,7 +100,7 @@ def connected(family: int, address: tuple[str, int] | str) -> socket.socket:
 
 
 @pytest.mark.parametrize("policy", ["reuseport", "roundrobin", "shared"])
-def test_nobody_can_tell_them_apart(tmp_path: Path, policy: str) -> None:
+def test_both_ways_answer_alike(tmp_path: Path, policy: str) -> None:
     """
     Replies, the access log, the counts of the workers, the record of connections:
     whoever accepts, over whichever kind of socket.

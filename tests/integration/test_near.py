@@ -110,7 +110,10 @@ def test_a_cache_on_a_full_disk_takes_new_values(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         (["--near=file:cache"], "such as file:./cache?max-size=50GiB"),
-        (["--near=file:cache?max-size=1GiB&frehs=1s"], "max-size=SIZE&fresh=TIME"),
+        (
+            ["--near=file:cache?max-size=1GiB&frehs=1s"],
+            "max-size=SIZE&fresh=TIME&stale=TIME",
+        ),
         (["--near=null:?max-size=1GiB"], "can have no limits: give file:PATH"),
         (["--near=file:values?max-size=1GiB"], "is the store itself"),
         (["--near=file:link?max-size=1GiB"], "is the store itself"),

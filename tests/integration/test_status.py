@@ -82,7 +82,7 @@ def test_work_is_counted_where_it_is_done(tmp_path: Path) -> None:
         assert f"http://127.0.0.1:{daemon.port}" in status["addresses"]
 
 
-def test_one_process_tells_the_same(tmp_path: Path) -> None:
+def test_one_process_reports_the_same(tmp_path: Path) -> None:
     """
     Except for what nobody counts there.
     """

@@ -170,3 +170,21 @@ def test_mistakes(tmp_path: Path, arguments: list[str], sentence: str) -> None:
     assert 1 == ended.stderr.count("\n")
     assert "" == ended.stdout
     assert [] == list(tmp_path.iterdir())
+
+
+def test_an_empty_source_removes_nothing(tmp_path: Path) -> None:
+    """
+    Unless it is forced: a disk that is not mounted is empty.
+    """
+    (tmp_path / "source").mkdir()
+    kept = tmp_path / "kept" / "one"
+    kept.parent.mkdir()
+    kept.write_bytes(b"one")
+    command = ["sync", f"file:{tmp_path}/source", f"file:{tmp_path}/kept", "--delete"]
+
+    refused = run_kvd(*command)
+    assert 1 == refused.returncode
+    assert "source has no values, so --delete would remove all of" in refused.stderr
+    assert kept.exists()
+    assert "1 removed" in run_kvd(*command, "--force").stdout
+    assert not kept.exists()

@@ -243,7 +243,7 @@ def test_clients_show_certificates(tmp_path: Path) -> None:
             read_until(daemon, words)
 
 
-def test_a_certificate_that_has_expired_is_told(tmp_path: Path) -> None:
+def test_a_certificate_that_has_expired_is_reported(tmp_path: Path) -> None:
     """
     kvd starts all the same: the clock may be wrong.
     """

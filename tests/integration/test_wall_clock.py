@@ -95,7 +95,7 @@ def test_the_clock_of_a_process_can_be_set(clock: WallClock, step: int) -> None:
 
 @pytest.mark.parametrize("procs", ["0", "2"])
 @pytest.mark.parametrize("step", [BACK, FORWARD])
-def test_who_waits_waits_no_longer_and_no_less(
+def test_timeouts_are_no_longer_and_no_shorter(
     tmp_path: Path, clock: WallClock, procs: str, step: int
 ) -> None:
     """

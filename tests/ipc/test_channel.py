@@ -194,7 +194,7 @@ class ChannelTests(SynchronousTestCase):
         assert 1 == self.losses
         assert 1 == len(self.flushLoggedErrors(BadMessage))
 
-    def test_who_takes_nothing_is_given_up(self) -> None:
+    def test_a_peer_that_takes_nothing_is_given_up(self) -> None:
         """
         The queue is bounded, and its descriptors are closed. That is reported in its
         own turn, not amid what somebody sends.
@@ -211,7 +211,9 @@ class ChannelTests(SynchronousTestCase):
             assert [file.fileno()] == descriptors_of(file)
         assert -1 == self.channel.fileno()
 
-    def test_who_takes_nothing_is_given_up_if_nothing_can_be_kept_either(self) -> None:
+    def test_a_peer_that_takes_nothing_is_given_up_if_nothing_can_be_kept_either(
+        self,
+    ) -> None:
         """
         Out of descriptors, what was to be sent cannot wait.
         """

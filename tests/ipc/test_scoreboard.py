@@ -101,7 +101,7 @@ def test_what_one_maps_the_other_sees(memory: int) -> None:
 
 
 @pytest.mark.parametrize(("workers", "rows"), [(1, 0), (7, 9), (8, 8), (9, 17)])
-def test_who_takes_connections_is_marked(workers: int, rows: int) -> None:
+def test_a_worker_that_takes_connections_is_marked(workers: int, rows: int) -> None:
     """
     Beside what the rows hold, of as many workers as there are at the moment.
     """
@@ -121,7 +121,7 @@ def test_who_takes_connections_is_marked(workers: int, rows: int) -> None:
     assert {last} - {0} == set(theirs.loads(inf).ready)
 
 
-def test_loads_are_of_all_who_are_heard_of(memory: int) -> None:
+def test_loads_are_of_all_workers_that_are_heard_of(memory: int) -> None:
     """
     Who has not given a sign for so long has loads, and does not count. One that neither
     waits nor ends to wait is as silent as one that is stopped.
@@ -144,7 +144,7 @@ def test_loads_are_of_all_who_are_heard_of(memory: int) -> None:
         assert (0, 1, 2) == board.loads(3.5).ready
 
 
-def test_who_has_been_awake_for_long_does_not_count_where_that_is_asked(
+def test_a_worker_that_has_been_awake_for_long_does_not_count_where_that_is_asked(
     memory: int,
 ) -> None:
     """
@@ -166,7 +166,7 @@ def test_who_has_been_awake_for_long_does_not_count_where_that_is_asked(
         assert () == board.loads(0.5, 1.5).ready
 
 
-def test_takers_are_those_who_are_marked(memory: int) -> None:
+def test_takers_are_the_marked_workers(memory: int) -> None:
     """
     As far as rows are in use.
     """

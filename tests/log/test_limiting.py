@@ -61,7 +61,7 @@ class LimitedTests(SynchronousTestCase):
 
         assert 4 * MOST_LINES == len(self.texts())
 
-    def test_what_is_printed_is_told_apart_by_how_it_begins(self) -> None:
+    def test_kinds_of_lines_differ_in_how_they_begin(self) -> None:
         """
         Twisted's old logging system has one format for all.
         """
@@ -84,7 +84,7 @@ class LimitedTests(SynchronousTestCase):
 
         assert [] == self.clock.getDelayedCalls()
 
-    def test_the_end_tells_what_was_left_out(self) -> None:
+    def test_the_end_reports_what_was_left_out(self) -> None:
         """
         Once.
         """

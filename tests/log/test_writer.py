@@ -65,7 +65,7 @@ class WriterTests(SynchronousTestCase):
         assert 1 == len({thread for _, thread in called} - {threading.get_ident()})
         assert 0 == self.writer.waiting
 
-    def test_who_waits_for_what_takes_long_is_reported(self) -> None:
+    def test_a_long_wait_is_reported(self) -> None:
         """
         Also the thread itself, which would wait for ever.
         """

@@ -86,7 +86,7 @@ class WrittenLaterTests(SynchronousTestCase):
 
         assert [f"about [{number}]" for number in range(1000)] == self.written()
 
-    def test_who_logs_waits_for_nobody(self) -> None:
+    def test_logging_waits_for_nothing(self) -> None:
         """
         What is too much is left out, and counted where it is missing.
         """

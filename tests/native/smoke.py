@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kvd.native import compiled
@@ -36,6 +37,56 @@ def check_splice(splice: Any) -> None:
     os.close(pipe_out)
 
 
+def make_fast_path(
+    kind: Any,
+    root: int,
+    lock: int,
+    row: memoryview,
+    make_template: Callable[[Any], object],
+    make_parts: Callable[[Any], object],
+) -> Any:
+    """
+    A fast path with no limits and no threads, of a store that has only its folder.
+
+    Args:
+        kind: The compiled class.
+        root: The folder of values.
+        lock: The file of locks, which only writers need.
+        row: Where it counts.
+        make_template: Answers what to do with a head.
+        make_parts: Answers how a reply is put together.
+    """
+    return kind(
+        root=root,
+        lock=lock,
+        exchanges=False,
+        finds_unwritten=False,
+        most_recent=10,
+        kept=None,
+        has_epochs=False,
+        sync_threads=-1,
+        usage=None,
+        min_free=0,
+        mode=0o644,
+        folder_mode=0o755,
+        head_bytes=9000,
+        target_bytes=9000,
+        plain=b"key",
+        sending=(9000, 0, 0, 0),
+        report=tuple_of,
+        remainder=tuple_of,
+        partial=tuple_of,
+        row=row,
+        words=tuple(range(8)),
+        bucket_of_exponent=(0,),
+        least_exponent=0,
+        make_template=make_template,
+        make_parts=make_parts,
+        prune=print,
+        clock=time.monotonic,
+    )
+
+
 def check_fast_path(fast_path: Any) -> None:
     """
     A GET is answered from the file, and reported; a file of others is left.
@@ -58,34 +109,13 @@ def check_fast_path(fast_path: Any) -> None:
             (first, *rest, b""),
         )
         row = memoryview(bytearray(64)).cast("Q")
-        served = fast_path.FastPath(
-            root=root,
-            lock=root,
-            exchanges=False,
-            finds_unwritten=False,
-            most_recent=10,
-            kept=None,
-            has_epochs=False,
-            sync_threads=-1,
-            usage=None,
-            min_free=0,
-            mode=0o644,
-            folder_mode=0o755,
-            head_bytes=9000,
-            target_bytes=9000,
-            plain=b"key",
-            sending=(9000, 0, 0, 0),
-            report=tuple_of,
-            remainder=tuple_of,
-            partial=tuple_of,
-            row=row,
-            words=tuple(range(8)),
-            bucket_of_exponent=(0,),
-            least_exponent=0,
-            make_template=lambda head: template,
-            make_parts=lambda lines: parts,
-            prune=print,
-            clock=time.monotonic,
+        served = make_fast_path(
+            fast_path.FastPath,
+            root,
+            root,
+            row,
+            lambda head: template,
+            lambda lines: parts,
         )
         served.report_to(True, False, lambda are_many: None)
         near, far = socket.socketpair()
@@ -100,7 +130,7 @@ def check_fast_path(fast_path: Any) -> None:
                 reply = far.recv(1000)
             assert reply.endswith(b"\r\nConnection: keep-alive\r\n\r\n" + BODY), reply
             reports, _ = served.take_reports()
-            assert ("GET", "/key", 200, len(BODY)) == reports[-1][4:8]
+            assert ("GET", "/key", 200, len(BODY)) == reports[-1][5:9]
             assert 1000 == row[3]
             os.unlink(file)
             far.send(REQUEST)

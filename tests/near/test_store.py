@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import random
-from errno import EMFILE
+import shutil
+import tempfile
+from errno import EIO, EMFILE
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,10 +24,14 @@ from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import ValueInfo
 from kvd.near.filling import AHEAD_BYTES, CHUNK_BYTES
-from kvd.near.store import MOST_KNOWN, NearStore
+from kvd.near.store import FAULT_SECONDS, MOST_KNOWN, NearStore
+from kvd.net.transport import ServerTransport
 from kvd.store.contract.asking import T
+from kvd.store.file import FileStore
 from kvd.testing import MemoryStore, StoreContract
+from tests.http.test_connection import HOST, ConnectionCase, body, field
 from tests.moving.test_mirror import put
+from tests.stepped import inline
 from tests.store.cases import FileStoreCase
 
 KEY = Key(b"key")
@@ -288,6 +294,140 @@ class FreshTests(CacheCase):
         Likewise.
         """
         self.result(self.near.remove(KEY, UNCONDITIONAL))
+
+
+class StaleTests(CacheCase):
+    """
+    A store that cannot be asked.
+    """
+
+    fresh_seconds = 10.0
+
+    def open_near(self) -> NearStore:
+        return NearStore(self.far, self.open_store(), 10.0, self.time, 100.0)
+
+    def test_older_values_are_served_for_a_while(self) -> None:
+        """
+        The store is asked again every few seconds, and says which value there is once
+        it can. What was not read before cannot be served.
+        """
+        put(self.far, b"key", b"old")
+        self.read()
+        self.time.advance(20)
+        fail_with = StoreFault("it is down")
+        asked = 0
+
+        def fail(key: Key) -> Any:
+            nonlocal asked
+            asked += 1
+            raise fail_with
+
+        with mock.patch.object(self.far, "stat", fail):
+            for _ in range(3):
+                expected = b"old", "kvd; hit; ttl=-11; detail=unreachable"
+                assert expected == self.read()
+            assert 1 == asked
+            self.time.advance(FAULT_SECONDS)
+            assert b"old" == self.read()[0]
+            assert 2 == asked
+            self.time.advance(100)
+            with pytest.raises(StoreFault):
+                self.result(self.near.open(KEY))
+        put(self.far, b"key", b"new")
+        assert b"new" == self.read()[0]
+
+    def test_a_removed_value_is_not_served(self) -> None:
+        """
+        The store has answered.
+        """
+        put(self.far, b"key", b"old")
+        self.read()
+        self.time.advance(20)
+        del self.far.values[KEY]
+        with pytest.raises(KeyAbsent):
+            self.result(self.near.open(KEY))
+
+
+class LostFileTests(CacheCase):
+    """
+    A file of the cache that cannot be read any more.
+    """
+
+    def test_the_rest_comes_from_the_store(self) -> None:
+        """
+        And the file is removed, so that it is read again into the cache.
+        """
+        body = random.Random(2).randbytes(300_000)
+        put(self.far, b"key", body)
+        self.read()
+        value = self.result(self.near.open(KEY))
+        start = self.result(value.read(0, 100_000))
+        [file] = self.files()
+        os.truncate(file, 100_000)
+        rest = b""
+        while len(start + rest) < len(body):
+            rest += self.result(value.read(len(start + rest), 150_000))
+        assert body == start + rest
+        assert None is value.fileno()
+        value.close()
+        assert [] == self.files()
+        assert (body, MISS) == self.read()
+
+    def test_a_replaced_value_has_no_rest(self) -> None:
+        """
+        The bytes of two are not mixed.
+        """
+        put(self.far, b"key", b"x" * 300_000)
+        self.read()
+        value = self.result(self.near.open(KEY))
+        put(self.far, b"key", b"y" * 300_000)
+        assert ICachedValue(value).lose_file()
+        with pytest.raises(StoreFault):
+            self.result(value.read(100_000, 100))
+        value.close()
+
+
+class SentFileTests(ConnectionCase):
+    """
+    A reply that the kernel sends from a file of the cache.
+    """
+
+    def test_file_that_cannot_be_read_in_the_middle(self) -> None:
+        """
+        The client gets the rest from the store, and notices nothing.
+        """
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        cache = FileStore(folder, "process", self.reactor, inline)
+        near = NearStore(self.store, cache, 60.0, self.reactor)
+        self.process.store = near
+        body_sent = random.Random(4).randbytes(3_000_000)
+        self.put(b"k", body_sent)
+        ask = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
+        assert body_sent == body(self.ask(ask))
+        send_file = ServerTransport.send_file
+        for fault in (OSError(EIO, "Input/output error"), None):
+            calls = 0
+
+            def fail(*args: Any, fault: OSError | None = fault) -> int | None:
+                nonlocal calls
+                calls += 1
+                if calls < 3:
+                    return send_file(*args)
+                if fault is not None:
+                    raise fault
+                return None
+
+            with mock.patch.object(ServerTransport, "send_file", fail):
+                reply = self.ask(ask)
+            assert 3 == calls
+            assert b"kvd; hit" == field(reply, b"Cache-Status")
+            assert body_sent == body(reply)
+            # The next one fills the cache again.
+            assert body_sent == body(self.ask(ask))
+        closed = near.close()
+        assert isinstance(closed, Deferred)
+        self.successResultOf(closed)
 
 
 class FillingTests(CacheCase):

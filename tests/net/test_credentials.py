@@ -4,6 +4,7 @@ Tests for `kvd.net.credentials`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -30,16 +32,19 @@ from kvd.settings import (
     TLS,
     Address,
     Credentials,
+    NamedCertificate,
     SystemdAddress,
     TCPAddress,
     UNIXAddress,
 )
 from tests.certificates import (
     HOUR,
+    Certificate,
     authority,
     credentials,
     localhost,
     make_certificate,
+    revoked_by,
 )
 
 
@@ -50,7 +55,21 @@ def tls(tmp_path: Path) -> TLS:
     """
     ca = tmp_path / "ca.pem"
     ca.write_text(authority().cert_pem)
-    return replace(localhost().write(tmp_path, "cert"), ca=str(ca))
+    crl = tmp_path / "crl.pem"
+    crl.write_text(revoked_by(authority()) + revoked_by(authority(), localhost()))
+    names = tmp_path / "names"
+    names.mkdir()
+    named("one").write(names, "one")
+    return replace(
+        localhost().write(tmp_path, "cert"), ca=str(ca), crl=str(crl), names=str(names)
+    )
+
+
+def named(*names: str) -> Certificate:
+    """
+    A certificate for further names.
+    """
+    return make_certificate("x", authority(), [x509.DNSName(name) for name in names])
 
 
 def test_what_the_files_contain_is_kept(tls: TLS) -> None:
@@ -62,6 +81,12 @@ def test_what_the_files_contain_is_kept(tls: TLS) -> None:
 
     assert (localhost().cert_pem, localhost().key_pem) == (read.cert, read.key)
     assert authority().cert_pem == read.ca
+    assert Path(str(tls.crl)).read_text() == read.crl
+    (one,) = read.named
+    assert f"{tls.names}/one.pem" == one.path
+    assert ("one",) == one.names
+    assert Path(one.path).read_text() == one.cert
+    assert Path(one.key_path).read_text() == one.key
 
 
 def test_each_pair_of_files_is_read_once(tls: TLS) -> None:
@@ -118,9 +143,50 @@ def of_another(tls: TLS) -> None:
     Path(tls.key).write_text(make_certificate("other").key_pem)
 
 
+def not_their_own(tls: TLS) -> None:
+    """
+    The list is of another authority, of the same name.
+    """
+    other = make_certificate("an authority")
+    Path(str(tls.crl)).write_text(revoked_by(authority()) + revoked_by(other))
+
+
+def twice(tls: TLS) -> None:
+    """
+    Two certificates have a name in common.
+    """
+    named("two", "ONE").write(Path(str(tls.names)), "two")
+
+
+def nameless(tls: TLS) -> None:
+    """
+    A certificate has no alternative name.
+    """
+    make_certificate("one").write(Path(str(tls.names)), "one")
+
+
+def mixed_up(tls: TLS) -> None:
+    """
+    The key of a named certificate belongs to another one.
+    """
+    (Path(str(tls.names)) / "one.key").write_text(named("one").key_pem)
+
+
 @pytest.mark.parametrize(
     ("reason", "spoil"),
     [
+        ("{crl}, the revoked certificates, cannot be read: No such", "rm {crl}"),
+        ("{crl} has no list of revoked certificates: a file", "cat {cert} > {crl}"),
+        ("revoked certificates in {crl} cannot be used", "sed -i 3d {crl}"),
+        ("{crl} is of none of the authorities in {ca}", not_their_own),
+        ("{names}, the folder of certificates, cannot be read", "rm -r {names}"),
+        ("{names} has no certificates: put each into a file", "rm {names}/*"),
+        ("{names}/one.key, the private key, cannot be read", "rm {names}/*.key"),
+        ("run chmod o= {names}/one.key", "chmod 604 {names}/one.key"),
+        ("{names}/one.pem and {names}/two.pem both have a certificate for one", twice),
+        ("the certificate in {names}/one.pem is for no host name", nameless),
+        ("{names}/one.key does not belong to the certificate in {names}/", mixed_up),
+        ("the certificate in {names}/one.pem cannot be", "sed -i 3d {names}/one.pem"),
         ("{cert}, the certificate, cannot be read: No such file", "rm {cert}"),
         ("{key}, the private key, cannot be read: No such file", "rm {key}"),
         ("{ca}, the authorities, cannot be read: No such file", "rm {ca}"),
@@ -145,7 +211,7 @@ def test_what_cannot_be_used_is_named(
     """
     The file, what is wrong with it, and what would be right.
     """
-    files = {"cert": tls.cert, "key": tls.key, "ca": tls.ca}
+    files = dataclasses.asdict(tls)
     if isinstance(spoil, str):
         assert 0 == os.system(spoil.format(**files))
     else:
@@ -183,7 +249,14 @@ def test_what_was_packed_is_unpacked() -> None:
     """
     packed = [
         credentials(),
-        replace(credentials(ca=authority()), key="# \xe9\n", read=1.5),
+        replace(credentials(ca=authority()), key="# \xe9\n", read=1.5, crl="list"),
+        replace(
+            credentials(),
+            named=(
+                NamedCertificate("/a.pem", ("a", "*.a"), "1", "2"),
+                NamedCertificate("/b.crt", ("b",), "3", "4"),
+            ),
+        ),
     ]
 
     assert tuple(packed) == unpack(pack(packed))
@@ -208,7 +281,7 @@ def warnings(*used: Credentials) -> list[str]:
         (["/cert.pem is valid from "], timedelta(days=1), timedelta(days=2)),
     ],
 )
-def test_a_certificate_that_is_not_valid_now_is_told(
+def test_a_certificate_that_is_not_valid_now_is_reported(
     expected: list[str], since: timedelta, until: timedelta
 ) -> None:
     """
@@ -218,3 +291,22 @@ def test_a_certificate_that_is_not_valid_now_is_told(
 
     for part, warning in zip(expected, warnings(used), strict=True):
         assert part in warning
+
+
+def test_a_list_that_is_out_of_date_is_told() -> None:
+    """
+    Nobody who shows a certificate is served then. So is a named certificate that has
+    expired.
+    """
+    files = TLS("/cert.pem", "/key.pem", "/ca.pem", crl="/crl.pem")
+    lists = revoked_by(authority()) + revoked_by(authority(), until=-HOUR)
+    expired = make_certificate("x", since=-2 * HOUR, until=-HOUR)
+    used = replace(
+        credentials(ca=authority(), tls=files),
+        crl=lists,
+        named=(NamedCertificate("/a.pem", ("a",), expired.cert_pem, "key"),),
+    )
+
+    (first, second) = warnings(used)
+    assert "a list of revoked certificates in /crl.pem was to be replaced" in first
+    assert "the certificate in /a.pem expired" in second

@@ -171,7 +171,7 @@ def test_whether_a_connection_waits_is_known_of_each_socket(
     assert [] == group.have_waiting()
 
 
-def test_the_kernel_tells_nothing_of_a_unix_sockets_queue(tmp_path: Path) -> None:
+def test_the_kernel_does_not_report_the_queue_of_a_unix_socket(tmp_path: Path) -> None:
     """
     So nothing is reported of it.
     """

@@ -223,7 +223,7 @@ class PortTests(SynchronousTestCase):
 
         assert list(range(MAX_BATCH, 0, -1)) == attempts
 
-    def test_a_gate_is_told_how_many_wait(self) -> None:
+    def test_a_gate_learns_how_many_wait(self) -> None:
         """
         At that moment: others take theirs meanwhile.
         """
@@ -292,7 +292,7 @@ class PortTests(SynchronousTestCase):
         assert 64 == len(self.accepted)
         assert list(range(70, 6, -4)) == queues
 
-    def test_who_comes_too_late_asks_nobody(self) -> None:
+    def test_a_port_that_comes_too_late_does_not_ask(self) -> None:
         """
         Another was faster, and nothing waits any more: what the gate would say of
         nothing does not keep the next one out.
@@ -365,7 +365,7 @@ class PortTests(SynchronousTestCase):
             self.reactor.advance(0.01)
             assert accepted == len(self.accepted)
 
-    def test_who_was_let_in_waits_no_more(self) -> None:
+    def test_a_client_that_was_let_in_waits_no_more(self) -> None:
         """
         The next one waits anew.
         """
@@ -420,7 +420,7 @@ class PortTests(SynchronousTestCase):
 
         assert 5 == len(self.accepted)
 
-    def test_empty_takes_nobody_who_comes_later(self) -> None:
+    def test_empty_takes_no_connection_that_comes_later(self) -> None:
         """
         Else clients that are let go and come again would keep it at it.
         """
@@ -462,7 +462,7 @@ class PortTests(SynchronousTestCase):
             assert ([], 1) == (events, len(self.accepted))
             self.held.accept()[0].close()
 
-    def test_closing_leaves_the_socket_to_those_who_hold_it(self) -> None:
+    def test_closing_leaves_the_socket_to_its_other_holders(self) -> None:
         """
         A worker's end closes no queue.
         """

@@ -85,7 +85,7 @@ class ReadaheadTests(SynchronousTestCase):
             assert 500_000 <= sum(got for _, got in read) < 700_000
             assert max(got for _, got in read) <= PIECE_BYTES
 
-    def test_who_cannot_say_is_not_waited_for(self) -> None:
+    def test_a_kernel_that_cannot_report_is_not_waited_for(self) -> None:
         """
         As a file system that is in memory.
         """
@@ -106,7 +106,7 @@ class ReadaheadTests(SynchronousTestCase):
         for work in self.work:
             work()
 
-    def test_the_kernel_tells(self) -> None:
+    def test_the_kernel_reports_what_is_in_memory(self) -> None:
         """
         A file that was dropped from memory is not there, once it is read it is.
         """

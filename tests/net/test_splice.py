@@ -270,7 +270,7 @@ def test_a_stall_ends_the_turn_of_all(stalling: Pipe) -> None:
     assert dict.fromkeys(names, 4) == {name: moved.count(name) for name in names}
 
 
-def test_who_is_forgotten_is_not_waited_for(stalling: Pipe) -> None:
+def test_a_socket_that_is_forgotten_is_not_waited_for(stalling: Pipe) -> None:
     """
     Neither is who does not come again.
     """

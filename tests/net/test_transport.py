@@ -300,7 +300,7 @@ class ServerTransportTests(SynchronousTestCase):
         kernels = self.send_buffer_after()
         assert kernels == self.send_buffer_after(10**8, count=LARGE_FILE_BYTES - 1)
 
-    def test_who_is_far_has_what_the_kernel_gives(self) -> None:
+    def test_a_distant_client_has_what_the_kernel_gives(self) -> None:
         """
         And is not asked for ever.
         """
@@ -322,7 +322,7 @@ class ServerTransportTests(SynchronousTestCase):
             (smoothed,) = struct.unpack("=68xI", info)
             assert 0 < min_round_trip(near) <= smoothed
 
-    def test_nothing_goes_to_who_is_gone(self) -> None:
+    def test_nothing_goes_to_a_client_that_is_gone(self) -> None:
         """
         Neither before the reactor has found out nor afterwards.
         """
@@ -570,7 +570,7 @@ class BeginningTests(SynchronousTestCase):
         self.reactor.settle()
         assert protocol.lost is not None
 
-    def test_who_wants_no_input_gets_none(self) -> None:
+    def test_a_protocol_that_wants_no_input_gets_none(self) -> None:
         """
         Pausing at the first bytes counts.
         """
@@ -591,7 +591,7 @@ class BeginningTests(SynchronousTestCase):
         self.reactor.settle()
         assert b"firstsecond" == protocol.data
 
-    def test_who_wants_input_again_gets_it(self) -> None:
+    def test_a_protocol_that_wants_input_again_gets_it(self) -> None:
         """
         Also if it was all at the first bytes.
         """

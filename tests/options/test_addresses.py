@@ -33,6 +33,9 @@ from kvd.settings import TLS, SystemdAddress, TCPAddress, UNIXAddress
         (TCPAddress("127.0.0.1", 8080), "127.0.0.1:8080"),
         (TCPAddress("0.0.0.0", 8080, 7), "0.0.0.0:8080:backlog=7"),
         (TCPAddress("::1", 8080), "[::1]:8080"),
+        (TCPAddress("0.0.0.0", 80, proxy=True), "tcp:80:proxy=1"),
+        (TCPAddress("0.0.0.0", 80), "tcp:80:proxy=0"),
+        (TCPAddress("127.0.0.1", 80, proxy=True), "127.0.0.1:80:proxy=1"),
     ],
 )
 def test_tcp_addresses(expected: TCPAddress, text: str) -> None:
@@ -52,6 +55,7 @@ def test_tcp_addresses(expected: TCPAddress, text: str) -> None:
         (UNIXAddress("/run/a\\b"), r"unix:/run/a\\b"),
         (UNIXAddress("/run/a=b"), "unix:/run/a=b"),
         (UNIXAddress(f"{os.getcwd()}/kvd"), "unix:./kvd"),
+        (UNIXAddress("/run/kvd", proxy=True), "unix:/run/kvd:proxy=1"),
     ],
 )
 def test_unix_addresses(expected: UNIXAddress, text: str) -> None:
@@ -105,6 +109,8 @@ def test_unix_addresses(expected: UNIXAddress, text: str) -> None:
         ("three octal digits", "unix:/run/kvd:mode=888"),
         ("mode and backlog", "unix:/run/kvd:interface=127.0.0.1"),
         ("at most 107 bytes without NUL", "unix:/run/\0"),
+        ("give proxy=1 if connections begin with", "tcp:80:proxy=on"),
+        ("did you mean 'proxy'", "unix:/run/kvd:proxies=1"),
     ],
 )
 def test_other_addresses_are_refused(reason: str, text: str) -> None:
@@ -123,6 +129,36 @@ def test_the_status_site_may_be_a_bare_port() -> None:
     It is on the loopback interface.
     """
     assert TCPAddress("127.0.0.1", 8081, 7) == read_status("8081:backlog=7")
+
+
+def test_the_status_site_is_behind_no_proxy() -> None:
+    """
+    The refusal says what to leave out.
+    """
+    with pytest.raises(BadSetting, match="does not speak the PROXY protocol: leave"):
+        read_status("tcp:8081:proxy=1")
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (SystemdAddress("", proxy=True), "systemd:proxy=1"),
+        (SystemdAddress("kvd.socket", proxy=True), "systemd:kvd.socket:proxy=1"),
+        (
+            SystemdAddress("web", TLS("/a", "/a"), proxy=True),
+            "systemd:web:cert=/a:proxy=1",
+        ),
+        (
+            TCPAddress("0.0.0.0", 443, tls=TLS("/a", "/b"), proxy=True),
+            "tls:443:cert=/a:key=/b:proxy=1",
+        ),
+    ],
+)
+def test_other_addresses_behind_proxies(expected: object, text: str) -> None:
+    """
+    Sockets of systemd, and TLS.
+    """
+    assert expected == read_listen(text)
 
 
 def test_a_unix_path_has_to_fit_the_kernel() -> None:
@@ -174,6 +210,12 @@ def test_clients_may_come_through_systemds_sockets(
             TCPAddress("0.0.0.0", 443, tls=TLS(f"{os.getcwd()}/c", f"{os.getcwd()}/k")),
             "tls:443:cert=c:key=./k",
         ),
+        (
+            TCPAddress(
+                "0.0.0.0", 443, tls=TLS("/c", "/k", "/ca", crl="/crl", names="/names")
+            ),
+            "tls:443:cert=/c:key=/k:ca=/ca:crl=/crl:names=/names",
+        ),
         (SystemdAddress("web", TLS("/c", "/k")), "systemd:web:cert=/c:key=/k"),
         (SystemdAddress("", TLS("/c", "/c")), "systemd:cert=/c"),
         (SystemdAddress("a=b"), "systemd:a=b"),
@@ -205,6 +247,7 @@ def test_an_address_that_speaks_tls_says_so() -> None:
         ("there is no certificate", "systemd:web:key=/k"),
         ("clients=some says nothing", "tls:8443:cert=/c:ca=/ca:clients=some"),
         ("clients=optional needs ca=FILE", "tls:8443:cert=/c:clients=optional"),
+        ("needs ca=FILE, with the authorities", "tls:8443:cert=/c:crl=/crl"),
         ("did you mean 'cert'?", "tls:8443:certs=/c"),
         ("TLS has addresses of its own", "tcp:8443:cert=/c"),
         ("TLS has addresses of its own", "unix:/run/kvd:key=/k"),

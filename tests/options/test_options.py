@@ -432,6 +432,50 @@ class RefusedTests(OptionsCase):
                 [([f"--allowed-host={text}"], [repr(text), "is not a host"])]
             )
 
+    def test_proxies_and_formats_of_logs(self) -> None:
+        """
+        Networks are written in one way, whatever way they were given in.
+        """
+        chosen = self.settings(
+            *["--trusted-proxies", "127.0.0.1, 10.0.0.0/8,2001:DB8:0::/32 ,unix"],
+            *["--forwarded-field", "forwarded", "--access-log-format", "combined"],
+            *["--log-format=json", "--listen=tcp:1:proxy=1", "--listen=unix:a:proxy=1"],
+        )
+        expected = "127.0.0.1/32", "10.0.0.0/8", "2001:db8::/32", "unix"
+        assert expected == chosen.trusted_proxies
+        assert "forwarded" == chosen.forwarded_field
+        assert ("combined", "json") == (chosen.access_log_format, chosen.log_format)
+        self.check_refusals(
+            [
+                (
+                    ["--trusted-proxies=10.0.0.1/8"],
+                    ["--trusted-proxies: '10.0.0.1/8'", "did you mean 10.0.0.0/8?"],
+                ),
+                (["--trusted-proxies=proxy.example"], ["'proxy.example'", "or off"]),
+                (["--trusted-proxies=::1,"], ["'' is not a network: give networks"]),
+                (
+                    ["--forwarded-field=x-real-ip"],
+                    ["'x-real-ip' is not a field of proxies: give x-forwarded-for"],
+                ),
+                (
+                    ["--access-log-format=combine"],
+                    ["plain (blanks between all fields)", "Did you mean 'combined'?"],
+                ),
+                (["--log-format=text"], ["'text' is not a format of the log: give"]),
+                (
+                    ["--listen=tcp:1:proxy=1"],
+                    [
+                        "http://0.0.0.0:1 has proxy=1",
+                        "give the networks of the proxies",
+                    ],
+                ),
+                (
+                    ["--listen=unix:/a:proxy=1", "--trusted-proxies=10.0.0.0/8"],
+                    ["unix:/a has proxy=1", "give unix in --trusted-proxies"],
+                ),
+            ]
+        )
+
     def test_two_logs_in_one_file_are_refused(self) -> None:
         """
         However its path is written.

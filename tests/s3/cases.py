@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
+from kvd.client.connecting import ClientTLS
 from kvd.s3.endpoints import Endpoints
 from kvd.s3.engine import Connections, Engine
 from kvd.s3.signing import Identity, Signer
@@ -47,6 +48,8 @@ class EngineCase(SynchronousTestCase):
     """How much later it is after each turn of the reactor."""
     turn_seconds = 0.0005
     """How long a turn waits for something to happen."""
+    tls: ClientTLS | None = None
+    """Whom the client believes over TLS."""
 
     def setUp(self) -> None:
         self.reactor = SteppedReactor()
@@ -98,7 +101,7 @@ class EngineCase(SynchronousTestCase):
             bucket,
             Endpoints(self.urls, self.reactor, self.random),
             Signer(at_once, find=lambda: identity),
-            Connections(self.reactor),
+            Connections(self.reactor, self.tls),
             self.reactor,
             self.random,
         )

@@ -5,10 +5,16 @@ Engines that fail, and what the client hears.
 from __future__ import annotations
 
 import time
+from ipaddress import IPv4Address
 from typing import Any, cast
 
+from cryptography import x509
+from twisted.internet import ssl
 from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols import tls
+from twisted.web.server import Site
 
+from kvd.client.connecting import ClientTLS
 from kvd.errors import (
     ConditionUnsupported,
     EngineFailed,
@@ -21,6 +27,7 @@ from kvd.model.conditions import UNCONDITIONAL
 from kvd.s3.engine import ATTEMPTS
 from kvd.s3.store import ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, Asking, holds
+from tests.certificates import Certificate, authority, make_certificate
 from tests.ports import unused_port
 from tests.s3.cases import EngineCase
 from tests.s3.memory_engine import MemoryEngine
@@ -367,3 +374,74 @@ class EndpointsTests(FaultCase):
         for _ in range(5):
             self.put(store)
         assert b"value" == self.get(store)
+
+
+class TLSTests(FaultCase):
+    """
+    An engine that speaks TLS.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        # Twisted flushes what was encrypted in a turn of the reactor that is installed.
+        self.patch(tls, "_get_default_clock", lambda: self.reactor)
+
+    def serve_tls(self, certificate: Certificate) -> None:
+        """
+        Serve the engine over TLS.
+        """
+        # Twisted's annotations name what pyOpenSSL takes no more.
+        shown: dict[str, Any] = {
+            "privateKey": certificate.key,
+            "certificate": certificate.certificate,
+        }
+        options = ssl.CertificateOptions(**shown)
+        site = Site(self.memory, reactor=self.reactor)
+        site.noisy = False
+        port = self.reactor.listenSSL(0, site, options, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.urls[:] = [f"https://127.0.0.1:{port.getHost().port}"]
+
+    def made(self, name: x509.GeneralName) -> Certificate:
+        """
+        A certificate of the authority.
+        """
+        return make_certificate(None, authority(), [name])
+
+    def test_own_authority(self) -> None:
+        """
+        Values come and go, of any size.
+        """
+        self.tls = ClientTLS(authority().cert_pem.encode())
+        self.serve_tls(self.made(x509.IPAddress(IPv4Address("127.0.0.1"))))
+        store = self.make_store()
+        self.put(store)
+        assert b"value" == self.get(store)
+        self.put_large(store)
+        assert LARGE == self.get(store)
+
+    def refusal(self) -> str:
+        """
+        What a client hears.
+        """
+        store = self.make_store()
+        return self.error(EngineFailed, lambda: store.open(KEY))
+
+    def test_certificate_of_another_authority(self) -> None:
+        """
+        Nothing is asked.
+        """
+        self.serve_tls(self.made(x509.IPAddress(IPv4Address("127.0.0.1"))))
+
+        assert "shows no certificate that is trusted here" in self.refusal()
+        assert [] == self.memory.seen
+
+    def test_certificate_of_another_name(self) -> None:
+        """
+        Nothing is asked.
+        """
+        self.tls = ClientTLS(authority().cert_pem.encode())
+        self.serve_tls(self.made(x509.DNSName("elsewhere.example")))
+
+        assert "shows no certificate that is trusted here" in self.refusal()
+        assert [] == self.memory.seen

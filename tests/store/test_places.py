@@ -46,3 +46,25 @@ def test_stores_without_folders() -> None:
     null, folder = StoreLocation("null", ""), StoreLocation("file", "/")
     assert overlap(null, null)
     assert not overlap(null, folder)
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ("//bucket/films/?endpoint=http://two:1,http://one:1", True),
+        ("//bucket/films?endpoint=http://one:1&region=x", True),
+        ("//bucket/films?endpoint=http://two:1", False),
+        ("//bucket/films", False),
+        ("//bucket/films/old?endpoint=http://one:1", False),
+        ("//bucket?endpoint=http://one:1", False),
+        ("//other/films?endpoint=http://one:1", False),
+    ],
+)
+def test_stores_in_buckets(other: str, expected: bool) -> None:
+    """
+    They are the same with the same prefix in the same bucket of the same engine. No key
+    has a name with a prefix in it (`kvd.s3.names`), so one may contain the other.
+    """
+    one = StoreLocation("s3", "//bucket/films/?endpoint=http://one:1")
+    assert expected == overlap(one, StoreLocation("s3", other))
+    assert expected == overlap(StoreLocation("s3", other), one)

@@ -71,7 +71,7 @@ class TornValueTests(FileStoreCase):
         with mock.patch(double, side_effect=lambda _, status: status.st_size == 5):
             self.assert_absent("it has all 5 bytes, but some were never written")
 
-    def test_a_file_system_that_does_not_tell_is_not_asked(self) -> None:
+    def test_a_file_system_that_does_not_report_is_not_asked(self) -> None:
         """
         Some would wait for the disk before they answer.
         """

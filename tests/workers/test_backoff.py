@@ -17,7 +17,7 @@ def test_pauses_grow_while_it_dies_of_its_start() -> None:
     assert pauses == sorted(pauses)
 
 
-def test_who_worked_is_replaced_at_once() -> None:
+def test_a_worker_that_worked_is_replaced_at_once() -> None:
     """
     However often it dies, and starts that failed are forgotten.
     """

@@ -397,7 +397,7 @@ class RestartTests(ChangesCase):
         assert [""] == ended
         assert [0, 1, 2] == self.there()
 
-    def test_who_dies_meanwhile_is_replaced_twice(self) -> None:
+    def test_a_worker_that_dies_meanwhile_is_replaced_twice(self) -> None:
         """
         As by any death, and in its turn.
         """
@@ -417,7 +417,7 @@ class RestartTests(ChangesCase):
 
         assert [""] == ended
 
-    def test_who_dies_instead_of_draining_is_as_good(self) -> None:
+    def test_a_worker_that_dies_instead_of_draining_is_as_good(self) -> None:
         """
         The place is free.
         """

@@ -85,7 +85,7 @@ class CheckingTests(SynchronousTestCase):
         assert [] == self.turn()
         assert 2 == len(self.turn(1.0))
 
-    def test_who_leaves_meanwhile_is_not_checked(self) -> None:
+    def test_a_worker_that_leaves_meanwhile_is_not_checked(self) -> None:
         """
         Nor whoever comes.
         """

@@ -104,7 +104,7 @@ class WorkerTests(SynchronousTestCase):
 
         assert [Unplaced("0/1")] == self.supervisor.receive()
 
-    def test_it_says_who_it_is(self) -> None:
+    def test_it_reports_its_number(self) -> None:
         """
         When its store is open.
         """

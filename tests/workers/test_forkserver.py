@@ -159,7 +159,7 @@ class ForkServerTests(SynchronousTestCase):
             MAX_DESCRIPTORS + 1
         )
 
-    def test_who_cannot_be_watched_is_ended(self) -> None:
+    def test_a_worker_that_cannot_be_watched_is_ended(self) -> None:
         """
         And reaped; the supervisor gets a message.
         """

@@ -18,7 +18,7 @@ from kvd.errors import StoreUnusable
 from kvd.http.record import read_record
 from kvd.http.wire.reader import RequestReader
 from kvd.net.bell import make_bell
-from kvd.settings import Limits, Settings, StoreLocation
+from kvd.settings import Limits, Settings, StoreLocation, TCPAddress
 from kvd.workers import http_server
 from kvd.workers.http_server import (
     ABORT_SECONDS,
@@ -46,6 +46,7 @@ class ServingTests(SynchronousTestCase):
         self.record = Path(folder.name, "record")
         self.server = HttpServer(
             Settings(
+                listen=(TCPAddress("127.0.0.1", 0),) * 2,
                 store=StoreLocation("null", ""),
                 access_log=str(self.log),
                 record=str(self.record),
@@ -230,7 +231,7 @@ class ServingTests(SynchronousTestCase):
         assert b"Connection: close" in reply
         assert [None] == ended
 
-    def test_draining_leaves_what_waits_to_others_who_serve(self) -> None:
+    def test_draining_leaves_what_waits_to_other_workers(self) -> None:
         """
         They have the same queue before them.
         """
@@ -240,7 +241,9 @@ class ServingTests(SynchronousTestCase):
 
         self.listener.accept()[0].close()
 
-    def test_who_is_handed_over_while_draining_is_served_and_let_go(self) -> None:
+    def test_a_client_that_is_handed_over_while_draining_is_served_and_let_go(
+        self,
+    ) -> None:
         """
         It came before the word to drain, in the supervisor's order of things.
         """

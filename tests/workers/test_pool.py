@@ -159,7 +159,7 @@ class StartTests(PoolCase):
         for number in range(3):
             assert Listen(f"0/{number}") in self.received(number)
 
-    def test_who_is_ready_stands_in_for_who_is_not(self) -> None:
+    def test_a_ready_worker_stands_in_for_one_that_is_not(self) -> None:
         """
         No socket is member by nobody, and it moves once.
         """
@@ -189,7 +189,7 @@ class StartTests(PoolCase):
         self.ready(0)
         assert 1 == self.served
 
-    def test_who_is_not_wanted_is_not_waited_for(self) -> None:
+    def test_a_worker_that_is_not_wanted_is_not_waited_for(self) -> None:
         """
         It may be what never gets ready.
         """
@@ -207,7 +207,7 @@ class StartTests(PoolCase):
         self.pool.scale_down(2)
         assert 1 == self.served
 
-    def test_who_is_not_ready_in_time_is_replaced(self) -> None:
+    def test_a_worker_that_is_not_ready_in_time_is_replaced(self) -> None:
         """
         The operator reads it in the log.
         """
@@ -409,7 +409,7 @@ class EndTests(PoolCase):
             self.reactor.advance(RETRY_SECONDS)
             assert made + 1 == len(self.forks.made)
 
-    def test_who_leaves_is_no_longer_given_anything(self) -> None:
+    def test_a_worker_that_leaves_is_no_longer_given_anything(self) -> None:
         """
         Others take its socket at once; when it has ended, it is replaced and
         nothing is complained of.
@@ -428,7 +428,7 @@ class EndTests(PoolCase):
         assert [] == events
         assert State.STARTING is self.state(1)
 
-    def test_who_never_ends_is_killed(self) -> None:
+    def test_a_worker_that_never_ends_is_killed(self) -> None:
         """
         A stopped process hears no word, and its place is wanted.
         """
@@ -495,7 +495,9 @@ class EndTests(PoolCase):
         self.reactor.advance(ROOM_SECONDS)
         assert [Listen("0/2")] == self.received(0) + self.received(1)
 
-    def test_who_cannot_serve_although_it_was_ready_is_replaced_later(self) -> None:
+    def test_a_worker_that_cannot_serve_although_it_was_ready_is_replaced_later(
+        self,
+    ) -> None:
         """
         In growing pauses, as after a start that failed.
         """
@@ -528,7 +530,7 @@ class EndTests(PoolCase):
 
         assert ["was killed"] == [e["reason"] for e in events if "reason" in e]
 
-    def test_who_could_not_serve_needs_no_other_reason(self) -> None:
+    def test_a_worker_that_could_not_serve_needs_no_other_reason(self) -> None:
         """
         It has said why it ended.
         """
@@ -543,7 +545,7 @@ class EndTests(PoolCase):
 
         assert ["no room"] == [event.get("reason") for event in events]
 
-    def test_who_says_twice_that_it_leaves_leaves_once(self) -> None:
+    def test_a_worker_that_says_twice_that_it_leaves_leaves_once(self) -> None:
         """
         Also if it is not wanted any more meanwhile.
         """
@@ -562,7 +564,7 @@ class EndTests(PoolCase):
             message for message in self.received(1) if isinstance(message, Drain)
         ]
 
-    def test_what_a_worker_tells_is_logged(self) -> None:
+    def test_what_a_worker_reports_is_logged(self) -> None:
         """
         With its number and its level.
         """
@@ -577,7 +579,7 @@ class EndTests(PoolCase):
             event["text"],
         )
 
-    def test_a_worker_that_told_of_itself_is_not_told_of_again(self) -> None:
+    def test_a_worker_that_reported_its_end_is_not_reported_again(self) -> None:
         """
         The second pidfd is closed.
         """
@@ -587,7 +589,7 @@ class EndTests(PoolCase):
 
         assert not os.path.exists(f"/proc/self/fd/{late}")
 
-    def test_a_worker_that_nobody_told_of_tells_of_itself(self) -> None:
+    def test_the_end_of_a_worker_without_a_report_is_reported(self) -> None:
         """
         Its fork server was killed in between. What it says counts only then.
         """
@@ -666,7 +668,7 @@ class WantedTests(PoolCase):
         assert State.ENDED is self.state(3)
         assert 4 == len(self.forks.made)
 
-    def test_who_is_wanted_again_while_it_leaves_is_replaced(self) -> None:
+    def test_a_worker_that_is_wanted_again_while_it_leaves_is_replaced(self) -> None:
         """
         The new one starts when the old one has ended.
         """
@@ -680,7 +682,7 @@ class WantedTests(PoolCase):
         self.reactor.advance(FIRST_SECONDS)
         assert 4 == len(self.forks.made)
 
-    def test_who_is_not_wanted_any_more_leaves_when_it_is_ready(self) -> None:
+    def test_a_worker_that_is_not_wanted_any_more_leaves_when_it_is_ready(self) -> None:
         """
         It gets no socket.
         """
@@ -692,7 +694,7 @@ class WantedTests(PoolCase):
         self.reactor.settle()
         assert State.ENDED is self.state(1)
 
-    def test_who_waits_for_another_try_is_given_up(self) -> None:
+    def test_a_worker_that_waits_for_another_try_is_given_up(self) -> None:
         """
         At once: there is no process.
         """
@@ -787,7 +789,7 @@ class StopTests(PoolCase):
 
         assert [None] == self.stop()
 
-    def test_who_is_told_to_end_with_all_others_serves_until_all_do(self) -> None:
+    def test_workers_that_end_together_serve_until_all_do(self) -> None:
         """
         A service manager signals every process. If workers left by themselves,
         nobody would take what comes before the supervisor closes its sockets.
@@ -840,7 +842,7 @@ class StopTests(PoolCase):
 
         assert [Drain(0.0)] == self.received(0)
 
-    def test_who_dies_while_the_daemon_ends_is_not_replaced(self) -> None:
+    def test_a_worker_that_dies_while_the_daemon_ends_is_not_replaced(self) -> None:
         """
         Nor sent `Drain`.
         """
@@ -859,7 +861,7 @@ class StopTests(PoolCase):
         assert [None] == ended
         assert 3 == len(self.forks.made)
 
-    def test_who_has_not_begun_is_left(self) -> None:
+    def test_a_worker_that_has_not_begun_is_left(self) -> None:
         """
         Its control socket closes, and what is heard of it later is let go of.
         """
@@ -891,7 +893,7 @@ class StopTests(PoolCase):
 
         assert made == len(self.forks.made)
 
-    def test_who_does_not_end_in_time_is_killed(self) -> None:
+    def test_a_worker_that_does_not_end_in_time_is_killed(self) -> None:
         """
         The bound is the time for draining and a little more.
         """

@@ -141,7 +141,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.forks.fork(worker, 10 + worker, far)
         return near
 
-    def test_it_is_told_the_settings_first(self) -> None:
+    def test_it_gets_the_settings_first(self) -> None:
         """
         Then what to fork.
         """
@@ -210,7 +210,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         assert 3 == len(self.controls)
         assert [Load(Settings()), Fork(1, 11)] == [self.sent(), self.sent()]
 
-    def test_who_cannot_start_one_tries_again(self) -> None:
+    def test_a_supervisor_that_cannot_start_one_tries_again(self) -> None:
         """
         Out of descriptors or of processes: in growing pauses, and nothing that
         was asked for is lost.
@@ -231,7 +231,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         assert 2 == len(self.controls)
         assert [Load(Settings()), Fork(1, 11)] == [self.sent(), self.sent()]
 
-    def test_who_has_no_room_for_its_control_socket_tries_again(self) -> None:
+    def test_a_supervisor_without_room_for_a_control_socket_tries_again(self) -> None:
         """
         The same, one step earlier.
         """
@@ -247,7 +247,7 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.advance(0.1)
         assert 2 == len(self.controls)
 
-    def test_who_cannot_be_watched_is_tried_again(self) -> None:
+    def test_a_worker_that_cannot_be_watched_is_tried_again(self) -> None:
         """
         The kernel watches no more for this user, for the moment.
         """
@@ -306,7 +306,7 @@ class ForkServerProcessTests(SynchronousTestCase):
 
         assert [("forked", 2, 100, 12)] == self.received
 
-    def test_who_does_not_end_is_killed(self) -> None:
+    def test_a_worker_that_does_not_end_is_killed(self) -> None:
         """
         Its control socket is closed: it has nothing left to do.
         """
@@ -315,7 +315,7 @@ class ForkServerProcessTests(SynchronousTestCase):
 
         assert self.processes[0].killed
 
-    def test_who_takes_long_to_end_holds_nobody_up(self) -> None:
+    def test_a_worker_that_takes_long_to_end_holds_nobody_up(self) -> None:
         """
         The next is started meanwhile; it is killed only after its time.
         """

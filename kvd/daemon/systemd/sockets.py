@@ -186,7 +186,7 @@ def place_of(sock: socket.socket, given: SystemdAddress) -> Address:
     """
     name: Any = sock.getsockname()
     if sock.family != socket.AF_UNIX:
-        return TCPAddress(name[0], name[1], tls=given.tls)
+        return TCPAddress(name[0], name[1], tls=given.tls, proxy=given.proxy)
     if given.tls is not None:
         sock.close()
         raise AddressUnusable(
@@ -195,8 +195,8 @@ def place_of(sock: socket.socket, given: SystemdAddress) -> Address:
         )
     if isinstance(name, bytes):
         # Abstract (unix(7)): without a file, and shown as systemd writes it.
-        return UNIXAddress("@" + os.fsdecode(name[1:]))
-    return UNIXAddress(name)
+        return UNIXAddress("@" + os.fsdecode(name[1:]), proxy=given.proxy)
+    return UNIXAddress(name, proxy=given.proxy)
 
 
 def _grow(group: ListenerGroup, size: int) -> None:

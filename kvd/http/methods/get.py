@@ -135,6 +135,13 @@ class ValueSource(Source):
             return None
         return FilePart(descriptor, self._offset, self.remaining)
 
+    def lose_file(self) -> bool:
+        """
+        See `Source`.
+        """
+        value = ICachedValue(self._value, None)
+        return value is not None and value.lose_file()
+
     def stream(self) -> Stream | None:
         """
         See `Source`.

@@ -26,6 +26,7 @@ from kvd.http.host_guard import HostGuard
 from kvd.http.record import read_record
 from kvd.interfaces import IStoreMaker
 from kvd.ipc.row import WORDS_OF_REQUESTS, lone_row
+from kvd.log.buffered import FLUSH_SECONDS
 from kvd.settings import (
     Bounds,
     CorsChoice,
@@ -155,8 +156,11 @@ class Worker:
         counting: CountingMemory | None = None,
         number: int = 0,
         bounds: Bounds | None = None,
+        trusted: tuple[str, ...] = (),
+        behind_proxy: bool = False,
     ) -> None:
         self._secure = secure
+        self._behind_proxy = behind_proxy
         self._waits_for_room = bounds is not None and bounds.quotas[0].evicts
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
@@ -173,6 +177,7 @@ class Worker:
             limits=limits,
             fast_path=fast_path,
             cors=cors,
+            trusted_proxies=trusted,
             # Else no request that names one takes the fast path.
             allowed_hosts=("kvd",),
         )
@@ -235,18 +240,27 @@ class Worker:
         else:
             far.sendall(self._with_tag(request))
             self._clients.append(Client(self._reactor, far))
-            self._adopt(near, self._server.factory)
+            self.adopt(near)
         self._replies.append(b"")
         self._receive(len(self._clients) - 1)
 
-    def _adopt(self, near: socket.socket, factory: HttpFactory) -> None:
+    def adopt(self, near: socket.socket) -> None:
+        """
+        Serve the other end of a client.
+        """
+        context = tls.server_context() if self._secure else None
+        factory = self._server.factory
+        if self._secure or self._behind_proxy:
+            factory = HttpFactory(
+                self._server, context, behind_proxy=self._behind_proxy
+            )
         with near:
             self._reactor.adoptStreamConnection(near.fileno(), near.family, factory)
 
     def _connect_over_tls(
         self, near: socket.socket, far: socket.socket, request: bytes
     ) -> None:
-        self._adopt(near, HttpFactory(self._server, tls.server_context()))
+        self.adopt(near)
         far.setblocking(False)
         client = tls.client_context().wrap_socket(
             far, do_handshake_on_connect=False, server_hostname="localhost"
@@ -316,6 +330,13 @@ class Worker:
         Of something in the store.
         """
         return os.path.join(self.root, name)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """
+        The access log so far.
+        """
+        self._reactor.advance(FLUSH_SECONDS)
+        return [json.loads(line) for line in self._lines("log")]
 
     def replies(self) -> list[bytes]:
         """

@@ -64,8 +64,9 @@ class CommitCase(connections.ConnectionCase):
 
     def begin_second(self) -> None:
         """
-        Wait until most of a second is left. A value that is published in a later one
-        than it was sealed in is synced again, in the ordinary way.
+        Wait until most of a second is left, before each value whose syncs are counted:
+        one that is published in a later second than it was sealed in is synced again,
+        in the ordinary way.
         """
         fraction = time.time() % 1
         if fraction > 0.3:
@@ -130,6 +131,7 @@ class CommitTests(CommitCase):
         self.begin_second()
         with mock.patch.object(HttpConnection, "after_fast_path") as asked:
             created = self.ask(put("k", b"value"))
+            self.begin_second()
             replaced = self.ask(put("k", b"other"))
         ordinary = self.ask(put("%6b", b"third"))
 
@@ -203,6 +205,30 @@ class CommitTests(CommitCase):
         assert {"content-type": "text/plain"} == info.metadata
         assert f'"{info.etag}"' == field(reply, "ETag")
         self.assert_all_counted(2)
+
+    def test_a_value_has_the_date_of_its_publication(self) -> None:
+        """
+        If its sync takes until the next second, it is sealed and synced again before it
+        has its name, and the connection is not asked.
+        """
+        self.begin_second()
+        with (
+            mock.patch.object(HttpConnection, "after_fast_path") as asked,
+            mock.patch.object(HttpConnection, "continue_commit") as continued,
+        ):
+            with self.files_unsynced():
+                self.client.send(put("k", b"value"))
+                self.reactor.settle()
+                sealed = int(time.time())
+                time.sleep(1 - time.time() % 1)
+            self.finish()
+
+        assert not asked.called
+        assert not continued.called
+        assert self.client.receive().startswith(b"HTTP/1.1 201 ")
+        assert sealed < self.result(self.store.stat(Key(b"k"))).changed
+        assert b"value" == self.stored("k")
+        self.assert_all_counted(1)
 
     def test_files_of_others_are_replaced(self) -> None:
         """
@@ -524,6 +550,7 @@ class PiecesTests(CommitCase):
         self.ask(request)
         with mock.patch.object(HttpConnection, "after_fast_path") as asked:
             for end in range(request.index(b"value"), len(request)):
+                self.begin_second()
                 self.client.send(request[:end])
                 assert 0 == self.pool.waiting()
                 self.client.send(request[end:])
@@ -543,6 +570,7 @@ class PiecesTests(CommitCase):
         self.begin_second()
         request = put("k", b"value")
         self.ask(request)
+        self.begin_second()
         client = self.connect()
         client.send(request[:-5])
         client.send(request[-5:])

@@ -141,7 +141,7 @@ class TurnsTests(ConnectionCase):
         assert ["first", "k"] != self.found()
         assert "smuggled" not in self.found()
 
-    def test_who_has_ended_is_answered(self) -> None:
+    def test_a_client_that_has_ended_is_answered(self) -> None:
         """
         Before our half is closed too.
         """
@@ -291,7 +291,7 @@ class SlowReaderTests(ConnectionCase):
         assert asked + 1 == replies.count(self.large)
         assert self.client.ended
 
-    def test_who_does_not_read_is_left(self) -> None:
+    def test_a_client_that_does_not_read_is_left(self) -> None:
         """
         After its time, and what it may have read unheard takes.
         """
@@ -301,7 +301,7 @@ class SlowReaderTests(ConnectionCase):
 
         assert 1 == len(self.process.connections)
 
-    def test_who_is_gone_is_found_out(self) -> None:
+    def test_a_client_that_is_gone_is_found_out(self) -> None:
         """
         By whoever sends the rest.
         """
@@ -344,7 +344,7 @@ class SlowReaderTests(ConnectionCase):
             assert asked == whole.count(self.large) == whole.count(b"HTTP/1.1 200 OK")
             assert whole.endswith(self.large)
 
-    def test_who_has_not_received_all_is_not_closed_at_once(self) -> None:
+    def test_a_client_that_has_not_received_all_is_not_closed_at_once(self) -> None:
         """
         Else a reset would overtake the reply. Over a Unix socket, it is there at once.
         """

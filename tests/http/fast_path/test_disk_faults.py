@@ -8,14 +8,18 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import re
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
+from unittest import mock
 
 import pytest
 
+from kvd.http.commits import Commits
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, put
 from tests.http.fast_path.test_faults import forbid
@@ -113,3 +117,34 @@ def test_both_ways_fail_alike(numbers: Sequence[int], error: int) -> None:
         assert any(b"HTTP/1.1 50" in reply for reply in fast.replies)
     assert fast.served > 3
     assert 0 == ordinary.served
+
+
+def sealed_again_in_vain() -> Refused:
+    """
+    Store a value whose sync takes until the next second, when it cannot be sealed.
+    """
+    worker = Worker(fast_path=True, durability="disk")
+    worker.connect(put("other", b"value"))
+    worker.send(0, put("other", b"value"))
+    with mock.patch.object(Commits, "doRead", return_value=None):
+        time.sleep(1 - time.time() % 1)
+        worker.send(0, put("k", b"value"))
+        forbid(FSETXATTR, errno.EIO)
+        time.sleep(1 - time.time() % 1)
+    worker.send(0, get("k"))
+    assert worker.watched is not None
+    served = worker.watched.served
+    return Refused(worker.replies(), worker.values(), worker.folder, served)
+
+
+def test_what_cannot_be_sealed_again_is_not_published() -> None:
+    """
+    The client is told, and nothing has the key.
+    """
+    found = in_child(sealed_again_in_vain)
+    shutil.rmtree(found.folder)
+
+    (replies,) = found.replies
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", replies)
+    assert [b"201", b"204", b"500", b"404"] == statuses
+    assert {"other": b"value"} == found.values

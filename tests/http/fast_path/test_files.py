@@ -74,7 +74,7 @@ class FileTests(FastPathCase):
                     reply += self.reply()
                 assert body == body_of(reply)
             for report in self.reported():
-                assert ("GET", "/k", 200, size) == report[4:8]
+                assert ("GET", "/k", 200, size) == report[5:9]
 
     def test_a_head_needs_no_room(self) -> None:
         """
@@ -86,7 +86,7 @@ class FileTests(FastPathCase):
 
         assert "5000000" == field(reply, "Content-Length")
         assert b"" == body_of(reply)
-        assert ("HEAD", "/k", 200, 0) == self.reported()[0][4:8]
+        assert ("HEAD", "/k", 200, 0) == self.reported()[0][5:9]
 
     def test_no_descriptor_stays_open(self) -> None:
         """

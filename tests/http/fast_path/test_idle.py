@@ -224,7 +224,7 @@ class JoinedTests(FastPathCase):
         assert not self.fast_path.serve_idle(number)
         assert LOST == self.fast_path.serve(number)
 
-    def test_who_has_left(self) -> None:
+    def test_a_client_that_has_left(self) -> None:
         """
         Is not read from, even if he leaves twice.
         """
@@ -250,7 +250,7 @@ class JoinedTests(FastPathCase):
         with self.assertRaises(TypeError):  # noqa: PT027  # trial runs it too
             self.fast_path.join("1")  # type: ignore[arg-type]
 
-    def test_nothing_is_kept_for_those_who_never_leave(self) -> None:
+    def test_nothing_is_kept_for_connections_that_never_leave(self) -> None:
         """
         Once the fast path is gone.
         """

@@ -205,8 +205,8 @@ class LimitedCommitTests(CommitCase, BoundedCase):
         """
         Then it counts, and what it replaces does not any more.
         """
-        self.begin_second()
         for size in (BLOCK, BLOCK + 1):
+            self.begin_second()
             before, _ = self.taken()
             with self.files_unsynced():
                 self.client.send(put("k", bytes(size)))

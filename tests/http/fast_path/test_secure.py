@@ -197,7 +197,7 @@ class SecureTests(FastPathCase):
         more = PlayedSocket(*pieces[:-1], pieces[-1] + get("k"))
         assert request + get("k") == self.serve_secure(more)
 
-    def test_nothing_the_end_and_errors_are_told_apart(self) -> None:
+    def test_nothing_the_end_and_errors_differ(self) -> None:
         """
         An error that is not the connection's is raised.
         """

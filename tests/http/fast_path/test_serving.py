@@ -24,6 +24,7 @@ from kvd.workers.http_server import HttpServer
 from tests.descriptors import Descriptors
 from tests.http.fast_path.cases import body_of, field, get, put
 from tests.http.fast_path.test_connections import ConnectionCase
+from tests.native.smoke import make_fast_path
 from tests.stepped import Client
 
 
@@ -60,7 +61,7 @@ class NewConnectionTests(ConnectionCase):
                 connection.fileno(), connection.family, self.server.factory
             )
 
-    def test_who_says_nothing_holds_up_nobody(self) -> None:
+    def test_a_client_that_says_nothing_holds_up_nobody(self) -> None:
         """
         His request is served when it comes.
         """
@@ -130,7 +131,7 @@ class NewConnectionTests(ConnectionCase):
         assert client.receive().endswith(b"\r\n\r\n1")
         assert 0 == self.watched.served
 
-    def test_who_is_gone_already(self) -> None:
+    def test_a_client_that_is_gone_already(self) -> None:
         """
         Leaves nothing behind.
         """
@@ -194,7 +195,7 @@ class AtFirstTests(NewConnectionTests):
         with mock.patch.object(self.watched, "serve_new", return_value=0):
             super().test_a_socket_that_cannot_be_read()
 
-    def test_somebody_wants_to_be_told(self) -> None:
+    def test_requests_are_reported(self) -> None:
         """
         The connection takes the same way, and its request is reported.
         """
@@ -417,42 +418,21 @@ class MistakeTests(ConnectionCase):
         self.keep("k", b"value")
         native: Any = type(self.fast_path)
 
-        def again(make_template: object, make_parts: object) -> FastPath:
+        def again(make_template: Any, make_parts: Any) -> FastPath:
             """
             With other answers.
             """
             state = self.store.fast_path_state
-            made = native(
-                root=state.root,
-                lock=state.lock.descriptor,
-                exchanges=False,
-                finds_unwritten=False,
-                most_recent=0,
-                kept=None,
-                has_epochs=False,
-                sync_threads=-1,
-                usage=None,
-                min_free=0,
-                mode=0o644,
-                folder_mode=0o755,
-                head_bytes=9000,
-                target_bytes=9000,
-                plain=b"k",
-                sending=(9000, 0, 0, 0),
-                report=tuple,
-                remainder=tuple,
-                partial=tuple,
-                row=self.process.row.words,
-                words=tuple(range(8)),
-                bucket_of_exponent=(0,),
-                least_exponent=0,
-                make_template=make_template,
-                make_parts=make_parts,
-                prune=print,
-                clock=self.reactor.seconds,
+            made: FastPath = make_fast_path(
+                native,
+                state.root,
+                state.lock.descriptor,
+                self.process.row.words,
+                make_template,
+                make_parts,
             )
             made.upload_to(state.uploads.descriptor)
-            return cast(FastPath, made)
+            return made
 
         assert fast_path.native is not None
         a_get = fast_path.native.get_template(

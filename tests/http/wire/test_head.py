@@ -261,7 +261,9 @@ CONNECTIONS = [
 
 
 @pytest.mark.parametrize(("minor", "line", "keeps"), CONNECTIONS)
-def test_who_wants_the_connection_to_stay(minor: int, line: bytes, keeps: bool) -> None:
+def test_a_head_may_ask_the_connection_to_stay(
+    minor: int, line: bytes, keeps: bool
+) -> None:
     """
     RFC 9112 section 9.3.
     """

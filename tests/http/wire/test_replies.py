@@ -75,7 +75,7 @@ def test_a_date_has_no_fractions() -> None:
     assert "Sun, 06 Nov 1994 08:49:37 GMT" == http_date(784111777.9)
 
 
-def test_a_chunk_tells_its_size() -> None:
+def test_a_chunk_begins_with_its_size() -> None:
     """
     In hexadecimal.
     """

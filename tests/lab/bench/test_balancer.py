@@ -34,7 +34,9 @@ def test_what_one_machine_cannot_show_is_refused() -> None:
         pass
 
 
-def test_a_machine_without_haproxy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_haproxy_gets_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """
     What to install.
     """

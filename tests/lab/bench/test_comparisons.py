@@ -120,7 +120,7 @@ def test_ratios_are_of_the_same_round() -> None:
     assert 2 == ratio(*both.policies)
 
 
-def test_what_a_run_tells() -> None:
+def test_figures_of_a_run() -> None:
     """
     A worker is without clients for half of the time, and three quarters of the
     workers' time are busy.

@@ -242,7 +242,7 @@ def test_a_document_gets_new_figures_in_place_of_old_ones() -> None:
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
-def test_workloads_can_be_told_apart(workload: Workload) -> None:
+def test_workloads_differ(workload: Workload) -> None:
     """
     By their names, and within one its servers by theirs.
     """

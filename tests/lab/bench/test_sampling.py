@@ -90,7 +90,7 @@ def test_a_replaced_worker_counts_from_zero() -> None:
     assert [3] == sampler.finish().requests
 
 
-def test_cpu_time_of_the_supervisor_is_told_apart() -> None:
+def test_cpu_time_of_the_supervisor_is_separate() -> None:
     """
     This process plays it; the workers are none.
     """

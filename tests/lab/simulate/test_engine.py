@@ -60,7 +60,7 @@ def test_turns_are_blind_to_what_is_busy() -> None:
     ) == run(UNEVEN, RoundRobin())
 
 
-def test_who_sees_the_load_waits_for_nobody() -> None:
+def test_a_policy_that_sees_the_load_keeps_nobody_waiting() -> None:
     """
     The third goes to the worker that is idle again.
 
@@ -80,7 +80,7 @@ def test_who_sees_the_load_waits_for_nobody() -> None:
     ) == run(UNEVEN, LeastLoaded())
 
 
-def test_a_common_socket_keeps_connections_for_who_is_free_first() -> None:
+def test_a_common_socket_keeps_connections_for_the_first_free_worker() -> None:
     """
     The third comes when all are busy, and is nobody's until one is not.
 
