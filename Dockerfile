@@ -3,6 +3,8 @@
 FROM python:3.11-slim-bookworm AS build
 COPY . /src
 # The compiler is for kvd's own C; the image that is run has none.
+# Whatever version the base image's release has.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/* \

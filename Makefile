@@ -66,7 +66,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes soak clients figures bench engine test-engines share deb test-proxies clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes alerts soak clients figures bench engine test-engines share deb test-proxies clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -144,8 +144,8 @@ integration: $(VENV)/developed $(COMPILED)
 	$(BIN)/python -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal \
 		-m integration $(INTEGRATION) $(TESTS)
 
-# All tests, and all processes measured: the fork server, the workers and every daemon
-# (tool.coverage.run in pyproject.toml).
+# All tests, and all processes measured (but in tests marked untraced): the fork server,
+# the workers and every daemon (tool.coverage.run in pyproject.toml).
 coverage: $(VENV)/developed
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
@@ -179,6 +179,12 @@ clients: $(VENV)/developed
 changes: $(VENV)/developed
 	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES) $(UPGRADES)
 	$(BIN)/python -m tests.changes.pipelining $(RESIZES)
+
+# The metrics, and the alerts in etc/prometheus; promtool is in Debian's package prometheus.
+alerts: $(VENV)/developed
+	$(BIN)/python -m tests.admin.status.sample_metrics | promtool check metrics
+	promtool check rules etc/prometheus/kvd-alerts.yml
+	promtool test rules etc/prometheus/kvd-alerts-test.yml
 
 # Memory, start and cost of a request on this machine; nginx and wrk are needed
 # beside it for the last one. No part of the tests: a figure is no verdict.

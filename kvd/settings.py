@@ -403,6 +403,8 @@ class Settings:
     status: Address | None = None
     """The address of the status site; None: there is none."""
     drain_seconds: float = 10.0
+    hang_seconds: float = 30.0
+    """How long a worker may make no turn of its reactor before it is replaced."""
     limits: Limits = field(default_factory=Limits)
 
     @property

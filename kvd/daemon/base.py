@@ -5,8 +5,9 @@ socket, the status site, and the end.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -24,6 +25,7 @@ from kvd.http.host_guard import HostGuard
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.log.writing import write_log_later
 from kvd.settings import Settings
+from kvd.store.space import Space, look_at
 from kvd.workers.changes import ROWS
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class ServingService(Service):
         notifier: Notifier,
         memory: int,
         bounding: Bounding | None = None,
+        held: int | None = None,
     ) -> None:
         """
         Args:
@@ -52,7 +55,9 @@ class ServingService(Service):
             notifier: Reports to the service manager.
             memory: The descriptor of the scoreboard's memory.
             bounding: What a store with limits needs; None: it has none.
+            held: A descriptor of the folder that the store is in; None: it is in none.
         """
+        self._held = held
         self._settings = settings
         self._notifier = notifier
         self._scoreboard_memory = memory
@@ -92,6 +97,7 @@ class ServingService(Service):
                 shadow=self._shadow_counts,
                 fallbacks=self._fallbacks(),
                 usage=() if self._bounding is None else self._bounding.described(),
+                hangs=self._hangs(),
             )
 
         if self._control is not None:
@@ -113,9 +119,21 @@ class ServingService(Service):
                     lambda: self._present().policy,
                     self._is_known,
                     reactor,
+                    self._disk(),
                 )
             )
             announce_status(self._status)
+
+    def _disk(self) -> Callable[[], Space] | None:
+        """
+        What looks at the disk of the store, if there is one.
+        """
+        if self._held is None:
+            return None
+        bounds = self._settings.bounds
+        if bounds is None or self._settings.near is not None:
+            return partial(look_at, self._held)
+        return partial(look_at, self._held, bounds.min_free, bounds.quotas[0].evicts)
 
     def _is_known(self, host: bytes | None) -> bool:
         """
@@ -207,6 +225,12 @@ class ServingService(Service):
         The fallbacks in use where a program of the policy cannot be loaded.
         """
         return ()
+
+    def _hangs(self) -> int:
+        """
+        How many workers were killed because they hung.
+        """
+        return 0
 
     def _control_changes(self) -> Mapping[str, Change]:
         return {}

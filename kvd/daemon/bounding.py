@@ -59,6 +59,7 @@ class Bounding:
                     "taken": counts.taken,
                     "uploads": counts.held,
                     "limit": quota.max_size,
+                    "evicts": quota.evicts,
                     "values": memory.values(number),
                     "evicted": evictions.values,
                     "evicted_bytes": evictions.bytes,

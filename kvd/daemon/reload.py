@@ -109,6 +109,7 @@ class Reload:
             self._log.error(
                 "the settings were read again but not applied: {reason}",
                 reason=failure.getErrorMessage(),
+                happened="change",
             )
         else:
             self._log.failure("the settings cannot be read again", failure=failure)

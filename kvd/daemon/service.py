@@ -84,7 +84,7 @@ def makeService(options: Options) -> IService:
         check_fallback_store(settings, user)
         near = prepare_near(settings, user)
         held = None
-        if settings.procs and IHeldStoreMaker.providedBy(maker):
+        if IHeldStoreMaker.providedBy(maker):
             held = IHeldStoreMaker(maker).hold(settings.store.path)
         bounding = None
         if settings.bounds is not None:
@@ -105,7 +105,7 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"kvd: {error.sentence}") from error
     memory = create_scoreboard(max(1, settings.procs), ROWS)
     if not settings.procs:
-        return SingleProcessService(settings, sockets, notifier, memory, bounding)
+        return SingleProcessService(settings, sockets, notifier, memory, bounding, held)
     programs = ReuseportPrograms(sockets.groups, memory)
     # Now, because twistd --uid drops the privilege that loading a program may need.
     programs.prepare(chosen)

@@ -23,8 +23,11 @@ from kvd.daemon.base import ServingService
 from kvd.daemon.opening import Sockets
 from kvd.daemon.reload import Reload
 from kvd.daemon.systemd.notifying import Notifier
+from kvd.daemon.upgrade.foreground import Foreground
+from kvd.daemon.upgrade.manifest import make_manifest
 from kvd.daemon.upgrade.origin import Origin
 from kvd.daemon.upgrade.stand_in import tell
+from kvd.daemon.upgrade.successor import Successor
 from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import PolicyDistribution
@@ -39,9 +42,7 @@ from kvd.workers.process import ForkServerProcess
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
     from kvd.daemon.bounding import Bounding
-    from kvd.daemon.upgrade.foreground import Foreground
     from kvd.daemon.upgrade.predecessor import Predecessor
-    from kvd.daemon.upgrade.successor import Successor
 
 
 class SupervisorService(ServingService):
@@ -66,14 +67,13 @@ class SupervisorService(ServingService):
         held: int | None = None,
         predecessor: Predecessor | None = None,
     ) -> None:
-        super().__init__(settings, sockets, notifier, memory, bounding)
+        super().__init__(settings, sockets, notifier, memory, bounding, held)
         self._origin = origin
         self._predecessor = predecessor
         self._stand_in = None if predecessor is None else predecessor.manifest.stand_in
         self._programs = programs
         self._chosen = chosen
         self._read = read
-        self._held = held
         self._shadow = shadow
 
     def startService(self) -> None:
@@ -118,6 +118,10 @@ class SupervisorService(ServingService):
             self._settings.limits.connections,
             reactor,
             self._shadow,
+            self._settings.hang_seconds,
+        )
+        self._distribution.hung = lambda worker, seconds: self._pool.replace_hung(
+            worker, seconds
         )
         return self._distribution
 
@@ -184,11 +188,6 @@ class SupervisorService(ServingService):
     # -- another daemon in its place --------------------------------------------------
 
     async def _upgrade(self, reactor: Any) -> None:
-        # Not at the top: most daemons are never upgraded.
-        from kvd.daemon.upgrade.foreground import Foreground
-        from kvd.daemon.upgrade.manifest import make_manifest
-        from kvd.daemon.upgrade.successor import Successor
-
         environment = self._notifier.environment
         successor = Successor(
             self._origin.command,
@@ -260,16 +259,18 @@ class SupervisorService(ServingService):
         self._forks.load(self._for_serving(settings))
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
+        self._distribution.hang_seconds = settings.hang_seconds
 
     def _reload(self) -> Deferred[None]:
         return self._reloading.start()
 
     def _workers(self) -> list[WorkerState]:
+        stalled = self._distribution.stalled
         return [
             WorkerState(
                 record.number,
                 record.pid,
-                record.state.value,
+                "stalled" if record.number in stalled else record.state.value,
                 self._distribution.handing_over(record.number),
             )
             for record in self._pool.workers
@@ -294,6 +295,9 @@ class SupervisorService(ServingService):
 
     def _fallbacks(self) -> Sequence[Fallback]:
         return self._distribution.fallbacks
+
+    def _hangs(self) -> int:
+        return self._pool.hangs
 
     def _control_changes(self) -> Mapping[str, Change]:
         # Not at the top: importing the reactor installs one.

@@ -16,7 +16,8 @@ workers, if this process may create them; a Unix address always has one socket.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -92,6 +93,7 @@ class PolicyDistribution:
         max_connections: int,
         reactor: Any,
         shadow: ChosenPolicy | None = None,
+        hang_seconds: float = inf,
     ) -> None:
         """
         Args:
@@ -103,8 +105,13 @@ class PolicyDistribution:
             max_connections: How many connections one worker may have open.
             reactor: Watches the sockets and provides the time.
             shadow: The shadow policy.
+            hang_seconds: How long a worker may make no turn.
         """
         self.shadow = shadow
+        self.hang_seconds = hang_seconds
+        self.hung: Callable[[int, float], None] = lambda worker, seconds: None
+        """Called with the number of a worker that has made no turn for longer, and for
+        how long: it is to be replaced. `left` is called for it."""
         self._scoreboard = scoreboard
         self._groups = groups
         self._assignment = ListenerAssignment(None, groups, reactor)
@@ -218,6 +225,16 @@ class PolicyDistribution:
                 self._scoreboard.mark(worker, worker not in self._stalls.stalled)
             self._programs.admit(self._prompt())
             self._assignment.stalled(self._stalls.stalled)
+        hung = self._stalls.silent_looks.items()
+        for worker, silent in [each for each in hung if each[1] >= self.hang_seconds]:
+            self.hung(worker, silent)
+
+    @property
+    def stalled(self) -> Set[int]:
+        """
+        The workers that make no turn, so that others take their connections.
+        """
+        return self._stalls.stalled
 
     def _awaited(self, workers: Collection[int]) -> Collection[int]:
         connections, _ = self._scoreboard.tasks()

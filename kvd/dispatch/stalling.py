@@ -50,6 +50,9 @@ class Stalls:
         self._scoreboard = scoreboard
         self.stalled: Set[int] = frozenset()
         """The stalled workers."""
+        self.silent_looks: dict[int, float] = {}
+        """For how long each worker has been seen to write no time stamp, in seconds:
+        from look to look, so that the time in which nobody looked does not count."""
         self._awaited: dict[int, int] = {}
         self._longest: dict[int, float] = {}
 
@@ -72,6 +75,9 @@ class Stalls:
         """
         silent = self._scoreboard.silent_seconds()
         suspects = [worker for worker in workers if silent[worker] > seconds]
+        self.silent_looks = {
+            worker: self.silent_looks.get(worker, 0.0) + seconds for worker in suspects
+        }
         for_whom = awaited(suspects) if suspects else ()
         # A worker that was awaited once is awaited until it writes a time stamp: others
         # may have taken what waited for it.
@@ -106,6 +112,7 @@ class Stalls:
             worker=worker,
             seconds=seconds,
             others="others take" if others else "nobody takes",
+            happened="stall",
         )
 
     def _log_end(self, worker: int) -> None:
@@ -114,6 +121,7 @@ class Stalls:
             " of new connections",
             worker=worker,
             seconds=self._longest.pop(worker),
+            happened="stall",
         )
 
     def forget(self, worker: int) -> None:
@@ -122,5 +130,6 @@ class Stalls:
         not stalled.
         """
         self.stalled = self.stalled - {worker}
+        self.silent_looks.pop(worker, None)
         self._awaited.pop(worker, None)
         self._longest.pop(worker, None)

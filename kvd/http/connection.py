@@ -382,7 +382,7 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         handler = self._handler
         if handler is None:
             assert isinstance(event, Request)
-            self._begin_request()
+            self._begin_request(event)
             handler = self._handler = handler_for(self, event)
         try:
             if event is END_OF_REQUEST:
@@ -395,10 +395,10 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         except Exception as error:
             handler.fail(error)
 
-    def _begin_request(self) -> None:
+    def _begin_request(self, request: Request) -> None:
         self._requests += 1
         self._enter(State.BODY)
-        self.context.row.began()
+        self.context.row.began(request.method)
 
     def _refuse(self, error: PeerError | OutOfResources) -> None:
         """
@@ -406,8 +406,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         """
         handler = self._handler
         if handler is None:
-            self.context.row.began()
-            handler = self._handler = RequestHandler(self, unread_request(error))
+            request = unread_request(error)
+            self.context.row.began(request.method)
+            handler = self._handler = RequestHandler(self, request)
         handler.keep = False
         handler.fail(error)
 
@@ -555,9 +556,9 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._received += count
         self.context.row.received(count)
         self.transport.bytes_sent += rest.sent_bytes
-        self._begin_request()
         try:
             request = self.context.heads.parse(rest.request)
+            self._begin_request(request)
             handler = handler_for(self, request)
         except BaseException:
             os.close(rest.descriptor)

@@ -49,6 +49,7 @@ from kvd.http.wire.replies import (
 )
 from kvd.http.wire.targets import without_user
 from kvd.interfaces import Answer, IDialect
+from kvd.ipc.row import CLIENT_LEFT
 from kvd.model.operations import Operation
 from kvd.model.requests import Request
 from kvd.net.sockets import name_of
@@ -62,11 +63,6 @@ PASSED_BYTES: Final = 256 * 1024
 """
 How much of a body is passed on from another socket in one turn of the reactor. What the
 client's socket does not take of it waits in memory.
-"""
-
-CLIENT_LEFT: Final = 499
-"""
-In the access log, never on the wire: the client left before the reply.
 """
 
 
@@ -503,7 +499,7 @@ class RequestHandler:
         if self._counted_for is not None and context.by_address is not None:
             context.by_address.closed(self._counted_for)
         seconds = context.clock.seconds() - self._began
-        context.row.finished(seconds)
+        context.row.finished(seconds, self._request.method, self._status)
         if context.recorder is not None:
             self._connection.in_service += seconds
         log = context.log

@@ -40,7 +40,7 @@ from kvd.http.reply_fields import (
 from kvd.http.reports import bring_reports
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
-from kvd.ipc.row import WORDS_OF_REQUESTS
+from kvd.ipc.row import STATUS_WORDS, WORDS_OF_REQUESTS, word_of_method
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put
@@ -154,6 +154,7 @@ class _Templates:
         )
         conditions = operation.conditions
         return self.native.get_template(
+            word_of_method(request.method),
             not operation.body,
             request.keep_alive,
             operation.body and operation.ranges,
@@ -181,6 +182,7 @@ class _Templates:
         replaced = self._reply_to_put(request, created=False)
         most_bytes = MAX_BODY_BYTES if limit is None else min(limit, MAX_BODY_BYTES)
         return self.native.put_template(
+            word_of_method(request.method),
             *(request.keep_alive, most_bytes, lines, *created, *replaced),
             CONTINUE if request.expects_continue else b"",
         )
@@ -350,6 +352,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         partial=partial(PartialUpload, state.adopt),
         row=process.row.words,
         words=WORDS_OF_REQUESTS,
+        status_words=STATUS_WORDS,
         bucket_of_exponent=BUCKET_OF_EXPONENT,
         least_exponent=LEAST_EXPONENT,
         make_template=templates.make_template,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import add, sub
 from typing import NamedTuple
 
 
@@ -30,11 +31,41 @@ class Counts:
     """Bytes read from connections, heads included."""
     bytes_out: int
     """Bytes that the kernel accepted for connections, heads included."""
+    uploads: int
+    """Those of them that store a value."""
     busy_seconds: float
     """Time in which the worker did not wait for events."""
     silent_seconds: float
     """Time since the worker last began or ended to wait. It waits for a second at most,
     so a longer time means that one event takes long."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSums:
+    """
+    What was counted of the requests with one method, or of all.
+    """
+
+    statuses: tuple[int, ...]
+    """How many replies had a status of each class (`kvd.ipc.row.STATUSES`)."""
+    seconds: float
+    """The time of all requests, from the end of the head to the end of the reply."""
+    latency: tuple[int, ...]
+    """How many requests took how long, in the buckets of `kvd.ipc.histogram`."""
+
+    def __add__(self, other: MethodSums) -> MethodSums:
+        return MethodSums(
+            tuple(map(add, self.statuses, other.statuses)),
+            self.seconds + other.seconds,
+            tuple(map(add, self.latency, other.latency)),
+        )
+
+    def __sub__(self, other: MethodSums) -> MethodSums:
+        return MethodSums(
+            tuple(map(sub, self.statuses, other.statuses)),
+            self.seconds - other.seconds,
+            tuple(map(sub, self.latency, other.latency)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +84,14 @@ class Sums:
     bytes_out: int
     busy_seconds: float
     """Time in turns of the reactor that have ended."""
-    serving_seconds: float
-    """The time of all requests, from the end of the head to the end of the reply."""
-    latency: list[int]
-    """How many requests took how long, in the buckets of `kvd.ipc.histogram`."""
+    methods: tuple[MethodSums, ...]
+    """For each of `kvd.ipc.row.METHODS`."""
+    total: MethodSums
+    """Of all methods."""
+    sync_seconds: float
+    """The time of all syncs of a file or folder."""
+    syncs: list[int]
+    """How many of them took how long."""
     loop_delay: list[int]
     """How many turns of the reactor took how long, from waking to waiting. Events that
     arrived meanwhile waited for up to this time."""

@@ -20,10 +20,21 @@ if TYPE_CHECKING:
     from kvd.net.reactor import LoopTimes
 
 WORD_BYTES: Final = 8
-ROW_WORDS: Final = 80
+ROW_WORDS: Final = 272
 """
-Ten cache lines of 64 bytes, a whole number of the pairs that x86 prefetches
-together.
+34 cache lines of 64 bytes, a whole number of the pairs that x86 prefetches together.
+"""
+
+METHODS: Final = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "other")
+"""
+The methods that are counted by their names. Clients can make up any others, so those
+are counted together, under the last name.
+"""
+
+STATUSES: Final = ("2xx", "3xx", "4xx", "5xx", "499")
+"""
+The classes of statuses. 499 is no status that kvd sends: the client left before the
+reply, as the access log has it.
 """
 
 (
@@ -37,17 +48,59 @@ together.
     AWAKE,
     BEAT,
     STARTS,
-    SERVING,  # seconds, as a float of 64 bits
     BATCH_WORD,
     REFUSED,
-    LATENCY,
+    UPLOADS,
+    DELAY,
 ) = range(14)
-DELAY = LATENCY + BUCKETS
-assert DELAY + BUCKETS <= ROW_WORDS
+SYNCS = DELAY + BUCKETS
+"""
+Nanoseconds; then a histogram. `kvd.ipc.syncs` has them written.
+"""
+METHOD = SYNCS + 1 + BUCKETS
+"""
+For each method: seconds, as a float of 64 bits; a histogram; a word for each class of
+statuses.
+"""
+STATUS_WORD = 1 + BUCKETS
+METHOD_WORDS = STATUS_WORD + len(STATUSES)
+assert METHOD + len(METHODS) * METHOD_WORDS <= ROW_WORDS
 
 # The word of a duration, by its exponent.
-_LATENCY_WORD = tuple(LATENCY + bucket for bucket in BUCKET_OF_EXPONENT)
 _DELAY_WORD = tuple(DELAY + bucket for bucket in BUCKET_OF_EXPONENT)
+
+_WORD_OF_METHOD: Final = {
+    method: METHOD + METHOD_WORDS * number for number, method in enumerate(METHODS)
+}
+_WORD_OF_OTHERS: Final = _WORD_OF_METHOD[METHODS[-1]]
+
+CLIENT_LEFT: Final = 499
+"""
+The status in the access log, never on the wire, of a request whose client left before
+the reply.
+"""
+
+
+def _class_of(status: int) -> str:
+    if status == CLIENT_LEFT:
+        return "499"
+    # What is no status at all is a mistake of ours.
+    return f"{status // 100}xx" if 200 <= status < 500 else "5xx"
+
+
+STATUS_WORDS: Final = bytes(
+    STATUS_WORD + STATUSES.index(_class_of(status)) for status in range(1000)
+)
+"""
+For each status, the word that counts it among those of its method.
+"""
+
+
+def word_of_method(method: str) -> int:
+    """
+    The first of the words that count requests with this method.
+    """
+    return _WORD_OF_METHOD.get(method, _WORD_OF_OTHERS)
 
 
 class RequestWords(NamedTuple):
@@ -61,17 +114,16 @@ class RequestWords(NamedTuple):
     done: int
     bytes_in: int
     bytes_out: int
-    serving: int
-    """A float of 64 bits."""
-    latency: int
-    """The first of the buckets."""
+    uploads: int
+    """Requests that store a value, have begun and have not ended."""
 
 
 WORDS_OF_REQUESTS: Final = RequestWords(
-    ACCEPTED, OPEN, BEGUN, DONE, BYTES_IN, BYTES_OUT, SERVING, LATENCY
+    ACCEPTED, OPEN, BEGUN, DONE, BYTES_IN, BYTES_OUT, UPLOADS
 )
 """
-For `kvd.http.fast_path`, which writes these words itself.
+For `kvd.http.fast_path`, which writes these words itself, and those of
+`word_of_method`.
 """
 
 _reactor: Final = compiled("_reactor")
@@ -97,7 +149,7 @@ class Row:
         self.epoch_ns = epoch_ns
         self._words = words
         self._seconds = words.cast("B").cast("d")
-        words[OPEN] = words[AWAKE] = 0
+        words[OPEN] = words[AWAKE] = words[UPLOADS] = 0
         words[BEGUN] = words[DONE]
         words[BEAT] = time.monotonic_ns()
         words[STARTS] += 1
@@ -145,24 +197,32 @@ class Row:
         """
         self._words[REFUSED] = number
 
-    def began(self) -> None:
+    def began(self, method: str) -> None:
         """
         A request has begun.
         """
         self._words[BEGUN] += 1
+        if method == "PUT":
+            self._words[UPLOADS] += 1
 
-    def finished(self, seconds: float) -> None:
+    def finished(self, seconds: float, method: str, status: int) -> None:
         """
         A request has ended, or was aborted.
 
         Args:
             seconds: How long it took.
+            method: The one with which it began.
+            status: Of the reply, or `CLIENT_LEFT`.
         """
         words = self._words
         words[DONE] += 1
+        if method == "PUT":
+            words[UPLOADS] -= 1
+        at = word_of_method(method)
+        words[at + STATUS_WORDS[min(status, 999)]] += 1
         exponent = frexp(seconds + _A_NANOSECOND)[1]
-        words[_LATENCY_WORD[exponent - LEAST_EXPONENT]] += 1
-        self._seconds[SERVING] += seconds
+        words[at + 1 + BUCKET_OF_EXPONENT[exponent - LEAST_EXPONENT]] += 1
+        self._seconds[at] += seconds
 
     def received(self, count: int) -> None:
         """

@@ -20,10 +20,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from math import inf
+from operator import add
 from typing import Final, Protocol
 
-from kvd.ipc.counts import Counts, Loads, Sums
+from kvd.ipc.counts import Counts, Loads, MethodSums, Sums
 from kvd.ipc.histogram import BUCKETS
 from kvd.ipc.row import (
     ACCEPTED,
@@ -36,12 +38,16 @@ from kvd.ipc.row import (
     BYTES_OUT,
     DELAY,
     DONE,
-    LATENCY,
+    METHOD,
+    METHOD_WORDS,
+    METHODS,
     OPEN,
     REFUSED,
     ROW_WORDS,
-    SERVING,
     STARTS,
+    STATUS_WORD,
+    SYNCS,
+    UPLOADS,
     WORD_BYTES,
     Row,
     clock_epoch_ns,
@@ -322,6 +328,7 @@ class Scoreboard:
             requests=words[DONE],
             # The two words were not read at the same moment.
             in_progress=max(0, words[BEGUN] - words[DONE]),
+            uploads=words[UPLOADS],
             bytes_in=words[BYTES_IN],
             bytes_out=words[BYTES_OUT],
             busy_seconds=busy / 1e9,
@@ -335,7 +342,7 @@ class Scoreboard:
         """
         rows = [self._row(worker) for worker in range(self._words[_EVER])]
         return [
-            _sums(row.tolist(), row.cast("B").cast("d")[SERVING], stalls)
+            _sums(row.tolist(), row.cast("B").cast("d"), stalls)
             for row, stalls in zip(rows, self._stalls, strict=False)
         ]
 
@@ -398,7 +405,15 @@ class Scoreboard:
         self._memory.close()
 
 
-def _sums(words: list[int], serving_seconds: float, stalls: int) -> Sums:
+def _sums(words: list[int], seconds: memoryview[float], stalls: int) -> Sums:
+    methods = tuple(
+        MethodSums(
+            statuses=tuple(words[at + STATUS_WORD : at + METHOD_WORDS]),
+            seconds=seconds[at],
+            latency=tuple(words[at + 1 : at + STATUS_WORD]),
+        )
+        for at in range(METHOD, METHOD + len(METHODS) * METHOD_WORDS, METHOD_WORDS)
+    )
     return Sums(
         starts=words[STARTS],
         stalls=stalls,
@@ -407,8 +422,10 @@ def _sums(words: list[int], serving_seconds: float, stalls: int) -> Sums:
         bytes_in=words[BYTES_IN],
         bytes_out=words[BYTES_OUT],
         busy_seconds=words[BUSY] / 1e9,
-        serving_seconds=serving_seconds,
-        latency=words[LATENCY : LATENCY + BUCKETS],
+        methods=methods,
+        total=reduce(add, methods),
+        sync_seconds=words[SYNCS] / 1e9,
+        syncs=words[SYNCS + 1 : SYNCS + 1 + BUCKETS],
         loop_delay=words[DELAY : DELAY + BUCKETS],
     )
 

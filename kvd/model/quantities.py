@@ -101,19 +101,21 @@ def format_size(size: int) -> str:
 @dataclass(frozen=True, slots=True)
 class Seconds:
     """
-    Reads a time above zero.
+    Reads a time above zero, or of at least so many seconds.
     """
 
     most: float
+    least: float = 0.0
 
     def __call__(self, text: str) -> float:
         match = _TIME.fullmatch(text)
         if match and match[2] in _UNIT_SECONDS:
             seconds = float(match[1]) * _UNIT_SECONDS[match[2]]
-            if 0 < seconds <= self.most:
+            if 0 < seconds <= self.most and seconds >= self.least:
                 return seconds
+        shortest = f"from {self.least:g}" if self.least else "above 0"
         raise BadSetting(
-            f"{text!r} is not a valid time: give seconds above 0, or a"
+            f"{text!r} is not a valid time: give seconds {shortest}, or a"
             f" number with a unit, such as 10, 0.5, 500ms, 10s, 5m, 1h; the longest is"
             f" {format_seconds(self.most)}"
         )

@@ -289,6 +289,8 @@ drop_commit(FastPath *self)
     if (commit == NULL)
         return;
     self->commit = NULL;
+    self->method = commit->template->method;
+    self->status = 0;
     self->seconds = now() - commit->began;
     count_done(self);
     Py_DECREF((PyObject *)commit);
@@ -563,6 +565,7 @@ send_published(FastPath *self, int socket, const Commit *commit)
                                       commit->replaced);
     if (sent < 0)
         return -1;
+    self->method = commit->template->method;
     self->seconds = now() - commit->began;
     count_sent(self, sent);
     count_done(self);

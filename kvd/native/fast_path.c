@@ -32,6 +32,23 @@ find_device(FastPath *self)
     return 0;
 }
 
+/* Returns 0; -1 with an exception. */
+static int
+read_status_words(FastPath *self, PyObject *words)
+{
+    if (PyBytes_Size(words) < STATUSES) {
+        PyErr_SetString(PyExc_ValueError, "a status has no word");
+        return -1;
+    }
+    self->status_words = Py_NewRef(words);
+    self->method_words = 1 + self->durations.most;
+    for (Py_ssize_t i = 0; i < STATUSES; i++) {
+        Py_ssize_t word = (unsigned char)PyBytes_AsString(words)[i];
+        self->method_words = Py_MAX(self->method_words, word);
+    }
+    return 0;
+}
+
 static PyObject *
 FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
@@ -39,7 +56,8 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "sync_threads", "usage", "min_free", "mode", "folder_mode", "head_bytes",
         "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
-        "words", "bucket_of_exponent", "least_exponent", "make_template", "make_parts",
+        "words", "status_words", "bucket_of_exponent", "least_exponent", "make_template",
+        "make_parts",
         "prune", "clock",
         NULL,
     };
@@ -47,17 +65,17 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     int mode, folder_mode;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
-    PyObject *make_parts, *prune, *clock, *usage;
+    PyObject *make_parts, *prune, *clock, *usage, *status_words;
     unsigned long long min_free;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
-    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, serving, latency;
+    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnnn)O!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnn)SO!iOOOO:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
             &large_file_bytes, &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
-            &bytes_out, &serving, &latency, &PyTuple_Type,
+            &bytes_out, &uploads, &status_words, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock))
         return NULL;
@@ -70,26 +88,16 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return NULL;
     }
-    Py_ssize_t words = self->row.len / 8;
-    Py_ssize_t most = latency;
-    for (Py_ssize_t i = 0; i < PyTuple_Size(buckets); i++) {
-        Py_ssize_t bucket = PyLong_AsSsize_t(PyTuple_GetItem(buckets, i));
-        if (bucket < 0) {
-            if (!PyErr_Occurred())
-                PyErr_SetString(PyExc_ValueError, "a bucket is negative");
-            Py_DECREF(self);
-            return NULL;
-        }
-        if (latency + bucket > most)
-            most = latency + bucket;
+    if (read_durations(&self->durations, buckets, least_exponent) < 0
+        || read_status_words(self, status_words) < 0) {
+        Py_DECREF(self);
+        return NULL;
     }
-    Py_ssize_t least = latency;
-    Py_ssize_t all[] = {accepted, open, begun, done, bytes_in, bytes_out, serving};
-    for (int i = 0; i < 7; i++) {
-        least = Py_MIN(least, all[i]);
-        most = Py_MAX(most, all[i]);
-    }
-    if (least < 0 || most >= words || PyTuple_Size(buckets) == 0) {
+    Py_ssize_t all[] = {accepted, open, begun, done, bytes_in, bytes_out, uploads};
+    int has_room = 1;
+    for (int i = 0; i < 7; i++)
+        has_room &= all[i] >= 0 && all[i] < self->row.len / 8;
+    if (!has_room) {
         PyErr_SetString(PyExc_ValueError, "the row has no room for these words");
         Py_DECREF(self);
         return NULL;
@@ -122,10 +130,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->done = done;
     self->bytes_in = bytes_in;
     self->bytes_out = bytes_out;
-    self->serving = serving;
-    self->latency = latency;
-    self->bucket_of_exponent = Py_NewRef(buckets);
-    self->least_exponent = least_exponent;
+    self->uploads_word = uploads;
     self->report = Py_NewRef(report);
     self->rest = Py_NewRef(rest);
     self->partial = Py_NewRef(partial);
@@ -229,7 +234,7 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->parts);
     forget_recent(self);
     Py_CLEAR(self->plain_bytes);
-    Py_CLEAR(self->bucket_of_exponent);
+    Py_CLEAR(self->status_words);
     Py_CLEAR(self->kept);
     Py_XDECREF((PyObject *)self->usage);
     Py_CLEAR(self->nothing);
@@ -356,10 +361,10 @@ static PyType_Spec FastPath_spec = {
 
 static PyMethodDef functions[] = {
     {"get_template", get_template, METH_VARARGS,
-     "get_template(is_head, keep, has_ranges, outcomes, tail, missing)\n\n"
+     "get_template(method, is_head, keep, has_ranges, outcomes, tail, missing)\n\n"
      "The template of a GET or HEAD."},
     {"put_template", put_template, METH_VARARGS,
-     "put_template(keep, most_bytes, lines, created_status, created, replaced_status,"
+     "put_template(method, keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced, interim)\n\nThe template of a PUT."},
     {"limit_template", limit_template, METH_VARARGS,
      "limit_template(template, scopes, expires, user)\n\n"
@@ -368,6 +373,9 @@ static PyMethodDef functions[] = {
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
     {"sync", sync_descriptor, METH_O, "sync(descriptor)\n\nSee kvd.store.sync."},
+    {"count_syncs", count_syncs, METH_VARARGS,
+     "count_syncs(row, word, bucket_of_exponent, least_exponent)\n\n"
+     "See kvd.ipc.syncs; row: None for nowhere."},
     {"sync_folders", sync_folders, METH_VARARGS,
      "sync_folders(root, path, first) -> (depth, errno) | None\n\n"
      "See FolderSync of kvd.store.sync."},

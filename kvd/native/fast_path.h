@@ -34,6 +34,8 @@
 /* Python handles longer keys. */
 #define MAX_KEY_BYTES 512
 #define MAX_LONGEST_KEY 1024        /* as kvd.model.keys */
+#define STATUSES 1000               /* above the highest */
+#define MAX_EXPONENTS 128           /* of durations */
 #define ID_BYTES 16
 #define ID_TEXT (2 * ID_BYTES)
 #define ATTRIBUTE_BYTES 1400
@@ -79,6 +81,7 @@ typedef struct {
    fields. */
 typedef struct {
     PyObject_HEAD
+    Py_ssize_t method;          /* its first word (kvd.ipc.row.word_of_method) */
     int is_put;
     int is_head;                /* whether the reply has no body */
     int keep;                   /* whether the connection stays open */
@@ -131,6 +134,13 @@ typedef struct Sync {
     Py_ssize_t first, depth;    /* of folders; as sync_path */
     int error;                  /* an errno; 0: it is on the disk */
 } Sync;
+
+/* The bucket of a duration by its exponent (kvd.ipc.histogram). */
+typedef struct {
+    int least_exponent;
+    Py_ssize_t count, most;     /* of buckets: the highest */
+    unsigned char bucket[MAX_EXPONENTS];
+} Durations;
 
 typedef struct Syncs Syncs;
 /* A PUT whose head has come, and not all of its body: what has come is in its file. */
@@ -260,9 +270,10 @@ typedef struct {
     Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
     /* The row of this process, and the numbers of words in it (kvd.ipc.row). */
     Py_buffer row;
-    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, serving, latency;
-    PyObject *bucket_of_exponent;
-    int least_exponent;
+    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads_word;
+    PyObject *status_words;     /* the word of a status, behind that of its method */
+    Py_ssize_t method_words;    /* the last one behind that of a method */
+    Durations durations;
     /* Functions and types of Python, and their cached results. */
     PyObject *report, *rest, *partial, *make_template, *make_parts, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
@@ -306,7 +317,8 @@ typedef struct {
     PyObject *unsent;           /* the end of its reply; NULL: nothing */
     int rest_file;              /* the file with the rest of its body; below 0: none */
     unsigned long long rest_offset, rest_bytes;
-    int status;
+    int status;                 /* 0: the client left before the reply */
+    Py_ssize_t method;          /* the first word of those that count it */
     Py_ssize_t head_bytes, body_bytes, sent_bytes;
     Py_ssize_t moved_bytes;
     double seconds;
@@ -517,6 +529,7 @@ PyObject *FastPath_reply_to(FastPath *self, PyObject *const *arguments,
                             Py_ssize_t count);
 
 /* sync.c */
+PyObject *count_syncs(PyObject *module, PyObject *args);
 PyObject *sync_descriptor(PyObject *module, PyObject *argument);
 PyObject *sync_folders(PyObject *module, PyObject *args);
 Syncs *new_syncs(unsigned int most_threads);
@@ -595,6 +608,8 @@ long long read_resolution(const Usage *self);
 void write_date(FastPath *self, char *text, time_t second);
 char *write_digits(char *end, unsigned long long number);
 const char *http_date(FastPath *self);
+int read_durations(Durations *durations, PyObject *buckets, int least_exponent);
+Py_ssize_t bucket_of(const Durations *durations, double seconds);
 void count_begun(FastPath *self);
 void count_received(FastPath *self, Py_ssize_t received);
 void count_done(FastPath *self);

@@ -188,6 +188,8 @@ finish_put(FastPath *self, int socket, PartialUpload *partial)
     int done = upload->keeps ? keep(self, partial->key, upload->name, replaced) : 0;
     upload->name[0] = 0;
     const Request *request = &partial->request;
+    self->method = request->template->method;
+    self->status = 0;
     Py_ssize_t sent = done < 0 ? -1
         : reply_published(self, socket, request->template, upload, replaced);
     self->seconds = now() - request->began;

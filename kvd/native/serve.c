@@ -222,6 +222,8 @@ serve_request(FastPath *self, int socket, Joined *joined)
         return NULL;
     PyObject *outcome = Py_NewRef(Py_None);
     HeadTemplate *known = template == Py_None ? NULL : (HeadTemplate *)template;
+    if (known != NULL)
+        self->method = known->method;
     if (known != NULL && body <= known->most_bytes
         && is_for_key(known, data + line, length)) {
         Request request = {

@@ -63,12 +63,56 @@ put(Queue *queue, Sync *sync)
     queue->end = &sync->next;
 }
 
-/*
- * As `sync` of kvd.store.sync: success of fsync(2) is not enough, and after a failure it
- * must not be called again. Returns 0 or an errno.
- */
+/* Where the syncs of this process are counted, by whichever thread (kvd.ipc.syncs). */
+static struct {
+    pthread_mutex_t mutex;
+    Py_buffer row;              /* without a buffer: nowhere */
+    Py_ssize_t at;              /* nanoseconds; then a histogram */
+    Durations durations;
+} counting = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static void
+count_sync(double seconds)
+{
+    pthread_mutex_lock(&counting.mutex);
+    if (counting.row.buf != NULL) {
+        unsigned long long *words = (unsigned long long *)counting.row.buf + counting.at;
+        words[0] += (unsigned long long)(seconds * 1e9);
+        words[1 + bucket_of(&counting.durations, seconds)] += 1;
+    }
+    pthread_mutex_unlock(&counting.mutex);
+}
+
+PyObject *
+count_syncs(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *row, *buckets;
+    Py_ssize_t at;
+    int least_exponent;
+    Py_buffer buffer = {0}, before;
+    Durations durations;
+    if (!PyArg_ParseTuple(args, "OnO!i:count_syncs", &row, &at, &PyTuple_Type, &buckets,
+                          &least_exponent)
+        || read_durations(&durations, buckets, least_exponent) < 0
+        || (row != Py_None && PyObject_GetBuffer(row, &buffer, PyBUF_WRITABLE) < 0))
+        return NULL;
+    if (buffer.buf != NULL && (at < 0 || at + 1 + durations.most >= buffer.len / 8)) {
+        PyBuffer_Release(&buffer);
+        PyErr_SetString(PyExc_ValueError, "the row has no room for these words");
+        return NULL;
+    }
+    pthread_mutex_lock(&counting.mutex);
+    before = counting.row;
+    counting.row = buffer;
+    counting.at = at;
+    counting.durations = durations;
+    pthread_mutex_unlock(&counting.mutex);
+    PyBuffer_Release(&before);
+    Py_RETURN_NONE;
+}
+
 static int
-sync_now(int descriptor)
+sync_uncounted(int descriptor)
 {
     struct stat status;
     struct statvfs system;
@@ -76,6 +120,19 @@ sync_now(int descriptor)
         || fstatvfs(descriptor, &system) < 0)
         return errno;
     return system.f_flag & ST_RDONLY ? EROFS : 0;
+}
+
+/*
+ * As `sync` of kvd.store.sync: success of fsync(2) is not enough, and after a failure it
+ * must not be called again. Returns 0 or an errno.
+ */
+static int
+sync_now(int descriptor)
+{
+    double began = now();
+    int error = sync_uncounted(descriptor);
+    count_sync(now() - began);
+    return error;
 }
 
 /*

@@ -58,9 +58,10 @@ PyObject *
 get_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int is_head, keep, has_ranges;
+    Py_ssize_t method;
     PyObject *outcomes, *tail, *missing[4];
-    if (!PyArg_ParseTuple(args, "pppO!S(SSSS):get_template", &is_head, &keep, &has_ranges,
-                          &PyTuple_Type, &outcomes, &tail, &missing[0], &missing[1],
+    if (!PyArg_ParseTuple(args, "npppO!S(SSSS):get_template", &method, &is_head, &keep,
+                          &has_ranges, &PyTuple_Type, &outcomes, &tail, &missing[0], &missing[1],
                           &missing[2], &missing[3]))
         return NULL;
     if (PyTuple_Size(outcomes) != OUTCOMES) {
@@ -70,6 +71,7 @@ get_template(PyObject *Py_UNUSED(module), PyObject *args)
     HeadTemplate *template = new_template();
     if (template == NULL)
         return NULL;
+    template->method = method;
     template->is_head = is_head;
     template->keep = keep;
     template->has_ranges = has_ranges;
@@ -89,10 +91,10 @@ PyObject *
 put_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int keep, created_status, replaced_status;
-    Py_ssize_t most_bytes;
+    Py_ssize_t method, most_bytes;
     PyObject *lines, *created[3], *replaced[3], *interim;
-    if (!PyArg_ParseTuple(args, "pnSi(SSS)i(SSS)S:put_template", &keep, &most_bytes, &lines,
-                          &created_status, &created[0], &created[1], &created[2],
+    if (!PyArg_ParseTuple(args, "npnSi(SSS)i(SSS)S:put_template", &method, &keep,
+                          &most_bytes, &lines, &created_status, &created[0], &created[1], &created[2],
                           &replaced_status, &replaced[0], &replaced[1],
                           &replaced[2], &interim))
         return NULL;
@@ -107,6 +109,7 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
     HeadTemplate *template = new_template();
     if (template == NULL)
         return NULL;
+    template->method = method;
     template->is_put = 1;
     template->keep = keep;
     template->most_bytes = most_bytes;
@@ -173,6 +176,20 @@ is_for_key(const HeadTemplate *template, const char *key, Py_ssize_t key_bytes)
     return 0;
 }
 
+/* Whether the row has the words that a template counts in. */
+static int
+is_counted(const FastPath *self, const HeadTemplate *template)
+{
+    if (template->method < 0
+        || template->method + self->method_words >= self->row.len / 8)
+        return 0;
+    int is_status = template->created_status >= 0 && template->replaced_status >= 0
+        && template->created_status < STATUSES && template->replaced_status < STATUSES;
+    for (int i = 0; i < OUTCOMES; i++)
+        is_status &= template->outcomes[i] >= 0 && template->outcomes[i] < STATUSES;
+    return is_status;
+}
+
 static int
 remember(FastPath *self, PyObject *shape, PyObject *template)
 {
@@ -215,6 +232,11 @@ template_of(FastPath *self, const char *shape, Py_ssize_t shape_bytes,
     if (template != NULL && template != Py_None
         && !Py_IS_TYPE(template, HeadTemplateType)) {
         PyErr_SetString(PyExc_TypeError, "make_template gave no template");
+        Py_CLEAR(template);
+    }
+    if (template != NULL && template != Py_None
+        && !is_counted(self, (HeadTemplate *)template)) {
+        PyErr_SetString(PyExc_ValueError, "the row has no room for a method or a status");
         Py_CLEAR(template);
     }
     if (template != NULL && remember(self, key, template) < 0)

@@ -39,6 +39,8 @@ drop_new_upload(FastPath *self)
     self->new_upload = NULL;
     unlinkat(self->uploads, partial->upload.name, 0);
     self->seconds = now() - partial->request.began;
+    self->method = partial->request.template->method;
+    self->status = 0;
     count_done(self);
     free_upload(partial);
 }

@@ -36,6 +36,9 @@ from kvd.settings import MAX_PROCS
 # of 25 days or more would make it fail.
 _wait = Seconds(most=7 * 86400)
 
+# A worker that waits for events writes a time stamp each second.
+_hang = Seconds(least=2, most=7 * 86400)
+
 _processes = Count("a number of processes", 0, MAX_PROCS)
 
 _MIB: Final = 1024**2
@@ -498,6 +501,16 @@ CHOICES: Final[Sequence[Choice]] = (
         _wait,
         ["10s"],
         "How long active requests may take to finish after SIGTERM.",
+        None,
+        Form.NUMBER,
+    ),
+    Choice(
+        "hang-timeout",
+        "hang_seconds",
+        _hang,
+        ["30s"],
+        "A worker that is stopped, or busy with one thing for so long, is killed and"
+        " replaced. At least 2s; others take its new connections within a second.",
         None,
         Form.NUMBER,
     ),

@@ -23,6 +23,7 @@ from kvd.dispatch.distribution import PolicyDistribution, choose_policy, choose_
 from kvd.errors import ChangeImpossible
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.settings import MAX_PROCS, Settings
+from kvd.system.code import check_code
 from kvd.workers.pool import START_SECONDS, Pool, State
 
 LOOK_SECONDS: Final = 0.02
@@ -84,10 +85,14 @@ class Changes:
                 ending; the present policy stays in force.
         """
         self.check_going_on()
+        check_code()
         before = self._distribution.chosen.name
         self._distribution.switch(choose_policy(name, self.procs))
         self._log.info(
-            "policy {policy} instead of {before}", policy=name, before=before
+            "policy {policy} instead of {before}",
+            policy=name,
+            before=before,
+            happened="switch",
         )
 
     def shadow(self, name: str | None) -> None:
@@ -102,11 +107,12 @@ class Changes:
                 nothing, or kvd is ending; the present shadow stays.
         """
         self.check_going_on()
+        check_code()
         distribution = self._distribution
         distribution.shadow_by(
             None if name is None else choose_shadow(name, distribution.chosen)
         )
-        self._log.info("shadow {shadow}", shadow=name or "off")
+        self._log.info("shadow {shadow}", shadow=name or "off", happened="switch")
 
     def resize(self, procs: int) -> Deferred[None]:
         """
@@ -239,6 +245,7 @@ class Changes:
             OperatorError: As `policy` and `restart`; if the spare worker does not get
                 ready, only the policy and its shadow have changed.
         """
+        check_code()
         chosen = choose_policy(settings.policy, settings.procs)
         if settings.shadow is not None:
             choose_shadow(settings.shadow, chosen)
@@ -280,18 +287,19 @@ class Changes:
                 " is done"
             )
         self._under_way = name
-        self._log.info("{change}: begun", change=name)
+        self._log.info("{change}: begun", change=name, happened="change")
 
         def ended(result: Failure | None) -> Failure | None:
             self._under_way = ""
             if result is None:
-                self._log.info("{change}: done", change=name)
+                self._log.info("{change}: done", change=name, happened="change")
             else:
                 # The client that asked may have disconnected.
                 self._log.warn(
                     "{change}: not done: {reason}",
                     change=name,
                     reason=result.getErrorMessage(),
+                    happened="change",
                 )
             return result
 

@@ -42,6 +42,7 @@ from kvd.store.removing import Remover
 from kvd.store.totals import TotalsFile
 from kvd.store.usage import EVICTOR_ROW, UsageMemory
 from kvd.store.waiting import Underway
+from kvd.system.code import LOADED, REPLACED, fingerprint
 from kvd.system.inherited import reset_signals
 from kvd.workers.backoff import Backoff
 from kvd.workers.forkserver import MODULE_PATH
@@ -59,7 +60,7 @@ How many more objects there are before the next garbage collection.
 
 _BOOT: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    " from kvd.workers.evictor import main; main(int(sys.argv[2]))"
+    " from kvd.workers.evictor import main; main(int(sys.argv[2]), sys.argv[3])"
 )
 
 
@@ -71,17 +72,27 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
         control: Its end of the control socket; the caller closes its copy.
     """
     return subprocess.Popen(  # noqa: S603  # all of it is ours
-        [sys.executable, "-c", _BOOT, json.dumps(MODULE_PATH), str(control.fileno())],
+        [
+            *[sys.executable, "-c", _BOOT],
+            *[json.dumps(MODULE_PATH), str(control.fileno()), LOADED],
+        ],
         pass_fds=[control.fileno()],
         stdin=subprocess.DEVNULL,
         process_group=0,
     )
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, code: str) -> None:
     """
     Run the process until the control socket closes.
+
+    Args:
+        descriptor: Of the control socket.
+        code: The fingerprint of the supervisor's code; nothing runs if this process has
+            loaded other code.
     """
+    if fingerprint() != code:
+        raise SystemExit(f"kvd: {REPLACED}")
     # Candidates are many small objects that refer to nothing.
     gc.set_threshold(_OBJECTS)
     reset_signals()

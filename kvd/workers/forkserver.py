@@ -26,6 +26,7 @@ from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.credentials import unpack
 from kvd.settings import RightsFile, Settings
+from kvd.system.code import LOADED, REPLACED, fingerprint
 from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
 
@@ -43,7 +44,7 @@ MODULE_PATH: Final = [
 # FIGURES=start``).
 _BOOT: Final = (
     "import gc, json, sys; gc.disable(); sys.path[:] = json.loads(sys.argv[1]);"
-    " from kvd.workers.forkserver import main; main(int(sys.argv[2]))"
+    " from kvd.workers.forkserver import main; main(int(sys.argv[2]), sys.argv[3])"
 )
 
 
@@ -64,7 +65,7 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
     """
     path = json.dumps(MODULE_PATH)
     return subprocess.Popen(  # noqa: S603  # all of it is ours
-        [sys.executable, "-c", _BOOT, path, str(control.fileno())],
+        [sys.executable, "-c", _BOOT, path, str(control.fileno()), LOADED],
         pass_fds=[control.fileno()],
         stdin=subprocess.DEVNULL,
         # Without a standard output, its number would belong to some socket.
@@ -74,9 +75,14 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
     )
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, code: str = LOADED) -> None:
     """
     Run a fork server until the control socket closes.
+
+    Args:
+        descriptor: Of the control socket.
+        code: The fingerprint of the supervisor's code; nothing runs if this process has
+            loaded other code.
     """
     reset_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -102,6 +108,9 @@ def main(descriptor: int) -> None:
     held = more.pop(0) if more else None
     parts = replace(import_for(settings, counting), held=held, usage=usage)
     os.close(counting)
+    # Not before: what has been loaded by now counts.
+    if fingerprint() != code:
+        raise SystemExit(f"kvd: {REPLACED}")
     # Whatever a worker shows of its memory, it need not be a private key's file.
     settings = replace(settings, credentials=())
     ForkServer(control, settings, scoreboard, parts).run()

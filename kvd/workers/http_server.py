@@ -25,6 +25,7 @@ from kvd.http.host_guard import HostGuard
 from kvd.http.pieces import Pieces
 from kvd.http.templates import fast_path_to
 from kvd.ipc.row import BATCH_WORD, Row, lone_row
+from kvd.ipc.syncs import count_syncs
 from kvd.net.bell import Bell
 from kvd.net.factory import ServerFactory
 from kvd.net.listening import family_of
@@ -125,6 +126,7 @@ class HttpServer:
         self._outputs = Outputs(
             settings, self._worker, self._reactor, self._row.epoch_ns
         )
+        count_syncs(self._row)
         self._pipe = Pipe() if settings.splice else None
         self._tcp_memory = TCPMemory()
         self.process = ProcessContext(
@@ -446,6 +448,7 @@ class HttpServer:
             finally:
                 if self.process.commits is not None:
                     self._reactor.removeReader(self.process.commits)
+                count_syncs(None)
                 for one in written:
                     await one
                 self._outputs.end()

@@ -254,6 +254,8 @@ class Pool:
         self._reactor = reactor
         self._serving: Callable[[], None] | None = serving
         self._ended = ended
+        self.hangs = 0
+        """How many workers were killed because they hung."""
         self.stopping = False
         """Whether all workers are ending."""
         self._stopped: Deferred[None] | None = None
@@ -336,6 +338,7 @@ class Pool:
                 "worker {worker} cannot be started for now: {error}",
                 worker=record.number,
                 error=error.strerror,
+                happened="failure",
             )
             record.state = State.WAITING
             record.timer = self._reactor.callLater(RETRY_SECONDS, self._start, record)
@@ -372,6 +375,7 @@ class Pool:
             "worker {worker} was not ready after {seconds:g} seconds and is killed",
             worker=record.number,
             seconds=START_SECONDS,
+            happened="kill",
         )
         self._retire(record)
 
@@ -381,13 +385,41 @@ class Pool:
             "worker {worker} (process {pid}) did not end and is killed",
             worker=record.number,
             pid=record.pid,
+            happened="kill",
         )
         self._retire(record)
 
-    def _retire(self, record: WorkerRecord) -> None:
+    def _retire(self, record: WorkerRecord, explained: bool = False) -> None:
         assert record.channel is not None
         record.channel.close()
-        self._lost(record)
+        self._lost(record, explained)
+
+    def replace_hung(self, worker: int, seconds: float) -> None:
+        """
+        Kill a worker that makes no turn of its reactor, and replace it. What it serves
+        is lost.
+
+        Args:
+            worker: The worker's number.
+            seconds: How long it has made none.
+        """
+        record = self.workers[worker]
+        if record.state is not State.READY:
+            # The others have their own deadlines.
+            return
+        self.hangs += 1
+        self._log.error(
+            "worker {worker} (process {pid}) has made no turn for {seconds:.1f} seconds"
+            " (--hang-timeout) and is killed; it is replaced, and what it served is"
+            " lost",
+            worker=worker,
+            pid=record.pid,
+            seconds=seconds,
+            happened="hang",
+        )
+        if record.pidfd != -1:
+            _kill(record.pidfd)
+        self._retire(record, explained=True)
 
     # -- reports from processes --------------------------------------------------------
 
@@ -418,7 +450,12 @@ class Pool:
         The fork server has seen a worker end.
         """
         if pid == 0:
-            self._log.error("worker {worker} {reason}", worker=worker, reason=reason)
+            self._log.error(
+                "worker {worker} {reason}",
+                worker=worker,
+                reason=reason,
+                happened="failure",
+            )
             return
         number, timer = self._unexplained.pop(pid, (worker, None))
         if timer is not None:
@@ -428,6 +465,7 @@ class Pool:
                 worker=number,
                 pid=pid,
                 reason=reason,
+                happened="restart",
             )
             return
         record = self.workers[worker]
@@ -455,6 +493,7 @@ class Pool:
                     "worker {worker} cannot serve: {reason}",
                     worker=record.number,
                     reason=message.sentence,
+                    happened="failure",
                 )
             record.failure = message.sentence
         elif isinstance(message, Ready):
@@ -499,9 +538,13 @@ class Pool:
             serving, self._serving = self._serving, None
             serving()
 
-    def _lost(self, record: WorkerRecord) -> None:
+    def _lost(self, record: WorkerRecord, explained: bool = False) -> None:
         """
         A worker's control socket has closed: its process has ended, or will soon.
+
+        Args:
+            record: The worker.
+            explained: Whether the log says why already.
         """
         self._cancel(record)
         record.channel = None
@@ -509,7 +552,8 @@ class Pool:
         self._ended(record.number)
         worked = record.state is not State.STARTING and not record.failure
         reported = bool(record.failure) and not worked
-        expected = reported or self.stopping or record.state is State.DRAINING
+        drained = record.state is State.DRAINING
+        expected = reported or explained or self.stopping or drained
         self._reap(record, expected)
         if self.stopping:
             record.state = State.ENDED
@@ -541,6 +585,7 @@ class Pool:
                 worker=record.number,
                 pid=pid,
                 reason=reason,
+                happened="restart",
             )
             return
         timer = self._reactor.callLater(EXPLAIN_SECONDS, self._unexplain, pid)
@@ -557,6 +602,7 @@ class Pool:
             " replaced",
             worker=worker,
             pid=pid,
+            happened="restart",
         )
 
     def _cancel(self, record: WorkerRecord) -> None:
@@ -606,6 +652,7 @@ class Pool:
                     "worker {worker} (process {pid}) did not end and is killed",
                     worker=record.number,
                     pid=record.pid,
+                    happened="kill",
                 )
                 _kill(record.pidfd)
 

@@ -121,6 +121,7 @@ class ForkServerProcess:
                 " in {pause:g} seconds",
                 error=error.strerror,
                 pause=pause,
+                happened="failure",
             )
             self._timer = self._reactor.callLater(pause, self._begin)
             return
@@ -227,6 +228,7 @@ class ForkServerProcess:
             "the fork server has ended; workers go on, and another is started in"
             " {pause:g} seconds",
             pause=pause,
+            happened="restart",
         )
         self._timer = self._reactor.callLater(pause, self._begin)
 

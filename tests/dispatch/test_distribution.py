@@ -443,6 +443,32 @@ class StallTests(DispatchingCase):
         assert [0, 2] == list(self.board.loads(inf).ready)
         assert [0, 1, 0] == self.stalls()
 
+    def test_one_that_hangs_is_reported_until_it_has_left(self) -> None:
+        """
+        When it has made no turn for as long as is allowed. Another may be replaced by
+        then: it is not reported.
+        """
+        hung: list[tuple[int, float]] = []
+        self.distribution.hung = lambda worker, seconds: hung.append(
+            (worker, round(seconds, 3))
+        )
+        self.distribution.hang_seconds = 1.1
+        for looks in range(5):
+            self.silent[1] = 0.3 + LOOK_SECONDS * looks
+            self.look()
+        assert [] == hung
+        assert [] == list(self.distribution.stalled)
+        self.silent[1] = 1.6
+        self.look()
+        assert [(1, 1.2)] == hung
+        assert [1] == list(self.distribution.stalled)
+
+        self.distribution.left(1)
+        self.silent[1] = 1.8
+        self.look()
+        assert [(1, 1.2)] == hung
+        assert [] == list(self.distribution.stalled)
+
     def test_it_gets_its_share_again_when_it_lives(self) -> None:
         """
         As soon as it gives a sign. All is logged once.

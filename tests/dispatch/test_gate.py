@@ -190,7 +190,7 @@ def test_a_policy_sees_what_each_worker_does(hall: Hall) -> None:
         hall.board.mark(worker, False)
     hall.rows[0].opened()
     hall.rows[1].opened()
-    hall.rows[1].began()
+    hall.rows[1].began("GET")
     with mock.patch.object(hall.policy, "accepts") as accepts:
         hall.gate.is_open(7)
     ((worker, seen), _) = accepts.call_args

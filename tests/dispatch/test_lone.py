@@ -77,7 +77,7 @@ class LoneTests(LoneCase):
 
         self.choose_by(Odd(choose))
         self.join(3)
-        self.workers[1]._row.began()
+        self.workers[1]._row.began("GET")
         self.workers[2].stall()
         for _ in range(3):
             self.connect(1)

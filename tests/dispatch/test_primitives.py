@@ -167,7 +167,7 @@ def test_a_scoreboard_reads_its_own_words() -> None:
     row = board.own_row(1)
     row.opened()
     row.opened()
-    row.began()
+    row.began("GET")
     row.batch_refused(6)
     row.batch_done(7)
     with board.batches(1) as batches:

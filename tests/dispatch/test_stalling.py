@@ -66,6 +66,27 @@ def watched() -> Iterator[Watched]:
     os.close(memory)
 
 
+def test_silence_is_counted_from_look_to_look(watched: Watched) -> None:
+    """
+    So the time in which nobody looked does not count: the whole machine may have been
+    stopped. A sign of life ends it, and so does the end of the process.
+    """
+    watched.look()
+    watched.look(0.3)
+    assert {0: 0.5, 1: 0.5} == watched.stalls.silent_looks
+    watched.now += 10**12
+    watched.wakes(0)
+    watched.look()
+    assert pytest.approx({1: 0.7}) == {
+        worker: seconds
+        for worker, seconds in watched.stalls.silent_looks.items()
+        if worker == 1
+    }
+    assert watched.stalls.silent_looks.get(0, 0.0) <= 0.2
+    watched.stalls.forget(1)
+    assert 1 not in watched.stalls.silent_looks
+
+
 def test_a_worker_that_gives_no_sign_while_a_connection_waits_makes_no_turn(
     watched: Watched,
 ) -> None:

@@ -28,6 +28,7 @@ from kvd.net.splice import Pipe
 from kvd.settings import Limits
 from tests.chance import new_seed
 from tests.descriptors import Descriptors
+from tests.http.counted import counted, logged
 from tests.http.test_connection import ConnectionCase
 from tests.http.test_moving import DescriptorStore, DescriptorUpload
 
@@ -239,8 +240,10 @@ class RandomTests(ConnectionCase):
         assert 0 == store.uploads
         assert process.pipe is not None
         assert 0 == process.pipe.movers
-        words, counted = process.row.words, WORDS_OF_REQUESTS
-        assert words[counted.begun] == words[counted.done] == len(self.notes.entries)
+        words, at = process.row.words.tolist(), WORDS_OF_REQUESTS
+        assert words[at.begun] == words[at.done] == len(self.notes.entries)
+        assert 0 == words[at.uploads]
+        assert logged(self.notes.entries) == counted(words)
         assert 0 == opened.more
 
     def step(self, clients: list[tuple[socket.socket, bytearray]]) -> None:

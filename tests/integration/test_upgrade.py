@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -15,6 +16,7 @@ from time import monotonic, sleep
 
 import pytest
 
+import kvd
 from kvd.admin.control.asking import ControlSocket
 from kvd.errors import ChangeImpossible, ControlUnusable
 from tests.integration.http import ask
@@ -122,7 +124,8 @@ def test_requests_in_progress_end_at_the_old_daemon(tmp_path: Path) -> None:
     An upload, and a connection that waits. Signals to the process that was started
     first reach the daemon that serves, whose PID file is the same.
     """
-    daemon = Upgradable(tmp_path)
+    # However long the upgrade takes.
+    daemon = Upgradable(tmp_path, "--body-timeout=1h", "--drain-timeout=1h")
     with daemon.serve("kvd.pid") as process:
         first = process.process.pid
         assert first == daemon.pid() == int((tmp_path / "kvd.pid").read_text())
@@ -147,8 +150,6 @@ def test_requests_in_progress_end_at_the_old_daemon(tmp_path: Path) -> None:
             assert first != second
             assert second == int((tmp_path / "kvd.pid").read_text())
             assert 404 == ask(process.port, "GET", "/half").status
-            idle.sendall(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert idle.recv(4096).startswith(b"HTTP/1.1 404 ")
             uploading.sendall(b"half")
             assert uploading.recv(4096).startswith(b"HTTP/1.1 201 ")
         assert b"halfhalf" == ask(process.port, "GET", "/half").body
@@ -305,3 +306,37 @@ def test_the_old_daemon_ends_meanwhile(
         finally:
             os.kill(new, signal.SIGTERM)
             until(lambda: not Path(f"/proc/{new}").exists())
+
+
+def test_replaced_files_are_not_loaded_beside_old_code(tmp_path: Path) -> None:
+    """
+    The package is replaced while kvd serves. Workers that die are replaced by ones of
+    the old code; what would load the new files is refused, until the upgrade.
+    """
+    package = tmp_path / "kvd"
+    shutil.copytree(Path(kvd.__file__).parent, package)
+    daemon = Upgradable(tmp_path)
+    with daemon.serve() as process:
+        with daemon.asking() as asked:
+            workers = [row["pid"] for row in asked.status()["workers"]]
+            for path in package.rglob("*.py"):
+                path.write_text("raise SystemExit('this is new')")
+            os.kill(workers[0], signal.SIGKILL)
+
+            def is_replaced() -> bool:
+                rows = asked.status()["workers"]
+                return workers[0] not in {
+                    row["pid"] for row in rows if row["state"] == "ready"
+                } and {"ready"} == {row["state"] for row in rows}
+
+            until(is_replaced)
+            assert 201 == ask(process.port, "PUT", "/k", b"value").status
+            asked.change("restart", {})
+            with pytest.raises(ChangeImpossible, match="kvd upgrade starts"):
+                asked.change("policy", {"policy": "leastbusy"})
+        assert "this is new" in daemon.refusal()
+        shutil.rmtree(package)
+        # The code that is installed.
+        with daemon.asking() as asked:
+            asked.upgrade()
+        assert b"value" == ask(process.port, "GET", "/k").body

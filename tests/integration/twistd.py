@@ -39,16 +39,12 @@ run()
 The program ``twistd``, for whichever Python has Twisted on its path.
 """
 
+# Not twisted.plugins: it looks for plugins where a daemon is started.
 _LOADED: Final = """
     twisted.application.reactors twisted.internet.epollreactor twisted.scripts.twistd
     kvd.daemon.service kvd.daemon.supervisor kvd.workers.child kvd.admin.control.site
     kvd.store.file kvd.store.null kvd.dispatch.policies.gated
     twisted.cred.strcred twisted.trial.itrial twisted.words.iwords
-    twisted.plugins.twisted_conch twisted.plugins.twisted_ftp
-    twisted.plugins.twisted_inet twisted.plugins.twisted_mail
-    twisted.plugins.twisted_names twisted.plugins.twisted_portforward
-    twisted.plugins.twisted_runner twisted.plugins.twisted_socks
-    twisted.plugins.twisted_web twisted.plugins.twisted_words
 """
 
 _READ_AT_START: Final = "PYTHON", "LD_", "LC_", "LANG"

@@ -86,9 +86,9 @@ def test_what_one_maps_the_other_sees(memory: int) -> None:
         row.opened()
     row.closed()
     for _ in range(7):
-        row.began()
+        row.began("GET")
     for _ in range(4):
-        row.finished(0.001)
+        row.finished(0.001, "GET", 200)
     row.received(1 << 40)
     row.sent(123)
 
@@ -133,7 +133,7 @@ def test_loads_are_of_all_workers_that_are_heard_of(memory: int) -> None:
         board.mark(worker, True)
         for _ in range(worker):
             row.opened()
-    rows[1].began()
+    rows[1].began("GET")
     with mock.patch("time.monotonic_ns", return_value=10**12 + 10**9):
         rows[0].woke()
         rows[1].waits()
@@ -187,9 +187,9 @@ def test_a_replacement_counts_on(memory: int) -> None:
     board = Scoreboard(memory)
     row = board.own_row(2)
     row.opened()
-    row.began()
-    row.began()
-    row.finished(0.001)
+    row.began("GET")
+    row.began("GET")
+    row.finished(0.001, "GET", 200)
     row.sent(100)
     row.woke()
     before = board.sums()[2]
@@ -200,11 +200,11 @@ def test_a_replacement_counts_on(memory: int) -> None:
     assert 0.0 == board.counts(2).busy_seconds
     assert replace(before, starts=2) == board.sums()[2]
 
-    row.began()
-    row.finished(0.001)
+    row.began("GET")
+    row.finished(0.001, "GET", 200)
     after = board.sums()[2]
     assert (1, 2, 100) == (after.accepted, after.requests, after.bytes_out)
-    assert 2 == after.latency[bucket_below(0.001)]
+    assert 2 == after.total.latency[bucket_below(0.001)]
 
 
 def bucket_below(seconds: float) -> int:
@@ -233,13 +233,15 @@ def test_each_duration_has_its_bucket(memory: int, seconds: float, bucket: int) 
     """
     board = Scoreboard(memory)
     row = board.own_row(1)
-    row.finished(seconds)
-    row.finished(seconds)
+    row.finished(seconds, "GET", 200)
+    row.finished(seconds, "GET", 200)
     (nobody, sums, _) = board.sums()
 
-    assert [2 * (place == bucket) for place in range(BUCKETS)] == sums.latency
-    assert 2 * seconds == sums.serving_seconds
-    assert 0 == sum(nobody.latency) == sum(sums.loop_delay)
+    assert [2 * (place == bucket) for place in range(BUCKETS)] == list(
+        sums.total.latency
+    )
+    assert 2 * seconds == sums.total.seconds
+    assert 0 == sum(nobody.total.latency) == sum(sums.loop_delay)
 
 
 def test_turns_of_the_reactor_are_timed(memory: int, clock: Clock) -> None:
@@ -346,7 +348,7 @@ def test_what_has_ended_between_two_looks_is_not_in_progress(memory: int) -> Non
     The words of a row are not of one moment: the end may be seen, the beginning not.
     """
     board = Scoreboard(memory)
-    board.own_row(0).finished(0.001)
+    board.own_row(0).finished(0.001, "GET", 200)
 
     assert 0 == board.counts(0).in_progress
     assert (0, 0, 0) == board.tasks()[1]
@@ -393,7 +395,7 @@ def test_places_that_are_no_longer_wanted_keep_their_sums(memory: int) -> None:
     os.close(descriptor)
     supervisor.workers = 4
     for worker in range(4):
-        board.own_row(worker).finished(0.001)
+        board.own_row(worker).finished(0.001, "GET", 200)
     supervisor.workers = 1
 
     assert [1, 1, 1, 1] == [of.requests for of in board.sums()]

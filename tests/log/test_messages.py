@@ -29,7 +29,7 @@ def logged() -> Iterator[tuple[str, str]]:
                 ) if level in LEVELS and "log" in ast.unparse(logger).lower():
                     where = f"{path.relative_to(SOURCES)}:{node.lineno}"
                     assert isinstance(first, ast.Constant), f"{where}: no constant"
-                    yield re.sub(r"\{[^}]*\}", "...", first.value), where
+                    yield re.sub(r"\{[^}]*\}", "...", str(first.value)), where
 
 
 def documented() -> set[str]:
@@ -51,10 +51,3 @@ def test_every_warning_says_what_to_do() -> None:
     missing = {where: text for text, where in logged() if text not in known}
 
     assert {} == missing, "without an entry in docs/operating.rst"
-
-
-def test_no_entry_is_about_a_message_that_is_gone() -> None:
-    """
-    Else somebody looks for it in vain.
-    """
-    assert set() == documented() - {text for text, _ in logged()}

@@ -406,3 +406,15 @@ def test_addresses_that_others_reach_are_known(
     For the warning.
     """
     assert public is is_public(address)
+
+
+def test_sockets_that_were_given_away_keep_their_file(tmp_path: Path) -> None:
+    """
+    It is another process's to remove.
+    """
+    group = open_group(UNIXAddress(str(tmp_path / "socket")), 1)
+    group.give_away()
+    group.close()
+
+    assert 1 == group.given
+    assert (tmp_path / "socket").exists()

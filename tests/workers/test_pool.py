@@ -42,6 +42,7 @@ from kvd.workers.pool import (
     RETRY_SECONDS,
     START_SECONDS,
     Distribution,
+    NoDistribution,
     Pool,
     State,
 )
@@ -136,6 +137,43 @@ class PoolCase(SynchronousTestCase):
         Of a worker.
         """
         return self.pool.workers[number].state
+
+
+class WithheldTests(PoolCase):
+    """
+    Workers get ready, and accept nothing until they may.
+    """
+
+    def make_distribution(self, arranged: Arrangement) -> Distribution:
+        """
+        None yet.
+        """
+        self.later = super().make_distribution(arranged)
+        return NoDistribution()
+
+    def test_ready_workers_get_sockets_when_they_may_serve(self) -> None:
+        """
+        Those that get ready later, at once.
+        """
+        self.ready(0, 1)
+        assert not any(isinstance(each, Listen) for each in self.received(0))
+        self.pool.distribute_by(self.later)
+        assert Listen("0/0") in self.received(0)
+        self.ready(2)
+        assert Listen("0/2") in self.received(2)
+
+    def test_a_failure_is_known(self) -> None:
+        """
+        Until the worker is ready.
+        """
+        failures = [self.pool.failure]
+        self.last(1).say(Failed("no room"))
+        self.reactor.settle()
+        failures.append(self.pool.failure)
+        self.ready(1)
+        failures.append(self.pool.failure)
+
+        assert ["", "worker 1: no room", ""] == failures
 
 
 class StartTests(PoolCase):
@@ -371,6 +409,34 @@ class EndTests(PoolCase):
             self.reactor.advance(EXPLAIN_SECONDS)
 
         assert any("unknown reason" in event["log_format"] for event in events)
+
+    def test_one_that_hangs_is_killed_and_replaced_at_once(self) -> None:
+        """
+        Also if it is stopped. The log says it once, and who does not serve is left to
+        its own deadline.
+        """
+        self.pool.scale_down(2)
+        with subprocess.Popen([sys.executable, "-c", "input()"]) as process:
+            os.kill(process.pid, signal.SIGSTOP)
+            self.forked(1, process.pid, os.pidfd_open(process.pid))
+            self.reactor.advance(FIRST_SECONDS)
+            with capturedLogs() as events:
+                for number in (1, 2):
+                    self.pool.replace_hung(number, 30.25)
+                assert -signal.SIGKILL == process.wait(PATIENCE_SECONDS)
+                self.pool.exited(1, process.pid, "was killed")
+                self.reactor.advance(EXPLAIN_SECONDS)
+        assert [(1, process.pid, 30.25)] == [
+            (event["worker"], event["pid"], event["seconds"]) for event in events
+        ]
+        assert [State.READY, State.STARTING, State.DRAINING] == [
+            self.state(number) for number in range(3)
+        ]
+        assert 4 == len(self.forks.made)
+        assert [1] == self.ended
+        assert 1 == self.pool.hangs
+        self.ready(1)
+        assert State.READY is self.state(1)
 
     def test_a_process_that_outlives_its_control_socket_is_killed(self) -> None:
         """

@@ -15,6 +15,7 @@ from kvd.dispatch.balance import jain_index
 from kvd.dispatch.reuseport_programs import Fallback
 from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BOUNDS_SECONDS
+from kvd.ipc.row import STATUSES
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import ListenerGroup
 from kvd.settings import Settings
@@ -39,7 +40,7 @@ class WorkerState:
         """
         Whether the worker's row on the scoreboard belongs to a living process.
         """
-        return self.state in {"ready", "draining"}
+        return self.state in {"ready", "stalled", "draining"}
 
 
 def describe(
@@ -53,6 +54,7 @@ def describe(
     shadow: Callable[[Sequence[int]], dict[str, Any] | None] = lambda workers: None,
     fallbacks: Sequence[Fallback] = (),
     usage: Sequence[dict[str, Any]] = (),
+    hangs: int = 0,
 ) -> dict[str, Any]:
     """
     Return the status as it is sent.
@@ -75,6 +77,7 @@ def describe(
         fallbacks: The addresses where the policy's own program is not in force.
         usage: What the values of each quota take; the first one is that of the whole
             store, or of the near cache. Empty if there are no limits.
+        hangs: How many workers were killed because they hung.
     """
     sums = scoreboard.sums()
     totals = _totals(sums)
@@ -110,6 +113,7 @@ def describe(
         "procs": settings.procs,
         "uptime_seconds": round(uptime_seconds, 3),
         "draining": draining,
+        "hangs": hangs,
         "totals": totals,
         "workers": rows,
         "bucket_seconds": BOUNDS_SECONDS,
@@ -131,18 +135,20 @@ def _row(worker: WorkerState, scoreboard: Scoreboard, sums: Sums) -> dict[str, A
     }
     if worker.counts:
         row |= asdict(scoreboard.counts(worker.worker))
-        row |= {"latency": sums.latency, "loop_delay": sums.loop_delay}
+        row |= {"latency": sums.total.latency, "loop_delay": sums.loop_delay}
     return row
 
 
-def _totals(sums: Sequence[Sums]) -> dict[str, float]:
-    return {
+def _totals(sums: Sequence[Sums]) -> dict[str, Any]:
+    statuses = zip(*(of.total.statuses for of in sums), strict=True)
+    totals: dict[str, Any] = {
         name: sum(getattr(of, name) for of in sums)
         for name in (
             *("starts", "stalls", "accepted", "requests"),
             *("bytes_in", "bytes_out", "busy_seconds"),
         )
     }
+    return totals | {"statuses": dict(zip(STATUSES, map(sum, statuses), strict=True))}
 
 
 def _exclusive_members(

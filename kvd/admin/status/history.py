@@ -19,11 +19,18 @@ from twisted.internet.task import LoopingCall
 from kvd.dispatch.balance import jain_index
 from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import highest, quantile
+from kvd.ipc.row import STATUSES
 
 INTERVAL_SECONDS: Final = 1.0
 KEPT_SAMPLES: Final = 300
 """
 Five minutes.
+"""
+
+STEP_SAMPLES: Final = 10
+KEPT_STEPS: Final = 360
+"""
+An hour, in steps of ten seconds.
 """
 
 BALANCE_SAMPLES: Final = 10
@@ -74,6 +81,8 @@ class Sample:
     """The end of the second, by the machine's monotonic clock."""
     supervisor_delay: float
     """By how many seconds the supervisor's reactor took the sample late."""
+    statuses: Sequence[float]
+    """Requests per second by the class of their status (`kvd.ipc.row.STATUSES`)."""
     latency_p50: float | None
     latency_p99: float | None
     balance_requests: float | None
@@ -94,6 +103,7 @@ class Sample:
             "requests_per_second": _digits(sum(w.requests for w in self.workers)),
             "bytes_in_per_second": _digits(sum(w.bytes_in for w in self.workers)),
             "bytes_out_per_second": _digits(sum(w.bytes_out for w in self.workers)),
+            "statuses_per_second": _by_class(self.statuses),
             "latency_p50_seconds": _digits(self.latency_p50),
             "latency_p99_seconds": _digits(self.latency_p99),
             "balance_requests": _digits(self.balance_requests),
@@ -120,9 +130,41 @@ class Sample:
         return remembered
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    What all workers together did in `STEP_SAMPLES`.
+    """
+
+    at: float
+    """See `Sample`."""
+    monotonic_seconds: float
+    statuses: Sequence[float]
+    bytes_in: float
+    """Per second."""
+    bytes_out: float
+    latency_p50: float | None
+    latency_p99: float | None
+
+    def as_remembered(self) -> dict[str, Any]:
+        """
+        Return the step as plain data.
+        """
+        return {
+            "at": round(self.at, 3),
+            "monotonic_seconds": round(self.monotonic_seconds, 3),
+            "statuses_per_second": _by_class(self.statuses),
+            "bytes_in_per_second": _digits(self.bytes_in),
+            "bytes_out_per_second": _digits(self.bytes_out),
+            "latency_p50_seconds": _digits(self.latency_p50),
+            "latency_p99_seconds": _digits(self.latency_p99),
+        }
+
+
 class History:
     """
-    Takes a sample each second and keeps the last `KEPT_SAMPLES`.
+    Takes a sample each second and keeps the last `KEPT_SAMPLES`, and `KEPT_STEPS` of
+    longer ones.
     """
 
     def __init__(
@@ -141,6 +183,8 @@ class History:
         self._clock = clock
         self._date = date
         self.samples: deque[Sample] = deque(maxlen=KEPT_SAMPLES)
+        self.steps: deque[Step] = deque(maxlen=KEPT_STEPS)
+        self._step_began: Reading | None = None
         self._readings: deque[Reading] = deque(maxlen=BALANCE_SAMPLES)
         self._sampling = LoopingCall(self._take)
         self._sampling.clock = clock
@@ -169,6 +213,11 @@ class History:
         if self._readings:
             self.samples.append(_sample(self._readings, now, self._date()))
         self._readings.append(now)
+        began = self._step_began = self._step_began or now
+        seconds = now.monotonic_seconds - began.monotonic_seconds
+        if seconds >= (STEP_SAMPLES - 0.5) * INTERVAL_SECONDS:
+            self.steps.append(_step(began, now, seconds, self._date()))
+            self._step_began = now
 
 
 def _sample(readings: Sequence[Reading], now: Reading, date: float) -> Sample:
@@ -176,19 +225,43 @@ def _sample(readings: Sequence[Reading], now: Reading, date: float) -> Sample:
     seconds = now.monotonic_seconds - before.monotonic_seconds
     delay = seconds - INTERVAL_SECONDS
     pairs = list(_pairs(before.sums, now.sums))
-    latency = _sum_up(_between(a.latency, b.latency) for a, b in pairs)
+    latency = _sum_up((b.total - a.total).latency for a, b in pairs)
     # Without new workers, which have not had their share yet.
     long = list(zip(oldest.sums, now.sums, strict=False))
     return Sample(
         at=date,
         monotonic_seconds=now.monotonic_seconds,
         supervisor_delay=max(0.0, delay),
+        statuses=_statuses(pairs, seconds),
         latency_p50=quantile(latency, 0.5),
         latency_p99=quantile(latency, 0.99),
         balance_requests=_balance([b.requests - a.requests for a, b in long]),
         balance_busy=_balance([b.busy_seconds - a.busy_seconds for a, b in long]),
         workers=[_rates(a, b, seconds) for a, b in pairs],
     )
+
+
+def _step(before: Reading, now: Reading, seconds: float, date: float) -> Step:
+    pairs = list(_pairs(before.sums, now.sums))
+    latency = _sum_up((b.total - a.total).latency for a, b in pairs)
+    return Step(
+        at=date,
+        monotonic_seconds=now.monotonic_seconds,
+        statuses=_statuses(pairs, seconds),
+        bytes_in=sum(b.bytes_in - a.bytes_in for a, b in pairs) / seconds,
+        bytes_out=sum(b.bytes_out - a.bytes_out for a, b in pairs) / seconds,
+        latency_p50=quantile(latency, 0.5),
+        latency_p99=quantile(latency, 0.99),
+    )
+
+
+def _statuses(pairs: Iterable[tuple[Sums, Sums]], seconds: float) -> list[float]:
+    counts = _sum_up((b.total - a.total).statuses for a, b in pairs)
+    return [count / seconds for count in counts]
+
+
+def _by_class(rates: Sequence[float]) -> dict[str, float | None]:
+    return dict(zip(STATUSES, map(_digits, rates), strict=False))
 
 
 def _pairs(before: Sequence[Sums], now: Sequence[Sums]) -> Iterator[tuple[Sums, Sums]]:
@@ -206,7 +279,7 @@ def _rates(before: Sums, now: Sums, seconds: float) -> WorkerRates:
         bytes_in=(now.bytes_in - before.bytes_in) / seconds,
         bytes_out=(now.bytes_out - before.bytes_out) / seconds,
         busy=min(1.0, (now.busy_seconds - before.busy_seconds) / seconds),
-        latency_p99=quantile(_between(before.latency, now.latency), 0.99),
+        latency_p99=quantile((now.total - before.total).latency, 0.99),
         loop_delay=highest(_between(before.loop_delay, now.loop_delay)),
     )
 

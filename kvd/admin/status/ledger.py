@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kvd.ipc.counts import Sums
+from kvd.ipc.counts import MethodSums, Sums
 from kvd.ipc.histogram import BUCKETS
+from kvd.ipc.row import METHODS, STATUSES
+
+_NO_REQUESTS: Final = MethodSums((0,) * len(STATUSES), 0.0, (0,) * BUCKETS)
 
 NOTHING: Final = Sums(
     starts=0,
@@ -19,8 +22,10 @@ NOTHING: Final = Sums(
     bytes_in=0,
     bytes_out=0,
     busy_seconds=0.0,
-    serving_seconds=0.0,
-    latency=[0] * BUCKETS,
+    methods=(_NO_REQUESTS,) * len(METHODS),
+    total=_NO_REQUESTS,
+    sync_seconds=0.0,
+    syncs=[0] * BUCKETS,
     loop_delay=[0] * BUCKETS,
 )
 """
@@ -35,9 +40,8 @@ class Account:
     """
 
     connections: int = 0
-    serving_seconds: float = 0.0
-    latency: tuple[int, ...] = (0,) * BUCKETS
-    """The latency histogram of requests; see `Sums`."""
+    requests: MethodSums = _NO_REQUESTS
+    """Those that have ended."""
 
     def plus(self, now: Sums, before: Sums) -> Account:
         """
@@ -49,13 +53,7 @@ class Account:
         """
         return Account(
             self.connections + now.accepted - before.accepted,
-            self.serving_seconds + now.serving_seconds - before.serving_seconds,
-            tuple(
-                count + b - a
-                for count, a, b in zip(
-                    self.latency, before.latency, now.latency, strict=True
-                )
-            ),
+            self.requests + (now.total - before.total),
         )
 
 

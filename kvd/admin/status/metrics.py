@@ -8,10 +8,13 @@ meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate
+from operator import add
 from typing import Any, Final
 
 from prometheus_client.exposition import choose_encoder
@@ -26,10 +29,13 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from kvd.admin.status.ledger import Account
+from kvd.admin.status.processes import ProcessUsage
 from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BOUNDS_SECONDS
+from kvd.ipc.row import METHODS, STATUSES
+from kvd.store.space import Space
 
-STATES: Final = ("ready", "starting", "draining", "waiting", "ended")
+STATES: Final = ("ready", "stalled", "starting", "draining", "waiting", "ended")
 
 _LABELS: Final = [*map(str, BOUNDS_SECONDS), "+Inf"]
 
@@ -46,6 +52,12 @@ class Snapshot:
     accounts: Mapping[str, Account]
     """By policy."""
     supervisor_delay: float | None
+    space: Space | None = None
+    """None: no disk is known."""
+    used: Mapping[int, ProcessUsage] = dataclasses.field(default_factory=dict)
+    """What the processes of the workers use now."""
+    cpu_seconds: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    """Of all worker numbers that there have been."""
 
 
 def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
@@ -84,6 +96,10 @@ class _SnapshotCollector(Collector):
         if snapshot.status["shadow"] is not None:
             yield from _of_the_shadow(snapshot.status)
         yield from _of_the_queues(snapshot.status["accept_queues"])
+        yield from _of_the_requests(snapshot.sums)
+        if snapshot.space is not None:
+            yield from _of_the_disk(snapshot.space)
+        yield from _of_the_processes(snapshot)
         yield from _summed(snapshot.sums)
         yield from _of_the_moment(snapshot.status["workers"])
         if snapshot.status["procs"]:
@@ -109,6 +125,11 @@ def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     for state in STATES:
         workers.add_metric([state], states[state])
     yield workers
+    yield CounterMetricFamily(
+        "kvd_worker_hangs",
+        "Workers that were killed because they made no turn for --hang-timeout.",
+        status["hangs"],
+    )
     balance = GaugeMetricFamily(
         "kvd_balance",
         "Jain's index of connections or requests per worker: 1 if all had the same.",
@@ -166,7 +187,7 @@ def _of_the_policies(snapshot: Snapshot) -> Iterator[Metric]:
     for policy, account in snapshot.accounts.items():
         connections.add_metric([policy], account.connections)
         latency.add_metric(
-            [policy], _cumulated(account.latency), account.serving_seconds
+            [policy], _cumulated(account.requests.latency), account.requests.seconds
         )
     yield connections
     yield latency
@@ -253,6 +274,81 @@ def _of_the_queues(queues: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     yield limit
 
 
+def _of_the_requests(sums: Sequence[Sums]) -> Iterator[Metric]:
+    """
+    What all workers together have served, also those that there are no more.
+    """
+    requests = CounterMetricFamily(
+        "kvd_http_requests",
+        "Requests that ended, by their method and the class of their status; 499: the"
+        " client left before the reply.",
+        labels=["method", "status"],
+    )
+    durations = HistogramMetricFamily(
+        "kvd_http_request_duration_seconds",
+        "Requests that ended, by their method and their time from the end of the head"
+        " to the end of the reply.",
+        labels=["method"],
+    )
+    for method, of in zip(
+        METHODS, zip(*(s.methods for s in sums), strict=True), strict=True
+    ):
+        total = reduce(add, of)
+        for status, count in zip(STATUSES, total.statuses, strict=True):
+            requests.add_metric([method, status], count)
+        durations.add_metric([method], _cumulated(total.latency), total.seconds)
+    yield requests
+    yield durations
+    yield HistogramMetricFamily(
+        "kvd_sync_duration_seconds",
+        "Syncs of a file or a folder to the disk, by their time.",
+        _cumulated(
+            [sum(counts) for counts in zip(*(s.syncs for s in sums), strict=True)]
+        ),
+        sum(s.sync_seconds for s in sums),
+    )
+
+
+def _of_the_disk(space: Space) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "kvd_store_writable",
+        "1 if the store can take a value; 0 if its disk is full, read-only or gone.",
+        0 if space.complaint else 1,
+    )
+    for name, text, value in (
+        ("free_bytes", "Free bytes of the store's file system.", space.free_bytes),
+        ("disk_bytes", "The size of the store's file system.", space.bytes),
+        ("free_inodes", "How many files can still be made.", space.free_inodes),
+        ("inodes", "How many files there can be.", space.inodes),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(f"kvd_store_{name}", text, value)
+
+
+def _of_the_processes(snapshot: Snapshot) -> Iterator[Metric]:
+    cpu = CounterMetricFamily(
+        "kvd_worker_cpu_seconds",
+        "Processor time of a worker, with that of its threads.",
+        labels=["worker"],
+    )
+    for worker, seconds in snapshot.cpu_seconds.items():
+        cpu.add_metric([str(worker)], seconds)
+    yield cpu
+    resident = GaugeMetricFamily(
+        "kvd_worker_resident_memory_bytes",
+        "Resident memory of a worker, with what it shares with the others.",
+        labels=["worker"],
+    )
+    descriptors = GaugeMetricFamily(
+        "kvd_worker_open_fds", "Open descriptors of a worker.", labels=["worker"]
+    )
+    for worker, used in snapshot.used.items():
+        resident.add_metric([str(worker)], used.resident_bytes)
+        descriptors.add_metric([str(worker)], used.descriptors)
+    yield resident
+    yield descriptors
+
+
 def _summed(sums: Sequence[Sums]) -> Iterator[Metric]:
     """
     The counters, also of workers that have no process at the moment.
@@ -288,7 +384,9 @@ def _summed(sums: Sequence[Sums]) -> Iterator[Metric]:
         labels=["worker"],
     )
     for worker, of in enumerate(sums):
-        latency.add_metric([str(worker)], _cumulated(of.latency), of.serving_seconds)
+        latency.add_metric(
+            [str(worker)], _cumulated(of.total.latency), of.total.seconds
+        )
     yield latency
 
 
@@ -300,6 +398,10 @@ def _of_the_moment(rows: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
         ),
         "open": ("kvd_connections_open", "Open connections of a worker."),
         "in_progress": ("kvd_requests_in_progress", "Requests in progress."),
+        "uploads": (
+            "kvd_uploads_in_progress",
+            "Requests in progress that store a value.",
+        ),
         "silent_seconds": (
             "kvd_worker_silent_seconds",
             "Time since a worker's last sign of life; it gives one each second.",

@@ -1,7 +1,8 @@
 "use strict";
 
-// The page reads /status.json each second, and /history.json once for what was before.
-// The daemon computes all numbers; the page draws them.
+// The page reads /status.json each second, and /history.json for what was before: once,
+// and again for each step of the last hour. The daemon computes all numbers; the page draws
+// them.
 
 const POLL_MS = 1000;
 const GAP_SECONDS = 3;
@@ -9,6 +10,12 @@ const GAP_SECONDS = 3;
 const byId = (id) => document.getElementById(id);
 const samples = [];
 let kept = 300;
+let steps = [];
+let keptSteps = 360;
+let stepSeconds = 10;
+let hourCursor = null;
+let hourRead = 0;
+let answered = 0;
 let daemon = null;
 let cursor = null;
 
@@ -130,6 +137,14 @@ function policyInForce(status) {
 function showLive(kind, words) {
   byId("live").className = `live ${kind}`;
   put(byId("live").lastChild, words);
+  document.body.classList.toggle("stale", kind === "off" && latest !== null);
+}
+
+// What is wrong now, if anything: above all numbers.
+function showAlarm(status) {
+  const alarm = byId("alarm");
+  alarm.hidden = status.ready !== false;
+  put(alarm, status.ready === false ? `Not ready: ${status.readiness}` : "");
 }
 
 // -- the tiles ----------------------------------------------------------------
@@ -141,10 +156,25 @@ function effectiveWorkers(balance, workers) {
   return `equals ${(balance * workers).toFixed(1)} of ${workers} workers`;
 }
 
+// What there was in the steps of the last hour: of kinds such as 4xx.
+function inTheHour(kind) {
+  return Math.round(add(steps, (step) => step.statuses_per_second[kind] * stepSeconds));
+}
+
+function errors(status, now, kind) {
+  return [count(now?.statuses_per_second[kind]),
+    `${count(inTheHour(kind))} in the last hour, ${count(status.totals.statuses[kind])} in all`,
+    now?.statuses_per_second[kind] > 0];
+}
+
 function showTiles(status, now) {
   const alive = status.workers.filter((row) => "requests" in row);
   const { totals } = status;
   const tiles = [
+    ["5xx", "5xx / s", ...errors(status, now, "5xx")],
+    ["4xx", "4xx / s", ...errors(status, now, "4xx").slice(0, 2)],
+    ["latency", "Latency, 99 % below", seconds(now?.latency_p99_seconds),
+      `median ${seconds(now?.latency_p50_seconds)}`],
     ["requests", "Requests / s", count(now?.requests_per_second),
       `${count(totals.requests)} in all`],
     ["progress", "In progress", count(add(alive, (row) => row.in_progress)),
@@ -155,13 +185,11 @@ function showTiles(status, now) {
       `${bytes(totals.bytes_in)} in all`],
     ["out", "Sent / s", bytes(now?.bytes_out_per_second),
       `${bytes(totals.bytes_out)} in all`],
-    ["latency", "Latency, median", seconds(now?.latency_p50_seconds),
-      `99 % below ${seconds(now?.latency_p99_seconds)}`],
     ["balance", "Balance of requests", index(now?.balance_requests),
       effectiveWorkers(now?.balance_requests, status.workers.length)],
   ];
   const list = byId("tiles");
-  for (const [key, title, value, note] of tiles) {
+  for (const [key, title, value, note, alarm] of tiles) {
     let tile = list.querySelector(`[data-tile="${key}"]`);
     if (!tile) {
       tile = make("div", { class: "tile", "data-tile": key });
@@ -170,7 +198,78 @@ function showTiles(status, now) {
     }
     put(tile.children[1], value);
     put(tile.children[2], note);
+    tile.classList.toggle("alarm", Boolean(alarm));
   }
+}
+
+// -- the disk -----------------------------------------------------------------
+
+// Title, what is used, what there is, and words.
+function diskBars(status) {
+  const bars = [];
+  const disk = status.disk;
+  if (disk?.bytes) {
+    bars.push(["File system", disk.bytes - disk.free_bytes, disk.bytes,
+      `${bytes(disk.free_bytes)} of ${bytes(disk.bytes)} free`]);
+  }
+  if (disk?.inodes) {
+    bars.push(["Inodes", disk.inodes - disk.free_inodes, disk.inodes,
+      `${count(disk.free_inodes)} of ${count(disk.inodes)} free`]);
+  }
+  for (const quota of [...status.usage, ...(status.near ? [status.near] : [])]) {
+    const where = quota === status.near ? "Near cache" : `Below ${quota.prefix}`;
+    const removed = quota.evicted ? `, ${count(quota.evicted)} evicted` : "";
+    bars.push([where, quota.taken, quota.limit,
+      bytes(quota.taken) + (quota.limit == null ? "" : ` of at most ${bytes(quota.limit)}`)
+      + `, ${count(quota.values)} values${removed}`]);
+  }
+  return bars;
+}
+
+function showDisk(status) {
+  const bars = diskBars(status);
+  byId("disk-card").hidden = !bars.length && !status.disk;
+  put(byId("disk-legend"), status.disk?.complaint || status.store);
+  byId("disk-legend").classList.toggle("alarm", Boolean(status.disk?.complaint));
+  const list = byId("disk");
+  while (list.children.length > bars.length) list.lastChild.remove();
+  bars.forEach(([title, used, all, words], position) => {
+    if (!list.children[position]) {
+      const one = make("div");
+      const meter = make("div", { class: "meter" });
+      meter.append(make("i"));
+      one.append(make("h3"), meter, make("p"));
+      list.append(one);
+    }
+    const [heading, meter, note] = list.children[position].children;
+    const part = all ? used / all : 0;
+    put(heading, title);
+    put(note, words + (all ? ` (${share(part)} used)` : ""));
+    meter.hidden = !all;
+    meter.firstChild.style.setProperty("--share", Math.min(1, part));
+    meter.classList.toggle("near-full", part >= 0.85);
+    meter.classList.toggle("full", part >= 0.95);
+  });
+}
+
+// -- events -------------------------------------------------------------------
+
+function showEvents(status) {
+  const list = byId("events");
+  const events = [...status.events].reverse();
+  const key = events.length ? `${events.length} ${events[0].at}` : "none";
+  put(byId("events-legend"), events.length ? `${events.length}, newest first` : "");
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(...events.map((event) => {
+    const item = make("li", { class: event.level });
+    const date = new Date(event.at * 1000);
+    item.append(
+      make("time", { datetime: date.toISOString() }, date.toLocaleString()),
+      make("b", { class: event.kind }, event.kind), make("span", {}, event.text));
+    return item;
+  }));
+  if (!events.length) list.append(make("li", {}, "Nothing since the start."));
 }
 
 // -- charts over time ---------------------------------------------------------
@@ -186,7 +285,7 @@ function frame(svg) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
   return {
-    svg, width, right, bottom, perSecond,
+    svg, width, right, bottom, perSecond, points: samples, gap: GAP_SECONDS,
     x: (at) => right - (newest - at) * perSecond,
     y: (part) => bottom - part * (bottom - MARGIN.top),
   };
@@ -203,8 +302,8 @@ function drawScale({ svg, right, y }, most, label, steps = 4) {
   }
 }
 
-function drawTimes({ svg, right, bottom, perSecond }) {
-  for (let ago = 0; ago <= kept; ago += 60) {
+function drawTimes({ svg, width, right, bottom, perSecond }) {
+  for (let ago = 0; ago <= kept; ago += width < 340 ? 120 : 60) {
     const at = right - ago * perSecond;
     const anchor = ago ? "middle" : "end";
     svg.append(draw("text", { x: at, y: bottom + 15, "text-anchor": anchor },
@@ -212,18 +311,119 @@ function drawTimes({ svg, right, bottom, perSecond }) {
   }
 }
 
+// -- charts of the last hour ----------------------------------------------------
+
+function hourFrame(svg) {
+  const chart = frame(svg);
+  const newest = steps.length ? steps[steps.length - 1].monotonic_seconds : 0;
+  chart.perSecond = (chart.right - MARGIN.left) / (keptSteps * stepSeconds);
+  chart.x = (at) => chart.right - (newest - at) * chart.perSecond;
+  chart.points = steps;
+  chart.gap = GAP_SECONDS * stepSeconds;
+  return chart;
+}
+
+function drawMinutes({ svg, right, bottom, perSecond }) {
+  for (const ago of [0, 15, 30, 45, 60]) {
+    const anchor = ago === 0 ? "end" : ago === 60 ? "start" : "middle";
+    svg.append(draw("text", { x: right - ago * 60 * perSecond, y: bottom + 15,
+      "text-anchor": anchor }, ago ? `${ago} min` : "now"));
+  }
+}
+
+function stepAt() {
+  if (!steps.length) return null;
+  const newest = steps[steps.length - 1];
+  if (hourCursor === null) return newest;
+  const from = (step) => Math.abs(newest.monotonic_seconds - step.monotonic_seconds - hourCursor);
+  return steps.reduce((best, step) => (from(step) < from(best) ? step : best));
+}
+
+function legend(id, ...entries) {
+  const at = stepAt();
+  const time = at && hourCursor !== null ? new Date(at.at * 1000).toLocaleTimeString() : "";
+  byId(id).replaceChildren(time, ...entries.flatMap(
+    ([kind, words]) => [make("i", { class: kind }), words]));
+}
+
+function showHourCursor(chart) {
+  if (hourCursor === null || !steps.length) return;
+  const x = chart.right - hourCursor * chart.perSecond;
+  chart.svg.append(
+    draw("line", { class: "cursor", x1: x, x2: x, y1: MARGIN.top, y2: chart.bottom }));
+}
+
+function rateLabel(value) {
+  return short(value, 1000, ["", "k", "M"]).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+}
+
+function showErrors() {
+  const of = (kind) => (step) => step.statuses_per_second[kind];
+  const most = roundUp(Math.max(...["4xx", "5xx"].flatMap((kind) => steps.map(of(kind))), 1));
+  const chart = hourFrame(byId("errors"));
+  drawScale(chart, most, rateLabel);
+  drawMinutes(chart);
+  for (const [kind, style] of [["4xx", "second"], ["5xx", "bad"]]) {
+    if (kind === "5xx") drawArea(chart, (step) => of(kind)(step) / most, "bad");
+    drawLine(chart, style, (step) => of(kind)(step) / most);
+  }
+  showHourCursor(chart);
+  const step = stepAt();
+  if (step) {
+    legend("errors-legend", ["second", `4xx ${count(of("4xx")(step))} / s`],
+      ["bad", `5xx ${count(of("5xx")(step))} / s`]);
+  }
+}
+
+function showLatency() {
+  const all = steps.flatMap((step) => [step.latency_p50_seconds, step.latency_p99_seconds])
+    .filter((value) => value != null && value > 0);
+  const low = Math.floor(Math.log10(Math.min(1e-4, ...all)));
+  const high = Math.max(low + 2, Math.ceil(Math.log10(Math.max(1e-3, ...all))));
+  const part = (value) => (value == null ? null
+    : Math.max(0, (Math.log10(Math.max(value, 1e-9)) - low) / (high - low)));
+  const chart = hourFrame(byId("latency"));
+  drawScale(chart, high - low, (power) => seconds(10 ** (low + power)).replace(".0", ""),
+    high - low);
+  drawMinutes(chart);
+  drawLine(chart, "first", (step) => part(step.latency_p50_seconds));
+  drawLine(chart, "second", (step) => part(step.latency_p99_seconds));
+  showHourCursor(chart);
+  const step = stepAt();
+  if (step) {
+    legend("latency-legend", ["first", `median ${seconds(step.latency_p50_seconds)}`],
+      ["second", `99 % below ${seconds(step.latency_p99_seconds)}`]);
+  }
+}
+
+function showThroughput() {
+  const of = (step) => add(Object.values(step.statuses_per_second), (rate) => rate);
+  const most = roundUp(Math.max(4, ...steps.map(of)));
+  const chart = hourFrame(byId("through"));
+  drawScale(chart, most, rateLabel);
+  drawMinutes(chart);
+  drawArea(chart, (step) => of(step) / most);
+  drawLine(chart, "first", (step) => of(step) / most);
+  showHourCursor(chart);
+  const step = stepAt();
+  if (step) {
+    legend("through-legend", ["first", `${count(of(step))} / s, ${bytes(step.bytes_in_per_second)}`
+      + ` in, ${bytes(step.bytes_out_per_second)} out`]);
+  }
+}
+
 // A line has gaps where there is no value, or where no sample was taken.
 function stretches(chart, value) {
   const all = [];
   let before = null;
-  for (const sample of samples) {
+  for (const sample of chart.points) {
     const number = value(sample);
     const x = chart.x(sample.monotonic_seconds);
     if (number == null || x < MARGIN.left) {
       before = null;
       continue;
     }
-    if (before === null || sample.monotonic_seconds - before > GAP_SECONDS) all.push([]);
+    if (before === null || sample.monotonic_seconds - before > chart.gap) all.push([]);
     all[all.length - 1].push([x, chart.y(number)]);
     before = sample.monotonic_seconds;
   }
@@ -242,11 +442,11 @@ function drawLine(chart, kind, value) {
   }
 }
 
-function drawArea(chart, value) {
+function drawArea(chart, value, kind = "") {
   for (const points of stretches(chart, value)) {
     const last = points[points.length - 1][0];
     const d = `${path(points)}L${last},${chart.bottom}L${points[0][0]},${chart.bottom}Z`;
-    chart.svg.append(draw("path", { class: "area", d }));
+    chart.svg.append(draw("path", { class: `area ${kind}`, d }));
   }
 }
 
@@ -529,12 +729,57 @@ function process(row) {
   return row.starts > 1 ? `${row.pid} (+${row.starts - 1})` : String(row.pid);
 }
 
+// How the table is sorted: by which column, and in which direction.
+let sortedBy = "worker";
+let ascending = true;
+
+// What a column is sorted by, if not by its bar.
+const SORTED = {
+  worker: (w) => w.row.worker, state: (w) => w.row.state,
+  progress: (w) => w.row.in_progress, open: (w) => w.row.open,
+  handing: (w) => w.row.handing_over, queue: (w) => w.row.accept_queue,
+  in: (w) => w.now?.bytes_in_per_second, out: (w) => w.now?.bytes_out_per_second,
+  latency: (w) => w.now?.latency_p99_seconds,
+  delay: (w) => (w.row.silent_seconds > SILENT_SECONDS ? w.row.silent_seconds
+    : w.now?.loop_delay_seconds),
+  requests: (w) => w.row.requests, pid: (w) => w.row.pid,
+  busy: (w) => w.now?.busy, rate: (w) => w.now?.requests_per_second,
+};
+
+function compare(one, other) {
+  const [a, b] = [SORTED[sortedBy](one), SORTED[sortedBy](other)];
+  // What is unknown comes last, whatever the direction.
+  if (a == null || b == null) return (a == null) - (b == null);
+  const order = typeof a === "string" ? a.localeCompare(b) : a - b;
+  return (ascending ? order : -order) || one.row.worker - other.row.worker;
+}
+
+function sortBy(key) {
+  // The largest numbers are looked for; a second click turns them round.
+  ascending = sortedBy === key ? !ascending : key === "worker" || key === "state";
+  sortedBy = key;
+  showSorting();
+  show();
+}
+
+function showSorting() {
+  COLUMNS.forEach(([key], column) => {
+    const head = byId("heads").children[column];
+    const order = ascending ? "ascending" : "descending";
+    head.setAttribute("aria-sort", key === sortedBy ? order : "none");
+  });
+}
+
 function showHeads() {
-  for (const [, heading, meaning, kind] of COLUMNS) {
+  for (const [key, heading, meaning, kind] of COLUMNS) {
     const words = kind.startsWith("words") ? "words" : "";
-    const head = make("th", { class: words, title: meaning, scope: "col" }, heading);
+    const head = make("th", { class: words, title: meaning, scope: "col" });
+    const button = make("button", { type: "button" }, heading);
+    button.addEventListener("click", () => sortBy(key));
+    head.append(button);
     byId("heads").append(head);
   }
+  showSorting();
 }
 
 // Some columns depend on the settings.
@@ -566,10 +811,11 @@ function showWorkers(status, now) {
   known.forEach((is, column) => { byId("heads").children[column].hidden = !is; });
   const rates = now?.workers ?? [];
   const most = Math.max(1, ...rates.map((rate) => rate.requests_per_second));
-  status.workers.forEach((row, position) => {
+  const sorted = status.workers.map(
+    (row) => ({ row, now: "requests" in row ? rates[row.worker] : null, most }));
+  sorted.sort(compare).forEach((worker, position) => {
+    const { row } = worker;
     body.children[position].dataset.worker = row.worker;
-    const alive = "requests" in row;
-    const worker = { row, now: alive ? rates[row.worker] : null, most };
     const stuck = row.silent_seconds > SILENT_SECONDS;
     COLUMNS.forEach(([key, , , kind, text, length], column) => {
       const cell = body.children[position].children[column];
@@ -613,13 +859,19 @@ function show() {
   if (!latest) return;
   const now = latest.last_second;
   showFacts(latest);
+  showAlarm(latest);
   showTiles(latest, now);
+  showDisk(latest);
+  showEvents(latest);
   showWorkers(latest, now);
   showCharts();
 }
 
 function showCharts() {
   if (!latest) return;
+  showErrors();
+  showLatency();
+  showThroughput();
   showBalance(latest.workers.length);
   showRate();
   showMap(latest);
@@ -637,14 +889,20 @@ async function look() {
   const newest = samples.length ? samples[samples.length - 1].monotonic_seconds : 0;
   const missed = status.last_second
     && status.last_second.monotonic_seconds - newest > GAP_SECONDS;
-  if (status.pid !== daemon || missed) {
+  const isNext = performance.now() - hourRead > stepSeconds * 1000;
+  if (status.pid !== daemon || missed || isNext) {
     const past = await ask("/history.json");
+    steps = past.steps;
+    keptSteps = past.kept_steps;
+    stepSeconds = past.step_seconds;
+    hourRead = performance.now();
     samples.splice(0, samples.length, ...past.samples);
     kept = past.kept_samples;
     daemon = status.pid;
   }
   remember(status.last_second);
   latest = status;
+  answered = Date.now();
   show();
   showLive("on", "live");
   document.body.dataset.live = samples.length;
@@ -655,7 +913,9 @@ async function watch() {
     try {
       await look();
     } catch (error) {
-      showLive("off", `no answer: ${error.message}`);
+      const age = answered ? `, the numbers are ${duration((Date.now() - answered) / 1000)} old`
+        : "";
+      showLive("off", `no answer${age}: ${error.message}`);
     }
   }
   setTimeout(watch, POLL_MS);
@@ -672,6 +932,21 @@ for (const id of ["balance", "rate"]) {
   });
   svg.addEventListener("pointerleave", () => {
     cursor = null;
+    showCharts();
+  });
+}
+for (const id of ["errors", "latency", "through"]) {
+  const svg = byId(id);
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const all = keptSteps * stepSeconds;
+    const perSecond = (box.width - MARGIN.left - MARGIN.right) / all;
+    const ago = (box.right - MARGIN.right - event.clientX) / perSecond;
+    hourCursor = Math.max(0, Math.min(all, ago));
+    showCharts();
+  });
+  svg.addEventListener("pointerleave", () => {
+    hourCursor = null;
     showCharts();
   });
 }

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.http import (
     NOT_ALLOWED,
@@ -27,19 +29,26 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from kvd import __version__
 from kvd.admin.answering import Answering, BoundedRequest, QuietSite
+from kvd.admin.status.disk import Disk
+from kvd.admin.status.events import Events
 from kvd.admin.status.history import (
     BALANCE_SAMPLES,
     INTERVAL_SECONDS,
     KEPT_SAMPLES,
+    KEPT_STEPS,
+    STEP_SAMPLES,
     History,
 )
 from kvd.admin.status.ledger import Ledger
 from kvd.admin.status.metrics import Snapshot, render
 from kvd.admin.status.page import PAGE, PAGE_POLICY
+from kvd.admin.status.processes import Processes
 from kvd.ipc.counts import Sums
 from kvd.net.listening import ListenerGroup
+from kvd.store.space import Space
 
 Describe = Callable[[], dict[str, Any]]
+InThread = Callable[[Callable[[], Any]], Deferred[Any]]
 
 _FIELDS: Final = {
     "Server": f"kvd/{__version__}",
@@ -149,49 +158,113 @@ class Page(Place):
         return PAGE
 
 
-class Metrics(Place):
+class Later(Place):
     """
-    ``/metrics``.
+    Replies with what has to be found out first.
     """
 
     _log = Logger()
 
-    def __init__(self, take: Callable[[], Snapshot], reactor: Any) -> None:
+    def find(self, accept: str) -> Deferred[tuple[int, str, bytes]]:
         """
+        Find it out.
+
         Args:
-            take: Takes a snapshot of the metrics.
-            reactor: Renders it in its thread pool.
+            accept: The ``Accept`` field of the request.
+
+        Returns:
+            The status, the content type and the body.
         """
-        super().__init__()
-        self._take = take
-        self._reactor = reactor
+        raise NotImplementedError
 
     def render_GET(self, request: Request) -> Any:
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
-        accept = request.getHeader("accept") or ""
-        rendered = self._render(self._take(), accept)
 
-        def answer(result: tuple[bytes, str]) -> None:
+        def answer(result: tuple[int, str, bytes]) -> None:
             if not gone:
-                body, content_type = result
+                status, content_type, body = result
+                request.setResponseCode(status)
                 request.setHeader("Content-Type", content_type)
                 request.setHeader("Content-Length", str(len(body)))
                 request.write(body)
                 request.finish()
 
         def fail(failure: Failure) -> None:
-            self._log.failure("the metrics cannot be rendered", failure=failure)
-            if not gone:
+            if gone:
+                self._log.failure("a part of the status is unknown", failure=failure)
+            else:
+                # That logs it.
                 request.processingFailed(failure)
 
-        rendered.addCallback(answer).addErrback(fail)
+        found = self.find(request.getHeader("accept") or "")
+        found.addCallback(answer).addErrback(fail)
         return NOT_DONE_YET
 
-    def _render(self, snapshot: Snapshot, accept: str) -> Deferred[tuple[bytes, str]]:
-        return deferToThreadPool(
-            self._reactor, self._reactor.getThreadPool(), render, snapshot, accept
+
+class Metrics(Later):
+    """
+    ``/metrics``.
+    """
+
+    def __init__(
+        self, take: Callable[[], Snapshot], disk: Disk, in_thread: InThread
+    ) -> None:
+        """
+        Args:
+            take: Takes a snapshot of the metrics.
+            disk: That of the store.
+            in_thread: Renders the snapshot in a thread.
+        """
+        super().__init__()
+        self._take = take
+        self._disk = disk
+        self._in_thread = in_thread
+        self._processes = Processes()
+
+    def find(self, accept: str) -> Deferred[tuple[int, str, bytes]]:
+        """
+        See `Later.find`.
+        """
+
+        def render_it(space: Space | None) -> Deferred[tuple[int, str, bytes]]:
+            snapshot = self._take()
+            return self._in_thread(lambda: self._render(snapshot, space, accept))
+
+        return self._disk.look().addCallback(render_it)
+
+    def _render(
+        self, snapshot: Snapshot, space: Space | None, accept: str
+    ) -> tuple[int, str, bytes]:
+        workers = snapshot.status["workers"]
+        used, cpu_seconds = self._processes.read(
+            (row["worker"], row["pid"]) for row in workers if row["pid"]
         )
+        whole = replace(snapshot, space=space, used=used, cpu_seconds=cpu_seconds)
+        body, content_type = render(whole, accept)
+        return OK, content_type, body
+
+
+class Ready(Later):
+    """
+    ``/ready``.
+    """
+
+    def __init__(self, describe: Describe, disk: Disk) -> None:
+        super().__init__()
+        self._describe = describe
+        self._disk = disk
+
+    def find(self, accept: str) -> Deferred[tuple[int, str, bytes]]:
+        """
+        See `Later.find`.
+        """
+
+        def judge(space: Space | None) -> tuple[int, str, bytes]:
+            status, text = readiness(self._describe(), space)
+            return status, TEXT, text.encode("utf-8")
+
+        return self._disk.look().addCallback(judge)
 
 
 class StatusSite:
@@ -208,6 +281,8 @@ class StatusSite:
         policy: Callable[[], str],
         knows: Callable[[bytes | None], bool],
         reactor: Any,
+        look_at_disk: Callable[[], Space] | None = None,
+        in_thread: InThread | None = None,
     ) -> None:
         """
         Args:
@@ -218,7 +293,14 @@ class StatusSite:
             policy: Returns the policy in force.
             knows: Whether the site serves the host in ``Host``.
             reactor: Serves the socket and schedules the samples.
+            look_at_disk: Looks at the disk of the store, and blocks meanwhile; None:
+                the store has none that is known.
+            in_thread: Runs a function in a thread; None: of the reactor's pool.
         """
+        if in_thread is None:
+            in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+        self._disk = Disk(look_at_disk, in_thread, reactor)
+        self._events = Events(globalLogPublisher)
         self._describe = describe
         self._read = sums
         self._policy = policy
@@ -227,10 +309,10 @@ class StatusSite:
         root = Page()
         root.putChild(b"", root)
         root.putChild(b"health", Report(TEXT, lambda: (OK, "ok\n")))
-        root.putChild(b"ready", Report(TEXT, lambda: readiness(describe())))
+        root.putChild(b"ready", Ready(describe, self._disk))
         root.putChild(b"status.json", Report(JSON, self._status))
         root.putChild(b"history.json", Report(JSON, self._past))
-        root.putChild(b"metrics", Metrics(self._snapshot, reactor))
+        root.putChild(b"metrics", Metrics(self._snapshot, self._disk, in_thread))
 
         class RequestHere(ReadingRequest):
             is_known = staticmethod(knows)
@@ -248,6 +330,12 @@ class StatusSite:
         newest = self._history.newest
         status = self._describe()
         status["last_second"] = None if newest is None else newest.summary()
+        # Known when somebody asks again.
+        self._disk.look()
+        space = self._disk.newest
+        status["disk"] = None if space is None else asdict(space)
+        status["ready"], status["readiness"] = _said(readiness(status, space))
+        status["events"] = list(self._events.kept)
         return OK, json.dumps(status) + "\n"
 
     def _past(self) -> tuple[int, str]:
@@ -256,6 +344,9 @@ class StatusSite:
             "kept_samples": KEPT_SAMPLES,
             "balance_seconds": BALANCE_SAMPLES * INTERVAL_SECONDS,
             "samples": [sample.as_remembered() for sample in self._history.samples],
+            "step_seconds": STEP_SAMPLES * INTERVAL_SECONDS,
+            "kept_steps": KEPT_STEPS,
+            "steps": [step.as_remembered() for step in self._history.steps],
         }
         return OK, json.dumps(past) + "\n"
 
@@ -274,13 +365,24 @@ class StatusSite:
         Accept no further connection.
         """
         self._history.stop()
+        self._disk.close()
+        self._events.close()
         self._answering.close()
 
 
-def readiness(status: Mapping[str, Any]) -> tuple[int, str]:
+def _said(answer: tuple[int, str]) -> tuple[bool, str]:
+    status, sentence = answer
+    return status == OK, sentence.rstrip("\n")
+
+
+def readiness(status: Mapping[str, Any], space: Space | None) -> tuple[int, str]:
     """
     Whether a load balancer should send connections here, as an HTTP status and a
     sentence.
+
+    Args:
+        status: The status of the daemon.
+        space: The disk of the store; None: unknown.
 
     One ready worker is enough: it also serves the sockets of workers that are not
     ready. If a balancer avoided a daemon while one of its workers is replaced, the
@@ -290,4 +392,15 @@ def readiness(status: Mapping[str, Any]) -> tuple[int, str]:
         return SERVICE_UNAVAILABLE, "kvd is draining.\n"
     ready = sum(row["state"] == "ready" for row in status["workers"])
     text = f"{ready} of {len(status['workers'])} workers are ready.\n"
-    return (OK if ready else SERVICE_UNAVAILABLE), text
+    if not ready:
+        return SERVICE_UNAVAILABLE, text
+    if space is not None and space.complaint:
+        return SERVICE_UNAVAILABLE, f"{space.complaint}\n"
+    for whole in status["usage"][:1]:
+        limit = whole["limit"]
+        if limit is not None and whole["taken"] >= limit and not whole["evicts"]:
+            return SERVICE_UNAVAILABLE, (
+                f"The store is full: its values take {whole['taken']} of at most"
+                f" {limit} bytes.\n"
+            )
+    return OK, text

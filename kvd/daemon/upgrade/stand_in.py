@@ -8,6 +8,9 @@ ends as that daemon ends. Further upgrades use the same stand-in: each new daemo
 its process number into a pipe, and daemons whose parent has ended become children of
 the stand-in (``PR_SET_CHILD_SUBREAPER``, prctl(2)).
 
+The file that is executed is that of the newest version, so its two arguments and the
+lines in the pipe stay what they are.
+
 It imports little, so it takes few megabytes, and nothing that an upgrade replaces.
 """
 

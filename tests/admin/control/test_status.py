@@ -36,8 +36,8 @@ def test_a_worker_without_a_process_does_not_count(board: Scoreboard) -> None:
     for worker, requests in enumerate((5, 5, 100)):
         row = board.own_row(worker)
         for _ in range(requests):
-            row.began()
-            row.finished(0.001)
+            row.began("GET")
+            row.finished(0.001, "GET", 200)
     workers = [
         WorkerState(0, 10, "ready", 1),
         WorkerState(1, 11, "draining", 0),
@@ -70,8 +70,8 @@ def test_totals_never_fall() -> None:
         row.opened()
         row.received(10)
         row.sent(20)
-        row.began()
-        row.finished(0.001)
+        row.began("GET")
+        row.finished(0.001, "GET", 200)
         board.count_stall(worker)
 
     def totals(*states: str) -> object:
@@ -80,7 +80,9 @@ def test_totals_never_fall() -> None:
         ]
         described = describe(Settings(procs=3), [], workers, board, 1.0)["totals"]
         return {
-            name: value for name, value in described.items() if name != "busy_seconds"
+            name: value
+            for name, value in described.items()
+            if name not in ("busy_seconds", "statuses")
         }
 
     all_of_them = {
@@ -91,6 +93,8 @@ def test_totals_never_fall() -> None:
         "bytes_in": 30,
         "bytes_out": 60,
     }
+    statuses = describe(Settings(procs=3), [], [], board, 1.0)["totals"]["statuses"]
+    assert {"2xx": 3, "3xx": 0, "4xx": 0, "5xx": 0, "499": 0} == statuses
     assert all_of_them == totals("ready", "ready", "ready")
     assert all_of_them == totals("ready", "starting", "ended")
     board.workers = 1
@@ -104,7 +108,7 @@ def test_histograms_have_their_bounds(board: Scoreboard) -> None:
     Of requests, and of turns of the reactor, which twistd's own reactor does not count.
     """
     row = board.own_row(0)
-    row.finished(0.3)
+    row.finished(0.3, "GET", 200)
     row.woke()
     row.waits()
     workers = [WorkerState(0, 10, "ready", 0)]

@@ -92,6 +92,28 @@ class HistoryTests(SynchronousTestCase):
         assert 1.0 == sample.workers[0].busy
         assert [100, 0] == sample.as_remembered()["workers"]
 
+    def test_an_hour_is_kept_in_longer_steps(self) -> None:
+        """
+        With the statuses of the replies, their latency and the bytes.
+        """
+        for second in range(1, 22):
+            good = served(100 * second, bucket=5).total
+            bad = served(second // 11 * 40, bucket=20, status="5xx").total
+            self.second(
+                replace(NOTHING, total=good + bad, bytes_out=1000 * second), NOTHING
+            )
+        first, last = (step.as_remembered() for step in self.history.steps)
+
+        assert 100 == first["statuses_per_second"]["2xx"]
+        assert 0 == first["statuses_per_second"]["5xx"]
+        assert 4 == last["statuses_per_second"]["5xx"]
+        assert 1000 == first["bytes_out_per_second"] == last["bytes_out_per_second"]
+        assert first["latency_p99_seconds"] <= BOUNDS_SECONDS[5]
+        assert last["latency_p99_seconds"] > BOUNDS_SECONDS[18]
+        sample = self.history.newest
+        assert sample is not None
+        assert 100 == sample.summary()["statuses_per_second"]["2xx"]
+
     def test_latency_is_that_of_the_second(self) -> None:
         """
         What was slow before does not count.
@@ -100,15 +122,12 @@ class HistoryTests(SynchronousTestCase):
         assert before.latency_p50 is not None
         assert before.latency_p50 > BOUNDS_SECONDS[18]
 
-        slow_and_fast = served(1000, bucket=20)
-        slow_and_fast.latency[5] = 10
-        sample = self.second(slow_and_fast, NOTHING)
+        slow_and_fast = served(1000, bucket=20).total + served(10, bucket=5).total
+        sample = self.second(replace(NOTHING, total=slow_and_fast), NOTHING)
         assert sample.latency_p99 is not None
         assert sample.latency_p99 <= BOUNDS_SECONDS[5]
-        more = replace(slow_and_fast, latency=list(slow_and_fast.latency))
-        more.latency[5] += 60
-        more.latency[20] += 40
-        sample = self.second(more, NOTHING)
+        more = slow_and_fast + served(60, bucket=5).total + served(40, bucket=20).total
+        sample = self.second(replace(NOTHING, total=more), NOTHING)
         assert sample.latency_p50 is not None
         assert sample.latency_p99 is not None
         assert sample.latency_p50 <= BOUNDS_SECONDS[5] < sample.latency_p99

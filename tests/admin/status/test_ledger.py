@@ -21,7 +21,7 @@ def test_work_is_entered_for_the_policy_of_the_time() -> None:
     assert {"shared": 16, "roundrobin": 4} == {
         policy: account.connections for policy, account in ledger.accounts.items()
     }
-    assert 16 == sum(ledger.accounts["shared"].latency)
+    assert 16 == sum(ledger.accounts["shared"].requests.latency)
 
 
 def test_no_account_shrinks_with_the_number_of_workers() -> None:

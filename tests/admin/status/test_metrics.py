@@ -19,11 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from kvd.admin.control.status import WorkerState, describe
 from kvd.admin.status.ledger import Ledger
 from kvd.admin.status.metrics import Snapshot, render
+from kvd.admin.status.processes import ProcessUsage
 from kvd.dispatch.policies.leastbusy import LeastBusy
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import open_group
 from kvd.settings import NearCache, Settings, StoreLocation, TCPAddress
+from kvd.store.space import Space
 from kvd.testing import view
 from tests.admin.status.worked import scoreboard, serve
 
@@ -60,7 +62,15 @@ def taken(
     sums = board.sums()
     ledger = Ledger()
     ledger.enter(settings.policy, sums)
-    return Snapshot(status, sums, ledger.accounts, 0.001)
+    return Snapshot(
+        status,
+        sums,
+        ledger.accounts,
+        0.001,
+        Space("", 1, 2, 3, 4),
+        {0: ProcessUsage(1.5, 6_000_000, 30)},
+        {0: 1.5, 1: 0.5},
+    )
 
 
 def rendered(snapshot: Snapshot) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -133,7 +143,7 @@ def test_each_worker_has_its_numbers() -> None:
         serve(board.own_row(0), 3)
         row = board.own_row(1)
         row.opened()
-        row.began()
+        row.began("GET")
         row.received(500)
         row.waits()
         seen = rendered(taken(board, "ready", "starting"))
@@ -164,6 +174,95 @@ def test_stalls_of_a_worker_that_was_scaled_down_are_reported() -> None:
     assert 0 == seen[key("kvd_worker_stalls_total", worker="0")]
     assert 1 == seen[key("kvd_worker_stalls_total", worker="1")]
     assert 1 == snapshot.status["totals"]["stalls"]
+
+
+def test_requests_are_counted_by_method_and_status() -> None:
+    """
+    Of all workers together, also of those that there are no more. A method that a
+    client made up gets no label.
+    """
+    with scoreboard(2) as board:
+        for worker in range(2):
+            row = board.own_row(worker)
+            for method, status in [
+                *(("GET", 200), ("GET", 404), ("PUT", 507), ("BREW", 501)),
+                *(("OPTIONS", 204), ("BREW", 499), ("HEAD", 304), ("BREW2", 999)),
+            ]:
+                row.began(method)
+                row.finished(0.3, method, status)
+        board.workers = 1
+        seen = rendered(taken(board, "ready"))
+
+    counted = {
+        (labels["method"], labels["status"]): count
+        for name, those in seen
+        for labels, count in [(dict(those), seen[name, those])]
+        if name == "kvd_http_requests_total" and count
+    }
+    assert {
+        ("GET", "2xx"): 2,
+        ("GET", "4xx"): 2,
+        ("HEAD", "3xx"): 2,
+        ("PUT", "5xx"): 2,
+        ("OPTIONS", "2xx"): 2,
+        ("other", "5xx"): 4,
+        ("other", "499"): 2,
+    } == counted
+    name = "kvd_http_request_duration_seconds"
+    assert 0 == seen[key(f"{name}_bucket", le="0.25", method="GET")]
+    assert 4 == seen[key(f"{name}_bucket", le="0.5", method="GET")]
+    assert 6 == seen[key(f"{name}_count", method="other")]
+    assert pytest.approx(0.6) == seen[key(f"{name}_sum", method="PUT")]
+
+
+def test_the_disk_is_reported() -> None:
+    """
+    What is not known of it is left out.
+    """
+    with scoreboard(1) as board:
+        snapshot = taken(board, "ready")
+    known = rendered(snapshot)
+    full = rendered(replace(snapshot, space=Space("It is gone.")))
+    unknown = rendered(replace(snapshot, space=None))
+
+    assert [1, 1, 2, 3, 4] == [
+        known[key(f"kvd_store_{name}")]
+        for name in ("writable", "free_bytes", "disk_bytes", "free_inodes", "inodes")
+    ]
+    assert 0 == full[key("kvd_store_writable")]
+    assert key("kvd_store_free_bytes") not in full
+    assert [] == [name for name, _ in unknown if name.startswith("kvd_store_")]
+
+
+def test_what_a_process_uses_is_reported() -> None:
+    """
+    Its processor time also when it is gone.
+    """
+    with scoreboard(2) as board:
+        seen = rendered(taken(board, "ready", "waiting"))
+
+    assert 30 == seen[key("kvd_worker_open_fds", worker="0")]
+    assert 6_000_000 == seen[key("kvd_worker_resident_memory_bytes", worker="0")]
+    assert 1.5 == seen[key("kvd_worker_cpu_seconds_total", worker="0")]
+    assert 0.5 == seen[key("kvd_worker_cpu_seconds_total", worker="1")]
+    assert key("kvd_worker_open_fds", worker="1") not in seen
+
+
+def test_uploads_in_progress_are_counted() -> None:
+    """
+    Those whose worker is gone are in progress no more.
+    """
+    with scoreboard(1) as board:
+        row = board.own_row(0)
+        for method in ("PUT", "GET", "PUT", "PUT"):
+            row.began(method)
+        row.finished(1.0, "PUT", 201)
+        seen = rendered(taken(board, "ready"))
+        board.own_row(0)
+        later = rendered(taken(board, "ready"))
+
+    assert 2 == seen[key("kvd_uploads_in_progress", worker="0")]
+    assert 0 == later[key("kvd_uploads_in_progress", worker="0")]
 
 
 def test_latency_is_a_histogram() -> None:
@@ -233,7 +332,7 @@ def test_no_counter_goes_back_when_a_worker_is_replaced() -> None:
         row.woke()
         row.waits()
         row.woke()
-        row.began()
+        row.began("GET")
         seen = [rendered(taken(board, "ready")), rendered(taken(board, "waiting"))]
         row = board.own_row(0)
         seen.append(rendered(taken(board, "ready")))
@@ -360,7 +459,8 @@ def test_a_near_cache_is_not_the_store() -> None:
     What it takes is told apart from what the store takes, which nobody counts then.
     """
     with scoreboard(1) as board:
-        body, _ = render(taken(board, "ready", usage=USAGE[:1], near=NEAR), "")
+        snapshot = taken(board, "ready", usage=USAGE[:1], near=NEAR)
+        body, _ = render(replace(snapshot, space=None), "")
 
     [gauge] = [f for f in read_text(body.decode()) if f.name == "kvd_near_taken_bytes"]
     assert [USAGE[0]["taken"]] == [sample.value for sample in gauge.samples]

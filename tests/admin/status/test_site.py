@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,23 +15,27 @@ from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyChannel
 
 from kvd.admin import answering
 from kvd.admin.answering import MAX_BODY_BYTES
+from kvd.admin.status.disk import FRESH_SECONDS
 from kvd.admin.status.ledger import NOTHING
 from kvd.admin.status.site import Metrics, ReadingRequest, StatusSite, readiness
 from kvd.http.host_guard import HostGuard
 from kvd.net.listening import ListenerGroup, open_group
 from kvd.settings import Address, TCPAddress, UNIXAddress
+from kvd.store.space import Space
 from tests.admin.status.worked import served
-from tests.stepped import Client, SteppedReactor
+from tests.stepped import Client, SteppedReactor, inline
 
 STATUS: Mapping[str, Any] = {
     "draining": False,
     "workers": [{"state": "ready"}, {"state": "starting"}],
+    "usage": [],
 }
 
 
@@ -69,7 +74,10 @@ class StatusSiteTests(SynchronousTestCase):
             lambda: "shared",
             HostGuard([self.group.address], ["status.example"]).knows,
             self.reactor,
+            lambda: self.space,
+            inline,
         )
+        self.space = Space("", 4096, 8192, 10, 20)
         self.closed = False
         self.addCleanup(self.close)
         self.addCleanup(self.reactor.settle)
@@ -125,6 +133,49 @@ class StatusSiteTests(SynchronousTestCase):
         reply = self.ask("/ready")
 
         assert (200, b"1 of 2 workers are ready.\n") == (reply.status, reply.body)
+
+    def test_a_store_that_takes_no_value_is_not_ready(self) -> None:
+        """
+        The reply says why, a second later at the latest.
+        """
+        assert 200 == self.ask("/ready").status
+        self.space = Space("The disk of the store is full: No space left on device.")
+        self.reactor.advance(FRESH_SECONDS)
+        reply = self.ask("/ready")
+
+        assert 503 == reply.status
+        assert f"{self.space.complaint}\n".encode() == reply.body
+        content = json.loads(self.ask("/status.json").body)
+        assert self.space.complaint == content["disk"]["complaint"]
+        assert (False, self.space.complaint) == (content["ready"], content["readiness"])
+
+    def test_the_status_has_the_disk(self) -> None:
+        """
+        As soon as somebody has asked.
+        """
+        disk = json.loads(self.ask("/status.json").body)["disk"]
+
+        assert (4096, 8192) == (disk["free_bytes"], disk["bytes"])
+        assert (10, 20) == (disk["free_inodes"], disk["inodes"])
+
+    def test_the_status_has_the_events_of_the_daemon(self) -> None:
+        """
+        Not everything that is logged: clients can cause many other lines.
+        """
+        log = Logger(namespace="kvd.test")
+        log.warn("worker {worker} is gone", worker=3, happened="restart")
+        log.warn("a client is odd")
+        (event,) = json.loads(self.ask("/status.json").body)["events"]
+
+        assert abs(time.time() - event.pop("at")) < 3600
+        assert {
+            "kind": "restart",
+            "level": "warn",
+            "text": "worker 3 is gone",
+        } == event
+        self.close()
+        log.warn("worker {worker} is gone", worker=4, happened="restart")
+        assert 1 == len(self.site._events.kept)
 
     def test_the_status_has_the_last_second(self) -> None:
         """
@@ -291,14 +342,15 @@ class StatusSiteTests(SynchronousTestCase):
         """
         self.sums = [served(7), served(3)]
         for method, expected in (("GET", b"rendered"), ("HEAD", b"")):
-            rendered: Deferred[tuple[bytes, str]] = Deferred()
+            rendered: Deferred[tuple[int, str, bytes]] = Deferred()
             with mock.patch.object(Metrics, "_render", return_value=rendered) as render:
                 client = self.connect()
                 head = f"{method} /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
                 client.send(head.encode())
-                (snapshot, _), _ = render.call_args
+                (snapshot, space, _), _ = render.call_args
             assert 10 == snapshot.accounts["shared"].connections
-            rendered.callback((b"rendered", "text/odd"))
+            assert self.space == space
+            rendered.callback((200, "text/odd", b"rendered"))
             reply, _, body = client.receive().partition(b"\r\n\r\n")
             assert b"text/odd" in reply
             assert b"Content-Length: 8" in reply
@@ -308,8 +360,8 @@ class StatusSiteTests(SynchronousTestCase):
         """
         Whether rendering succeeds or fails.
         """
-        for outcome in ((b"rendered", "text/odd"), Failure(ZeroDivisionError())):
-            rendered: Deferred[tuple[bytes, str]] = Deferred()
+        for outcome in ((200, "text/odd", b"rendered"), Failure(ZeroDivisionError())):
+            rendered: Deferred[tuple[int, str, bytes]] = Deferred()
             with mock.patch.object(Metrics, "_render", return_value=rendered):
                 client = self.connect()
                 client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -401,13 +453,34 @@ class ReadinessTests(SynchronousTestCase):
         workers = [{"state": "starting"}, {"state": "draining"}]
 
         assert (503, "0 of 2 workers are ready.\n") == readiness(
-            {"draining": False, "workers": workers}
+            {"draining": False, "workers": workers}, Space("It is full.")
         )
+
+    def test_while_all_are_stalled_they_should_not(self) -> None:
+        """
+        None of them answers.
+        """
+        status = {"draining": False, "workers": [{"state": "stalled"}] * 2}
+
+        assert (503, "0 of 2 workers are ready.\n") == readiness(status, None)
+
+    def test_while_the_limit_of_the_store_is_reached_they_should_not(self) -> None:
+        """
+        Unless it makes room.
+        """
+        usage: dict[str, Any] = {"taken": 9000, "limit": 9000, "evicts": False}
+        status = {"draining": False, "workers": [{"state": "ready"}], "usage": [usage]}
+        expected = "The store is full: its values take 9000 of at most 9000 bytes.\n"
+
+        assert (503, expected) == readiness(status, Space(""))
+        for change in ({"evicts": True}, {"limit": None}, {"taken": 8000}):
+            open_one = {**status, "usage": [{**usage, **change}]}
+            assert 200 == readiness(open_one, Space(""))[0], change
 
     def test_while_draining_they_should_not(self) -> None:
         """
         However many workers are still ready.
         """
         assert (503, "kvd is draining.\n") == readiness(
-            {"draining": True, "workers": [{"state": "ready"}]}
+            {"draining": True, "workers": [{"state": "ready"}]}, Space("It is full.")
         )

@@ -85,6 +85,24 @@ class NotifierTests(SynchronousTestCase):
         assert "RELOADING=1" == first
         assert before <= int(moment.removeprefix("MONOTONIC_USEC=")) <= after
 
+    def test_another_process_becomes_the_main_one(self) -> None:
+        """
+        It notifies the same service manager, of the same watchdog; this one no more.
+        """
+        notifier = self.notifier(WATCHDOG_USEC="3000000")
+        notifier.ready("serves", self.clock)
+        self.received()
+        notifier.hand_on(123)
+        notifier.stopping()
+        self.clock.advance(10)
+
+        assert ["MAINPID=123"] == self.received()
+        assert {
+            "NOTIFY_SOCKET": self.place,
+            "WATCHDOG_USEC": "3000000",
+        } == notifier.environment
+        assert {} == Notifier("").environment
+
     def test_an_abstract_name_is_no_path(self) -> None:
         """
         It is written with an ``@``.

@@ -43,6 +43,7 @@ from kvd.workers.http_factory import HttpFactory
 from kvd.workers.http_server import HttpServer
 from kvd.workers.loading import LoadedPlugins
 from tests import tls
+from tests.http.counted import ByClass, counted
 from tests.http.fast_path.cases import attribute_of
 from tests.http.fast_path.watched import WatchedFastPath
 from tests.stepped import Client, InlineWriter, SteppedReactor
@@ -115,6 +116,7 @@ class Outcome:
     connections: list[tuple[int, int]]
     """Of the record: bytes and requests of each."""
     counts: list[int]
+    requests: ByClass
     taken: list[Counts]
 
 
@@ -381,7 +383,7 @@ class Worker:
             self._listener.close()
         self._reactor.dispose()
         words = self._row.words.tolist()
-        _, _, begun, done, bytes_in, bytes_out, _, latency = WORDS_OF_REQUESTS
+        _, _, begun, done, bytes_in, bytes_out, uploads = WORDS_OF_REQUESTS
         if self._secure:
             # What is thrown away behind the last request is not decrypted, and so it
             # is counted otherwise.
@@ -395,8 +397,9 @@ class Worker:
             self._record(),
             [
                 *(words[word] for word in (0, 1, begun, done, bytes_in, bytes_out)),
-                sum(words[latency : latency + 26]),
+                words[uploads],
             ],
+            counted(words),
             self._maker.taken(),
         )
 

@@ -17,8 +17,7 @@ from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import COMMITS, Commit
-from kvd.http.request import CLIENT_LEFT
-from kvd.ipc.row import WORDS_OF_REQUESTS
+from kvd.ipc.row import CLIENT_LEFT, WORDS_OF_REQUESTS
 from kvd.model.keys import Key
 from kvd.settings import Durability, Settings
 from kvd.store import attribute

@@ -423,7 +423,7 @@ class MistakeTests(ConnectionCase):
             With other answers.
             """
             state = self.store.fast_path_state
-            made: FastPath = make_fast_path(
+            made = make_fast_path(
                 native,
                 state.root,
                 state.lock.descriptor,
@@ -432,16 +432,23 @@ class MistakeTests(ConnectionCase):
                 make_parts,
             )
             made.upload_to(state.uploads.descriptor)
-            return made
+            served: FastPath = made
+            return served
 
         assert fast_path.native is not None
-        a_get = fast_path.native.get_template(
-            *(False, True, True, (200,) * 16, b"\r\n\r\n", (b"", b"", b"", b""))
+        make = fast_path.native.get_template
+        rest = b"\r\n\r\n", (b"", b"", b"", b"")
+        a_get = make(7, False, True, True, (200,) * 16, *rest)
+        no_row = make(
+            len(self.process.row.words) - 1, False, True, True, (200,) * 16, *rest
         )
+        no_status = make(7, False, True, True, (1000,) * 16, *rest)
         bad_parts = (b"",) * 5, (b"",) * 8, (b"", b"", 1, b"")
         table = [
             (get("k"), lambda head: 1, None, TypeError),
             (get("k"), lambda head: 1 // 0, None, ZeroDivisionError),
+            (get("k"), lambda head: no_row, None, ValueError),
+            (get("k"), lambda head: no_status, None, ValueError),
             (get("k"), lambda head: a_get, lambda lines: 1, TypeError),
             (get("k"), lambda head: a_get, lambda lines: (b"",), TypeError),
             (get("k"), lambda head: a_get, lambda lines: (1,) * 3, TypeError),

@@ -1,0 +1,53 @@
+"""
+A worker that hangs is replaced, and meanwhile the others serve all who connect.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kvd.admin.control.asking import ControlSocket
+from tests.integration.http import ask
+from tests.integration.test_daemon import eventually
+from tests.integration.twistd import Twistd
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_worker_that_hangs_is_replaced_under_every_policy(tmp_path: Path) -> None:
+    """
+    Its state names it, and every connection that is made
+    meanwhile is served.
+    """
+    control = tmp_path / "control"
+    options = ["--procs=3", "--policy=reuseport", "--hang-timeout=2s", "--store=null:"]
+    with (
+        closing(ControlSocket(str(control))) as asked,
+        Twistd([*options, f"--control={control}"], tmp_path) as daemon,
+    ):
+        for policy in ("reuseport", "gated", "roundrobin"):
+            asked.change("policy", {"policy": policy})
+            before = asked.status()["workers"][1]["pid"]
+            os.kill(before, signal.SIGSTOP)
+            with ThreadPoolExecutor(10) as clients:
+                replies = clients.map(
+                    lambda _: ask(daemon.port, "GET", "/k").status, range(60)
+                )
+                assert [404] * 60 == list(replies), policy
+            eventually(
+                lambda: asked.status()["workers"][1]["state"] == "stalled",
+                f"worker 1 is stalled under {policy}",
+            )
+
+            def is_replaced(before: int = before) -> bool:
+                row = asked.status()["workers"][1]
+                return bool(row["state"] == "ready" and row["pid"] != before)
+
+            eventually(is_replaced, f"worker 1 is replaced under {policy}")
+        assert 3 == asked.status()["hangs"]
