@@ -9,10 +9,12 @@ accepts nothing until the turn is over.
 
 from __future__ import annotations
 
+import time
 from bisect import insort
+from collections.abc import Callable, Sequence
 from functools import cache
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.logger import Logger
 
@@ -21,6 +23,7 @@ from kvd.interfaces import IDispatchPolicy, IGatedPolicy
 from kvd.ipc.counts import Loads
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.model.view import View
+from kvd.native import compiled
 from kvd.plugins import IPolicyDeclaration, declared
 
 SILENT_SECONDS: Final = 1.5
@@ -79,6 +82,73 @@ class NoticedRandom(Random):
         return super().getrandbits(bits)
 
 
+class Answers(Protocol):
+    """
+    Remembers what a policy has said of what the scoreboard shows.
+    """
+
+    def is_open(self, waiting: int, /) -> bool:
+        """
+        See `Gate.is_open`.
+        """
+
+
+Ask = Callable[[list[int], Sequence[int], Sequence[int], int], tuple[bool, bool]]
+"""
+Asks a policy about the ready workers, the connections and requests of each worker, and
+how many connections wait. Returns its answer, and whether that may be remembered.
+"""
+
+
+class AnswersInPython:
+    """
+    See `Answers`.
+    """
+
+    def __init__(self, scoreboard: Scoreboard, ask: Ask) -> None:
+        self._scoreboard = scoreboard
+        self._ask = ask
+        self._answers: dict[tuple[Loads, int], bool] = {}
+
+    def is_open(self, waiting: int, /) -> bool:
+        """
+        See `Answers`.
+        """
+        loads = self._scoreboard.loads(SILENT_SECONDS, TURN_SECONDS)
+        answer = self._answers.get((loads, waiting))
+        if answer is not None:
+            return answer
+        ready, connections, requests = loads
+        answer, remembers = self._ask(list(ready), connections, requests, waiting)
+        if remembers:
+            if len(self._answers) >= MOST_ANSWERS:
+                self._answers.clear()
+            self._answers[loads, waiting] = answer
+        return answer
+
+
+_native: Final = compiled("_dispatch")
+
+
+def compiled_answers(scoreboard: Scoreboard, ask: Ask) -> Answers:
+    """
+    See `Answers`.
+    """
+    assert _native is not None
+    words, marks, places = scoreboard.words_of_loads
+    silent_ns, turn_ns = (int(each * 1e9) for each in (SILENT_SECONDS, TURN_SECONDS))
+    made: Answers = _native.Answers(
+        *(words, marks, *places, silent_ns, turn_ns),
+        *(ask, time.monotonic_ns, MOST_ANSWERS),
+    )
+    return made
+
+
+make_answers: Final[Callable[[Scoreboard, Ask], Answers]] = (
+    AnswersInPython if _native is None else compiled_answers
+)
+
+
 class Gate:
     """
     Asks a policy whether one worker may accept.
@@ -95,37 +165,44 @@ class Gate:
         policy: IGatedPolicy,
         worker: int,
         scoreboard: Scoreboard,
+        make: Callable[[Scoreboard, Ask], Answers] = make_answers,
     ) -> None:
         """
         Args:
             policy: The policy to ask.
             worker: This worker's number.
             scoreboard: Shows what the other workers are doing.
+            make: Makes what remembers the answers.
         """
         self._policy = policy
         self._worker = worker
-        self._scoreboard = scoreboard
         self._random = NoticedRandom()
-        self._answers: dict[tuple[Loads, int], bool] = {}
         self._complained = False
+        self.is_open: Callable[[int], bool] = make(scoreboard, self._ask).is_open
+        """Whether to accept now. Called whenever a connection seems to wait, with how
+        many seem to."""
 
-    def is_open(self, waiting: int) -> bool:
-        """
-        Whether to accept now. Called whenever a connection seems to wait.
-
-        Args:
-            waiting: How many connections seem to wait.
-        """
-        seen = self._scoreboard.loads(SILENT_SECONDS, TURN_SECONDS), waiting
-        answer = self._answers.get(seen)
-        return self._ask(*seen) if answer is None else answer
-
-    def _ask(self, loads: Loads, waiting: int) -> bool:
+    def _ask(
+        self,
+        ready: list[int],
+        connections: Sequence[int],
+        requests: Sequence[int],
+        waiting: int,
+    ) -> tuple[bool, bool]:
         self._random.used = False
+        if self._worker not in ready:
+            insort(ready, self._worker)
+        view = View(
+            ready=ready,
+            turn=0,
+            connections=connections,
+            requests=requests,
+            handing_over=(0,) * len(connections),
+            random=self._random,
+            waiting=waiting,
+        )
         try:
-            answer = bool(
-                self._policy.accepts(self._worker, self._view(loads, waiting))
-            )
+            answer = bool(self._policy.accepts(self._worker, view))
         except Exception:
             if not self._complained:
                 self._complained = True
@@ -133,23 +210,5 @@ class Gate:
                     "the policy failed when asked whether this worker may accept; the"
                     " worker accepts, and further failures are not logged"
                 )
-            return True
-        if not self._random.used:
-            if len(self._answers) >= MOST_ANSWERS:
-                self._answers.clear()
-            self._answers[loads, waiting] = answer
-        return answer
-
-    def _view(self, loads: Loads, waiting: int) -> View:
-        ready = list(loads.ready)
-        if self._worker not in ready:
-            insort(ready, self._worker)
-        return View(
-            ready=ready,
-            turn=0,
-            connections=loads.connections,
-            requests=loads.requests,
-            handing_over=(0,) * len(loads.connections),
-            random=self._random,
-            waiting=waiting,
-        )
+            return True, False
+        return answer, not self._random.used

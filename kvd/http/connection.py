@@ -40,13 +40,14 @@ from kvd.http.fast_path import (
     SERVED,
     Commit,
     FastPath,
+    Joined,
     Remainder,
-    entry_of,
 )
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods import handler_for
 from kvd.http.methods.put import PutHandler
 from kvd.http.mover import BodyMover, is_worth_moving
+from kvd.http.recorder import Recorder
 from kvd.http.request import (
     RequestHandler,
     too_many_connections,
@@ -103,8 +104,11 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         fast_path = self._fast_path()
         if fast_path is None:
             return
-        joined = fast_path.join(transport.fileno(), context.wants_reports)
+        joined = fast_path.join(transport.fileno())
         joined.connection = self
+        if context.log is not None:
+            joined.peer, joined.user = transport.client, transport.peer_user
+            joined.proxy = transport.proxy_name
         secure = transport.secure
         if secure is not None:
             joined.secure, joined.records = secure, secure.functions
@@ -176,13 +180,18 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             handler.lost()
         self._count_sent()
         if context.recorder is not None:
-            context.recorder.ended(
-                context.clock.seconds() - self._made,
-                self.in_service,
-                self._received + transport.bytes_sent,
-                self._requests,
-            )
+            self._record(context.recorder, joined)
         context.closed(self)
+
+    def _record(self, recorder: Recorder, joined: Joined | None) -> None:
+        in_service, requests = self.in_service, self._requests
+        count = self._received + self.transport.bytes_sent
+        if joined is not None:
+            in_service += joined.seconds
+            requests += joined.requests
+            count += joined.bytes
+        open_seconds = self.context.clock.seconds() - self._made
+        recorder.ended(open_seconds, in_service, count, requests)
 
     # -- the header of a proxy ------------------------------------------------
 
@@ -521,7 +530,6 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         if outcome & REMAINS:
             self._go_on(fast_path.take_remainder())
             return None
-        self._requests += 1
         if outcome == COMMITS:
             self._wait_for_commit(fast_path.take_commit(self))
         else:
@@ -529,20 +537,6 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         return None
 
     def _after_reply(self, fast_path: FastPath, outcome: int) -> None:
-        context, transport = self.context, self.transport
-        if context.wants_reports:
-            report = fast_path.report()
-            self.in_service += report.seconds
-            self._received += report.moved_bytes
-            if context.log is not None:
-                context.log.note(
-                    entry_of(
-                        report,
-                        transport.peer_name,
-                        transport.peer_user,
-                        transport.proxy_name,
-                    )
-                )
         if outcome == SERVED:
             self._wait(State.IDLE)
             return
@@ -603,6 +597,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
             self.dataReceived(upload.unwritten)
         else:
             self.advance()
+        if self._state is State.BODY:
+            self._timeouts.start(upload.waits_since)
 
     # -- commits of the fast path ---------------------------------------------
 
@@ -611,10 +607,10 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._commit = commit
         assert context.commits is not None
         context.commits.begun()
-        if context.wants_reports:
-            self._received += len(commit.head) + commit.size
-            self.transport.bytes_sent += commit.sent
-            self._counted_sent += commit.sent
+        self._requests += 1
+        self._received += len(commit.head) + commit.size
+        self.transport.bytes_sent += commit.sent
+        self._counted_sent += commit.sent
         self._enter(State.BODY)
         self.wait_for_store()
 
@@ -728,6 +724,8 @@ class HttpConnection(ConnectionLifecycle, Protocol):
         self._received += count
         row.received(count)
         handler.received += count
+        if count:
+            self._timeouts.start(self.context.clock.seconds())
         if isinstance(moved, Stopped):
             return self._stop_at(moved, handler)
         if not self.reader.movable:

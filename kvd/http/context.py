@@ -6,7 +6,7 @@ What all connections of a process share. (What lives as long as a listening sock
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -43,12 +43,24 @@ See `kvd.net.readahead.Readahead.ensure`.
 
 class IRequestLog(Protocol):
     """
-    Where finished requests are logged.
+    Where finished requests are logged; see `kvd.log.buffered.BufferedWriter`.
     """
+
+    gather: Callable[[], None]
 
     def note(self, entry: Entry) -> None:
         """
         Take one entry.
+        """
+
+    def note_all(self, entries: Sequence[Entry]) -> None:
+        """
+        Take the entries that are gathered.
+        """
+
+    def expect(self) -> None:
+        """
+        There is something to gather.
         """
 
 
@@ -213,13 +225,6 @@ class ProcessContext:
         Whether a peer is a trusted proxy.
         """
         return self.proxies is not None and self.proxies.trusts(peer)
-
-    @property
-    def wants_reports(self) -> bool:
-        """
-        Whether anybody hears of each request or connection.
-        """
-        return self.log is not None or self.recorder is not None
 
     def asked(self) -> None:
         """

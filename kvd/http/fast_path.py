@@ -21,11 +21,10 @@ the reply of a PUT waits for syncs; `kvd.http.commits` says how.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from kvd.http.access_log import NOBODY, Entry, Sender
+from kvd.http.access_log import Sender
 from kvd.interfaces import IUpload
 from kvd.model.keys import Key
 from kvd.model.values import Metadata
@@ -65,18 +64,24 @@ What `FastPath.serve` returns, as far as it is a number.
 
 class Report(NamedTuple):
     """
-    A request that was served.
+    A request that was served, for the access log.
     """
 
+    ended: float
+    """Seconds since the epoch."""
+    peer: Any
+    """What ``accept`` said of the client."""
+    sender: Sender | None
+    """What the head says of its sender."""
+    certified: str | None
+    """The user that the client's certificate names."""
+    proxy: str | None
+    """See `Joined`."""
     method: str
     target: str
     status: int
     body_bytes: int
     seconds: float
-    moved_bytes: int
-    """Received, and sent as far as the socket took them; heads included."""
-    sender: Sender | None
-    """What the head says of its sender; None unless there is an access log."""
 
 
 class Remainder(NamedTuple):
@@ -128,34 +133,8 @@ class PartialUpload(NamedTuple):
     """What is left of it."""
     seconds: float
     """Since the request came."""
-
-
-def entry_of(
-    report: Report, peer_name: str, certified: str | None, proxy: str | None = None
-) -> Entry:
-    """
-    A request that was served, for the access log.
-
-    Args:
-        report: Of the request.
-        peer_name: The client.
-        certified: The user that its certificate names, if it has shown one.
-        proxy: The proxy that has made the connection for the client, if there is one.
-    """
-    sender = report.sender or NOBODY
-    if sender.user is None and certified is not None:
-        sender = sender._replace(user=certified)
-    return Entry(
-        ended=time.time(),
-        peer=peer_name,
-        sender=sender,
-        method=report.method,
-        key=report.target,
-        status=report.status,
-        body_bytes=report.body_bytes,
-        seconds=report.seconds,
-        proxy=proxy,
-    )
+    waits_since: float
+    """When the last bytes of the request came."""
 
 
 class Commit(Protocol):
@@ -209,6 +188,21 @@ class Joined(Protocol):
     methods do the same."""
     connection: Any
     """The connection, until it leaves."""
+    peer: Any
+    """What ``accept`` said of the client, for reports; None: the fast path asks the
+    kernel."""
+    user: str | None
+    """The user that the client's certificate names."""
+    proxy: str | None
+    """The proxy that has made the connection for the client."""
+    requests: int
+    """How many the fast path has served on this connection. Those that the connection
+    knows of before they end are not counted."""
+    seconds: float
+    """How long the requests took that it has served."""
+    bytes: int
+    """What it has received and sent for them, but for what the connection has
+    counted."""
 
     def take_commit(self, connection: Any, /) -> Commit | None:
         """
@@ -226,6 +220,32 @@ class Joined(Protocol):
         """
         The connection is closed. Its descriptor will be another's.
         """
+
+
+class SharedPort(Protocol):
+    """
+    See `kvd.net.port.Port`.
+    """
+
+    as_usual: bool
+
+    def may_accept_one(self, is_open: bool | None, /) -> bool | None: ...
+
+    def serve(self, descriptor: int, peer: Any, /) -> None:
+        """
+        Serve a connection that stays, as after `FastPath.serve_new`.
+        """
+
+    def unwatched(self, number: int, /) -> None: ...
+
+
+class Gated(Protocol):
+    """
+    Whatever may keep its process from accepting.
+    """
+
+    may_accept: Callable[[int], bool]
+    """Whether to accept, if so many connections wait."""
 
 
 class FastPath(Protocol):
@@ -268,24 +288,15 @@ class FastPath(Protocol):
             secure: See `Joined.secure`.
         """
 
-    def join(self, socket: int, reports: bool, /) -> Joined:
+    def join(self, socket: int, /) -> Joined:
         """
         Get to know a connection that stays.
 
         Args:
             socket: Its descriptor, which must not block.
-            reports: Whether somebody wants a report of each of its requests; then
-                `serve_idle` serves none.
         """
 
-    def share(
-        self,
-        listener: int,
-        may_accept_one: Callable[[], bool | None],
-        serve: Callable[[int], object],
-        unwatched: Callable[[int], object],
-        /,
-    ) -> None:
+    def share(self, listener: int, port: SharedPort, server: Gated, /) -> None:
         """
         Let `serve_idle` accept from a socket that other processes accept from too, when
         a single connection waits there; it is served as `serve_new` does. The poller
@@ -294,11 +305,8 @@ class FastPath(Protocol):
         Args:
             listener: The descriptor of the listening and non-blocking socket, until
                 `unshare`.
-            may_accept_one: See `kvd.net.port.Port`.
-            serve: Called with the descriptor of a connection that stays, as after
-                `serve_new`.
-            unwatched: Called if the poller cannot watch the socket any more, with the
-                number of the error.
+            port: Accepts from the socket where this does not.
+            server: Has the gate of this process.
         """
 
     def unshare(self, listener: int, /) -> None:
@@ -307,7 +315,11 @@ class FastPath(Protocol):
         """
 
     def hold(
-        self, poller: int, most_open: int, adopt: Callable[[int, float], object], /
+        self,
+        poller: int,
+        most_open: int,
+        adopt: Callable[[int, float, Any], object],
+        /,
     ) -> None:
         """
         From now on, keep a new connection that stays open without an object of Python,
@@ -320,7 +332,8 @@ class FastPath(Protocol):
             most_open: How many connections may be open in this process. The one that
                 makes them so many is the caller's.
             adopt: Called with the descriptor of such a connection, which is its own
-                from then on, and when it was accepted. The connection is counted as
+                from then on, when it was accepted, and what ``accept`` said of its
+                client; None: that was not asked. The connection is counted as
                 open, and `serve` must be called next for it, as after `serve_new`.
         """
 
@@ -390,7 +403,9 @@ class FastPath(Protocol):
             must be called next for it: it reads nothing, but returns what came of this.
         """
 
-    def accept(self, listener: int, count: int, stays: int, /) -> tuple[int, int, int]:
+    def accept(
+        self, listener: int, count: int, stays: int, /
+    ) -> tuple[int, int, int, Any]:
         """
         Accept connections, and serve each as `serve_new` does.
 
@@ -402,7 +417,8 @@ class FastPath(Protocol):
         Returns:
             How many were accepted, and how many of them stay open; fewer of both if no
             more wait. The descriptor of the last one if it is the caller's, as after
-            `serve_new`; else -1.
+            `serve_new`; else -1. What ``accept`` said of its client; None: that was not
+            asked.
 
         Raises:
             OSError: None could be accepted, or none waits.
@@ -480,9 +496,23 @@ class FastPath(Protocol):
             As `serve`.
         """
 
-    def report(self) -> Report:
+    def report_to(
+        self, requests: bool, connections: bool, come: Callable[[bool], object], /
+    ) -> None:
         """
-        The last request that was served.
+        Report what is served from now on; see `take_reports`.
+
+        Args:
+            requests: Whether requests are reported.
+            connections: Whether connections are that no object was made for.
+            come: Called with whether many reports wait to be taken: when there is one,
+                and for each from the time that there are many.
+        """
+
+    def take_reports(self) -> tuple[list[Report], list[tuple[Any, ...]]]:
+        """
+        The requests that ended since the last call, in their order; and the
+        connections, each as the fields of a `kvd.http.recorder.Ended`.
         """
 
 

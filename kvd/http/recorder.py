@@ -12,9 +12,9 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -28,6 +28,21 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 """
 1.6 million connections, and as many in the file before it.
 """
+
+
+class Ended(NamedTuple):
+    """
+    A connection that has ended.
+    """
+
+    ended_ns: int
+    """By the monotonic clock."""
+    open_seconds: float
+    service_seconds: float
+    """How long it had a request in progress."""
+    bytes: int
+    """Received and sent, heads included."""
+    requests: int
 
 
 class Recorder(BufferedWriter[Connection]):
@@ -64,23 +79,29 @@ class Recorder(BufferedWriter[Connection]):
         self, open_seconds: float, service_seconds: float, count: int, requests: int
     ) -> None:
         """
-        A connection has ended just now.
-
-        Args:
-            count: Of its bytes.
+        A connection has ended just now; see `Ended`.
         """
-        open_ns = round(open_seconds * 1e9)
-        self.note(
-            Connection(
-                # Not the time of day: if the clock were set, the arrivals would be
-                # out of order, or have gaps, when the record is replayed.
-                self._epoch_ns + time.monotonic_ns() - open_ns,
-                open_ns,
-                round(service_seconds * 1e9),
-                count,
-                requests,
-                self._worker,
-            )
+        now = time.monotonic_ns()
+        end = Ended(now, open_seconds, service_seconds, count, requests)
+        self.note(self._connection(end))
+
+    def note_ends(self, ends: Sequence[Ended]) -> None:
+        """
+        These have ended, as is gathered.
+        """
+        self.note_all([self._connection(end) for end in ends])
+
+    def _connection(self, end: Ended) -> Connection:
+        open_ns = round(end.open_seconds * 1e9)
+        return Connection(
+            # Not the time of day: if the clock were set, the arrivals would be
+            # out of order, or have gaps, when the record is replayed.
+            self._epoch_ns + end.ended_ns - open_ns,
+            open_ns,
+            round(end.service_seconds * 1e9),
+            end.bytes,
+            end.requests,
+            self._worker,
         )
 
 

@@ -37,6 +37,7 @@ from kvd.http.reply_fields import (
     refusal_fields,
     unchanged_fields,
 )
+from kvd.http.reports import bring_reports
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.ipc.row import STATUS_WORDS, WORDS_OF_REQUESTS, word_of_method
@@ -363,6 +364,8 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     state.lock.renewed = made.lock_renewed
     made.upload_to(state.uploads.descriptor)
     fast_path = cast(FastPath, made)
+    if process.log is not None or process.recorder is not None:
+        bring_reports(fast_path, process.log, process.recorder)
     process.pieces.changed = fast_path.send_at_most
     if state.syncs is not None:
         process.commits = Commits(fast_path, state, state.syncs, process)

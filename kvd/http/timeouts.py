@@ -16,10 +16,11 @@ CLOSING        aborted
 LINGER         closed
 =============  =================================
 
-The time of BODY, SENDING, CLOSING and LINGER starts anew with every byte that moves:
-out of the kernel, not into it, whose buffers hold a minute's worth of a slow reader's
-bytes. All connections are checked a few times a second, so that no request pays for a
-timer.
+The time of BODY starts anew with every byte that comes, which the connection says
+(`Timeouts.start`). That of SENDING, CLOSING and LINGER starts anew with every byte that
+moves: out of the kernel, not into it, whose buffers hold a minute's worth of a slow
+reader's bytes. All connections are checked a few times a second, so that no request
+pays for a timer.
 
 A reader that takes `READER_BYTES` within its time makes progress. Where the client may
 read more than that before this kernel hears of it, it gets as many times more time:
@@ -47,9 +48,7 @@ READER_BYTES: Final = 60_000
 What a slow reader reads: by default, 1,000 bytes a second.
 """
 
-_PROGRESS_COUNTS: Final = frozenset(
-    (State.BODY, State.SENDING, State.CLOSING, State.LINGER)
-)
+_PROGRESS_COUNTS: Final = frozenset((State.SENDING, State.CLOSING, State.LINGER))
 
 Bounds: TypeAlias = Mapping[State, float]
 """

@@ -19,7 +19,7 @@ import mmap
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from math import inf
 from operator import add
@@ -287,6 +287,17 @@ class Scoreboard:
             now - int(min(seconds, turn_seconds, _LONG_SECONDS) * 1e9),
         )  # fmt: skip
         return Loads(ready, *read_tasks(words, ROW_WORDS, count, OPEN, BEGUN, DONE))
+
+    @property
+    def words_of_loads(self) -> tuple[memoryview, memoryview, Sequence[int]]:
+        """
+        Where `loads` is read: all words; a byte for each worker, whether it takes
+        connections; how many words a row has, and the words of the number of workers,
+        and of the open connections, the requests that have begun and those that have
+        ended, of when it woke and of when it began to wait.
+        """
+        at = (ROW_WORDS, _IN_USE, OPEN, BEGUN, DONE, AWAKE, BEAT)
+        return self._words, self._marks, at
 
     def silent_seconds(self) -> list[float]:
         """

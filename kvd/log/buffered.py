@@ -10,7 +10,7 @@ missing, and then once in `REPORT_SECONDS`, also while the thread is stuck.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -97,11 +97,33 @@ class BufferedWriter(Generic[T]):
         self._reporting: IDelayedCall | None = None
         self._scheduled: IDelayedCall | None = None
         self._writing = False
+        self.gather: Callable[[], None] = lambda: None
+        """Called before an entry is noted, and before entries are written: calls
+        `note_all` with those that come first."""
 
     def note(self, entry: T) -> None:
         """
         Add an entry.
         """
+        self.gather()
+        self._add(entry)
+
+    def note_all(self, entries: Sequence[T]) -> None:
+        """
+        Add the entries that are gathered.
+        """
+        for entry in entries:
+            self._add(entry)
+
+    def expect(self) -> None:
+        """
+        There is something to gather: write soon.
+        """
+        # One write at a time, so that what waits is bounded.
+        if self._scheduled is None and not self._writing:
+            self._scheduled = self._clock.callLater(FLUSH_SECONDS, self._flush)
+
+    def _add(self, entry: T) -> None:
         if (
             len(self._waiting) >= MAX_WAITING
             or self._waiting_bytes >= MAX_WAITING_BYTES
@@ -110,13 +132,12 @@ class BufferedWriter(Generic[T]):
             return
         self._waiting.append(entry)
         self._waiting_bytes += self._size(entry)
-        # One write at a time, so that what waits is bounded.
-        if self._scheduled is None and not self._writing:
-            self._scheduled = self._clock.callLater(FLUSH_SECONDS, self._flush)
+        self.expect()
 
     def _flush(self) -> None:
         self._scheduled = None
         self._writing = True
+        self.gather()
         self._write_waiting().addCallback(self._flushed)
 
     def _write_waiting(self) -> Deferred[None]:
@@ -134,8 +155,9 @@ class BufferedWriter(Generic[T]):
 
     def _flushed(self, _: None) -> None:
         self._writing = False
+        self.gather()
         if self._waiting:
-            self._scheduled = self._clock.callLater(FLUSH_SECONDS, self._flush)
+            self.expect()
 
     def _lose(self, count: int, reason: str) -> None:
         self._missing += count
@@ -170,6 +192,7 @@ class BufferedWriter(Generic[T]):
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
+        self.gather()
         if not (self._writing or self._waiting):
             self._end_reporting()
             return succeed(None)

@@ -572,6 +572,17 @@ send_published(FastPath *self, int socket, const Commit *commit)
     return sent;
 }
 
+/* For its report. */
+static Request
+request_of(const Commit *commit)
+{
+    return (Request){
+        .template = commit->template, .bytes = PyBytes_AsString(commit->head),
+        .line_bytes = commit->line_bytes, .key_bytes = PyBytes_Size(commit->key),
+        .head_bytes = PyBytes_Size(commit->head), .size = commit->size,
+    };
+}
+
 const char reply_to_doc[] =
 "reply_to(commit, socket) -> int\n"
 "\n"
@@ -591,15 +602,11 @@ FastPath_reply_to(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
     Py_ssize_t sent = send_published(self, (int)socket, commit);
     if (sent < 0)
         return NULL;
-    Request request = {
-        .template = commit->template, .bytes = self->buffer,
-        .line_bytes = commit->line_bytes, .key_bytes = PyBytes_Size(commit->key),
-        .head_bytes = PyBytes_Size(commit->head), .size = commit->size,
-    };
-    /* For the report. */
-    memcpy(self->buffer, PyBytes_AsString(commit->head), (size_t)request.head_bytes);
     self->moved_bytes = sent;   /* What was received counted when it was. */
-    return outcome_of(self, (int)socket, &request);
+    Request request = request_of(commit);
+    Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, arguments[1]);
+    return PyErr_Occurred() ? NULL
+                            : outcome_of(self, (int)socket, joined, &request, 1);
 }
 
 /* Reply to a connection that waits unknown to Python. Returns 1; 0 if that is left to
@@ -610,7 +617,13 @@ reply_alone(FastPath *self, Commit *commit)
     Joined *joined = commit->joined;
     if (joined == NULL)
         return 0;
-    if (send_published(self, (int)PyLong_AsLong(joined->number), commit) < 0)
+    int socket = (int)PyLong_AsLong(joined->number);
+    Py_ssize_t sent = send_published(self, socket, commit);
+    if (sent < 0)
+        return -1;
+    self->moved_bytes = commit->size + commit->sent + sent;
+    Request request = request_of(commit);
+    if (report(self, socket, joined, &request, 0) < 0)
         return -1;
     Py_INCREF((PyObject *)joined);
     leave_commit(joined);

@@ -33,6 +33,9 @@ Joined_dealloc(Joined *self)
     Py_XDECREF(self->records);
     Py_XDECREF(self->number);
     Py_XDECREF(self->joined);
+    Py_XDECREF(self->peer);
+    Py_XDECREF(self->user);
+    Py_XDECREF(self->proxy);
     PyObject_Free(self);
     Py_DECREF((PyObject *)type);
 }
@@ -69,6 +72,12 @@ static PyMemberDef Joined_members[] = {
     {"served", T_OBJECT, offsetof(Joined, served), READONLY, NULL},
     {"secure", T_OBJECT, offsetof(Joined, secure), 0, NULL},
     {"records", T_OBJECT, offsetof(Joined, records), 0, NULL},
+    {"peer", T_OBJECT, offsetof(Joined, peer), 0, NULL},
+    {"user", T_OBJECT, offsetof(Joined, user), 0, NULL},
+    {"proxy", T_OBJECT, offsetof(Joined, proxy), 0, NULL},
+    {"requests", T_UINT, offsetof(Joined, account.requests), READONLY, NULL},
+    {"seconds", T_DOUBLE, offsetof(Joined, account.seconds), READONLY, NULL},
+    {"bytes", T_ULONGLONG, offsetof(Joined, account.bytes), READONLY, NULL},
     {NULL},
 };
 
@@ -96,6 +105,15 @@ drop_left(FastPath *self)
     Py_CLEAR(self->left_traceback);
 }
 
+/* Forget what was found of a connection that has not joined. */
+static void
+forget_new(FastPath *self)
+{
+    self->new_socket = -1;
+    self->new_account = (Account){0};
+    Py_CLEAR(self->new_peer);
+}
+
 const char serve_doc[] =
 "serve(socket) -> int | bytes\n"
 "\n"
@@ -119,6 +137,7 @@ FastPath_serve(FastPath *self, PyObject *argument)
         Joined *joined = (Joined *)PyDict_GetItemWithError(self->joined, argument);
         if (joined == NULL && PyErr_Occurred())
             return NULL;
+        forget_new(self);
         Py_XINCREF((PyObject *)joined);
         PyObject *outcome = serve_one(self, (int)socket, joined);
         Py_XDECREF((PyObject *)joined);
@@ -198,35 +217,60 @@ new_joined(FastPath *self, PyObject *number, int socket)
     joined->secure = joined->records = NULL;
     joined->commit = NULL;
     joined->connection = NULL;
-    joined->reports = 0;
     joined->upload = NULL;
     joined->served = NULL;
+    joined->peer = joined->user = joined->proxy = NULL;
+    joined->account = (Account){0};
     joined->number = Py_NewRef(number);
     joined->joined = Py_NewRef(self->joined);
     if (PyDict_SetItem(self->joined, number, (PyObject *)joined) < 0) {
         Py_DECREF((PyObject *)joined);
         return NULL;
     }
-    if (self->new_upload != NULL && self->new_upload_socket == socket) {
+    if (self->new_socket == socket) {
         joined->upload = self->new_upload;
+        joined->peer = self->new_peer;
+        joined->account = self->new_account;
         self->new_upload = NULL;
+        self->new_peer = NULL;
+        forget_new(self);
     }
     return joined;
 }
 
-/* Hold a new connection. Returns 0; -1 if Python must serve it. */
+/* What was said of the client of a new connection, borrowed; None: nothing. */
+static PyObject *
+said_peer(const FastPath *self)
+{
+    return self->new_peer == NULL ? Py_None : self->new_peer;
+}
+
+/*
+ * Hold a new connection.
+ *
+ * made: when it was accepted; below 0: just now.
+ *
+ * Returns 0; -1 if Python must serve it.
+ */
 static int
-hold(FastPath *self, int socket, int is_served)
+hold(FastPath *self, int socket, int is_served, double made)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.fd = socket};
     PyObject *number = PyLong_FromLong(socket);
     PyObject *time = PyObject_CallNoArgs(self->clock);
     Joined *joined = NULL;
-    if (number == NULL || time == NULL || !(joined = new_joined(self, number, socket))
-        || epoll_ctl(self->poller, EPOLL_CTL_ADD, socket, &event) < 0)
+    if (number == NULL || time == NULL || !(joined = new_joined(self, number, socket)))
+        goto failed;
+    if (self->requests != NULL) {
+        PyObject *peer = peer_of(self, socket, joined);
+        if (peer == NULL)
+            goto failed;
+        Py_DECREF(peer);
+    }
+    if (epoll_ctl(self->poller, EPOLL_CTL_ADD, socket, &event) < 0)
         goto failed;
     joined->held = 1;
-    joined->made = PyFloat_AsDouble(time);
+    joined->made = made < 0 ? PyFloat_AsDouble(time) : made;
     joined->served = is_served ? Py_NewRef(time) : NULL;
     Py_DECREF(time);
     Py_DECREF(number);
@@ -237,10 +281,14 @@ hold(FastPath *self, int socket, int is_served)
     *word(self, self->accepted) += 1;
     return 0;
 failed:
-    /* An upload that has begun goes back to where `join` finds it. */
+    /* What was found of it goes back to where `join` finds it. */
     if (joined != NULL) {
         self->new_upload = joined->upload;
+        self->new_peer = joined->peer;
+        self->new_account = joined->account;
+        self->new_socket = socket;
         joined->upload = NULL;
+        joined->peer = NULL;
         if (PyDict_DelItem(self->joined, number) < 0)
             PyErr_Clear();
         Py_DECREF((PyObject *)joined);
@@ -264,10 +312,11 @@ release_held(FastPath *self, Joined *joined, int socket)
 static int
 end_held(FastPath *self, Joined *joined, int socket)
 {
+    int reported = report_end(self, joined->made, &joined->account);
     release_held(self, joined, socket);
     *word(self, self->open) -= 1;
     close_both_ways(socket);
-    return PyDict_DelItem(self->joined, joined->number);
+    return PyDict_DelItem(self->joined, joined->number) < 0 ? -1 : reported;
 }
 
 /* Give Python a connection that is held. Returns 0; -1 with an exception. */
@@ -277,7 +326,8 @@ adopt(FastPath *self, Joined *joined, int socket)
     release_held(self, joined, socket);
     PyObject *python = Py_NewRef(self->adopt_held);
     self->adopting = joined;
-    PyObject *adopted = PyObject_CallFunction(python, "id", socket, joined->made);
+    PyObject *adopted = PyObject_CallFunction(
+        python, "idO", socket, joined->made, joined->peer == NULL ? Py_None : joined->peer);
     Py_DECREF(python);
     if (self->adopting == joined) {
         /* It has ended before it joined. */
@@ -363,6 +413,48 @@ FastPath_adopt_held(FastPath *self, PyObject *argument)
     Py_RETURN_NONE;
 }
 
+/*
+ * Serve the request that came with a new connection. Returns `HAS_ENDED` if this was all: its
+ * socket is closed; `IS_HELD` if the connection stays, and Python has nothing to do with it;
+ * `IS_LEFT` if the caller keeps it, and the next `serve` of this socket returns the outcome.
+ */
+static int
+serve_accepted(FastPath *self, int socket, int may_block)
+{
+    double made = self->connections == NULL ? -1 : clock_seconds(self);
+    self->may_block = may_block;
+    int may_hold = !may_block && can_hold(self);
+    long outcome = serve_or_leave(
+        self, socket, NULL,
+        SET(SERVED | CLOSES) | (may_hold ? SET(NOTHING) | SET(SERVED) : 0));
+    self->may_block = 1;
+    if (outcome == (SERVED | CLOSES)) {
+        /* Before the client can see the end. */
+        *word(self, self->accepted) += 1;
+        if (report_end(self, made, &self->new_account) < 0)
+            PyErr_WriteUnraisable(self->reports_come);
+        close_both_ways(socket);
+        forget_new(self);
+        return HAS_ENDED;
+    }
+    if (outcome >= 0) {
+        if (hold(self, socket, outcome == SERVED, made) == 0)
+            return IS_HELD;
+        self->left_socket = socket;
+        self->left = PyLong_FromLong(outcome);
+        PyErr_Fetch(&self->left_type, &self->left_value, &self->left_traceback);
+    }
+    return IS_LEFT;
+}
+
+/* As `serve_accepted`, for a connection that another process has accepted. */
+int
+serve_whole(FastPath *self, int socket, int may_block)
+{
+    forget_new(self);
+    return serve_accepted(self, socket, may_block);
+}
+
 /* How many connections wait at a listening socket; below 0: the kernel does not say. As
    kvd.net.listening.accept_queue. */
 static long
@@ -389,37 +481,58 @@ let_others(const FastPath *self, int listener)
     return epoll_ctl(self->poller, EPOLL_CTL_ADD, listener, &event);
 }
 
+/*
+ * Ask the gate of a server, while all is as usual at its port; otherwise, and when the gate is
+ * closed, the port says what to do. Returns as `may_accept_one` of the port, or NULL.
+ */
+static PyObject *
+may_accept(PyObject *port, PyObject *server)
+{
+    PyObject *usual = PyObject_GetAttrString(port, "as_usual"), *is_open;
+    if (usual == NULL)
+        return NULL;
+    is_open = usual == Py_True ? PyObject_CallMethod(server, "may_accept", "i", 1)
+                               : Py_NewRef(Py_None);
+    Py_DECREF(usual);
+    if (is_open == NULL || is_open == Py_True)
+        return is_open;
+    PyObject *may = PyObject_CallMethod(port, "may_accept_one", "O", is_open);
+    Py_DECREF(is_open);
+    return may;
+}
+
 /* Accept the only connection that waits at a shared socket. Returns 1 if nothing is left to
    do, 0 if Python should look, -1 with an exception. */
 static int
 accept_one(FastPath *self, PyObject *number)
 {
-    PyObject *functions = PyDict_GetItemWithError(self->listeners, number);
-    if (functions == NULL)
+    PyObject *shared = PyDict_GetItemWithError(self->listeners, number);
+    if (shared == NULL)
         return PyErr_Occurred() ? -1 : 0;
     int listener = (int)PyLong_AsLong(number);
     long waiting = waiting_at(listener);
     /* None: another process was faster. */
     if (waiting != 1)
         return waiting == 0;
-    Py_INCREF(functions);
-    PyObject *may = PyObject_CallNoArgs(PyTuple_GetItem(functions, 0));
+    Py_INCREF(shared);
+    PyObject *port = PyTuple_GetItem(shared, 0);
+    PyObject *may = may_accept(port, PyTuple_GetItem(shared, 1));
     int status = may == NULL ? -1 : may == Py_None ? 0 : 1;
     if (may == Py_False)
         self->turns = TURNS;
     else if (status == 1) {
-        int socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int socket = accept_new(self, listener);
         if (socket < 0)
             /* Python meets any other error again. */
             status = errno == EAGAIN;
         else {
-            int came_of_it = serve_whole(self, socket, 0);
+            int came_of_it = serve_accepted(self, socket, 0);
             PyObject *done = NULL;
             if (came_of_it == IS_LEFT)
-                done = PyObject_CallFunction(PyTuple_GetItem(functions, 1), "i", socket);
+                done = PyObject_CallMethod(port, "serve", "iO", socket, said_peer(self));
             else if (came_of_it == IS_HELD && self->turns > 0 && self->turns--
                      && let_others(self, listener) < 0)
-                done = PyObject_CallFunction(PyTuple_GetItem(functions, 2), "i", errno);
+                done = PyObject_CallMethod(port, "unwatched", "i", errno);
             else
                 done = Py_NewRef(Py_None);
             status = done == NULL ? -1 : 1;
@@ -427,25 +540,24 @@ accept_one(FastPath *self, PyObject *number)
         }
     }
     Py_XDECREF(may);
-    Py_DECREF(functions);
+    Py_DECREF(shared);
     return status;
 }
 
 const char share_doc[] =
-"share(listener, may_accept_one, serve, unwatched)\n"
+"share(listener, port, server)\n"
 "\n"
 "See kvd.http.fast_path.";
 
 PyObject *
 FastPath_share(FastPath *self, PyObject *args)
 {
-    PyObject *listener, *may_accept_one, *serve, *unwatched;
-    if (!PyArg_ParseTuple(args, "O!OOO:share", &PyLong_Type, &listener, &may_accept_one,
-                          &serve, &unwatched))
+    PyObject *listener, *port, *server;
+    if (!PyArg_ParseTuple(args, "O!OO:share", &PyLong_Type, &listener, &port, &server))
         return NULL;
-    PyObject *functions = PyTuple_Pack(3, may_accept_one, serve, unwatched);
-    int set = functions == NULL ? -1 : PyDict_SetItem(self->listeners, listener, functions);
-    Py_XDECREF(functions);
+    PyObject *shared = PyTuple_Pack(2, port, server);
+    int set = shared == NULL ? -1 : PyDict_SetItem(self->listeners, listener, shared);
+    Py_XDECREF(shared);
     if (set < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -489,7 +601,7 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
                                                  : accept_one(self, argument);
         return is_all < 0 ? NULL : PyBool_FromLong(is_all);
     }
-    if (!joined->idle || joined->reports || joined->commit != NULL)
+    if (!joined->idle || joined->commit != NULL)
         Py_RETURN_FALSE;
     Py_INCREF((PyObject *)joined);
     int socket = (int)PyLong_AsLong(argument);
@@ -520,36 +632,6 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
     }
     Py_DECREF((PyObject *)joined);
     return PyBool_FromLong(outcome >= 0);
-}
-
-/*
- * Serve the request that came with a new connection. Returns `HAS_ENDED` if this was all: its
- * socket is closed; `IS_HELD` if the connection stays, and Python has nothing to do with it;
- * `IS_LEFT` if the caller keeps it, and the next `serve` of this socket returns the outcome.
- */
-int
-serve_whole(FastPath *self, int socket, int may_block)
-{
-    self->may_block = may_block;
-    int may_hold = !may_block && can_hold(self);
-    long outcome = serve_or_leave(
-        self, socket, NULL,
-        SET(SERVED | CLOSES) | (may_hold ? SET(NOTHING) | SET(SERVED) : 0));
-    self->may_block = 1;
-    if (outcome == (SERVED | CLOSES)) {
-        /* Before the client can see the end. */
-        *word(self, self->accepted) += 1;
-        close_both_ways(socket);
-        return HAS_ENDED;
-    }
-    if (outcome >= 0) {
-        if (hold(self, socket, outcome == SERVED) == 0)
-            return IS_HELD;
-        self->left_socket = socket;
-        self->left = PyLong_FromLong(outcome);
-        PyErr_Fetch(&self->left_type, &self->left_value, &self->left_traceback);
-    }
-    return IS_LEFT;
 }
 
 const char serve_new_doc[] =
@@ -586,7 +668,7 @@ FastPath_serve_new(FastPath *self, PyObject *argument)
 }
 
 const char accept_doc[] =
-"accept(listener, count, stays) -> (int, int, int)\n"
+"accept(listener, count, stays) -> (int, int, int, object)\n"
 "\n"
 "See kvd.http.fast_path.";
 
@@ -606,11 +688,11 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
     int socket = -1;
     while (accepted < most && stayed < stays) {
         /* The listening socket is non-blocking, so this does not block. */
-        int new_socket = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int new_socket = accept_new(self, (int)listener);
         if (new_socket < 0)
             break;
         accepted++;
-        int came_of_it = serve_whole(self, new_socket, 0);
+        int came_of_it = serve_accepted(self, new_socket, 0);
         if (came_of_it == HAS_ENDED)
             continue;
         stayed++;
@@ -622,32 +704,25 @@ FastPath_accept(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
     /* Otherwise the next call gets the error, or it concerned a single connection. */
     if (accepted == 0 && most > 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    return Py_BuildValue("(lli)", accepted, stayed, socket);
+    return Py_BuildValue("(lliO)", accepted, stayed, socket,
+                         socket < 0 ? Py_None : said_peer(self));
 }
 
 const char join_doc[] =
-"join(socket, reports) -> Joined\n"
+"join(socket) -> Joined\n"
 "\n"
-"A connection stays open; its socket does not block. `serve_idle` serves it from now on,\n"
-"unless its requests are reported.";
+"A connection stays open; its socket does not block. `serve_idle` serves it from now on.";
 
 PyObject *
-FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count)
+FastPath_join(FastPath *self, PyObject *argument)
 {
-    if (count != 2 || !PyLong_Check(arguments[0]) || !PyBool_Check(arguments[1])) {
-        PyErr_SetString(PyExc_TypeError, "join takes a socket and whether it reports");
-        return NULL;
-    }
-    PyObject *argument = arguments[0];
     long socket = PyLong_AsLong(argument);
     if (socket == -1 && PyErr_Occurred())
         return NULL;
     Joined *joined = self->adopting;
     if (joined != NULL && socket == PyLong_AsLong(joined->number)) {
         self->adopting = NULL;
-        Py_INCREF((PyObject *)joined);
-    } else if ((joined = new_joined(self, argument, (int)socket)) == NULL)
-        return NULL;
-    joined->reports = arguments[1] == Py_True;
-    return (PyObject *)joined;
+        return Py_NewRef((PyObject *)joined);
+    }
+    return (PyObject *)new_joined(self, argument, (int)socket);
 }

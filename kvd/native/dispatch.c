@@ -1,7 +1,8 @@
 /*
  * What the supervisor does for each connection that it hands over, without deciding
  * anything (kvd.dispatch.primitives). lane.c remembers what is on its way, timer.c bounds
- * decisions, and lone.c does all at once for a connection that comes alone.
+ * decisions, and lone.c does all at once for a connection that comes alone. gate.c is for
+ * workers that accept from one socket.
  */
 
 #include "dispatch.h"
@@ -128,6 +129,18 @@ tasks(PyObject *Py_UNUSED(module), PyObject *args)
     return both;
 }
 
+/* Whether a worker that waits has begun after a time, and one that does not has woken after
+   another. */
+int
+gives_signs(const unsigned long long *words, const Signs *at, Py_ssize_t row_words,
+            Py_ssize_t worker, long long since, long long woken_since)
+{
+    const unsigned long long *row = words + (worker + 1) * row_words;
+    long long woke = (long long)read_word(row + at->awake);
+    long long began = (long long)read_word(row + at->beat);
+    return woke ? woke > woken_since : began > since;
+}
+
 PyDoc_STRVAR(ready_doc,
 "ready(words, marks, row_words, count, awake, beat, since_ns, woken_since_ns)"
 " -> tuple[int, ...]\n"
@@ -144,18 +157,15 @@ ready(PyObject *Py_UNUSED(module), PyObject *args)
                           &awake, &beat, &since, &woken_since))
         return NULL;
     Words at = {row_words, awake, beat, beat};
+    Signs signs = {awake, beat};
     PyObject *numbers = NULL, *tuple = NULL;
     if (row_words <= 0 || !has_rows(&buffer, &at, count) || count > marks.len)
         PyErr_SetString(PyExc_ValueError, "the scoreboard has no such rows");
     else
         numbers = PyList_New(0);
     for (Py_ssize_t worker = 0; numbers != NULL && worker < count; worker++) {
-        const unsigned long long *row
-            = (unsigned long long *)buffer.buf + (worker + 1) * row_words;
-        long long woke = (long long)read_word(row + awake);
-        long long began = (long long)read_word(row + beat);
         if (!((const char *)marks.buf)[worker]
-            || !(woke ? woke > woken_since : began > since))
+            || !gives_signs(buffer.buf, &signs, row_words, worker, since, woken_since))
             continue;
         PyObject *number = PyLong_FromSsize_t(worker);
         if (number == NULL || PyList_Append(numbers, number) < 0)
@@ -243,11 +253,13 @@ PyInit__dispatch(void)
     PyObject *self = PyModule_Create(&module);
     if (self == NULL)
         return NULL;
-    PyTypeObject *lone = NULL;
+    PyTypeObject *lone = NULL, *answers = NULL;
     if ((TimerType = add_type(self, &Timer_spec)) == NULL
         || (LaneType = add_type(self, &Lane_spec)) == NULL
-        || (lone = add_type(self, &Lone_spec)) == NULL)
+        || (lone = add_type(self, &Lone_spec)) == NULL
+        || (answers = add_type(self, &Answers_spec)) == NULL)
         Py_CLEAR(self);
     Py_XDECREF((PyObject *)lone);
+    Py_XDECREF((PyObject *)answers);
     return self;
 }

@@ -13,6 +13,11 @@ typedef struct {
     Py_ssize_t row_words, open, begun, done;
 } Words;
 
+/* When a worker woke (0: it waits for events), and when it began to wait. */
+typedef struct {
+    Py_ssize_t awake, beat;
+} Signs;
+
 /* What a worker is doing. */
 typedef struct {
     unsigned long long open, in_progress;
@@ -59,6 +64,8 @@ read_word(const unsigned long long *word)
 /* dispatch.c */
 int has_rows(const Py_buffer *buffer, const Words *at, Py_ssize_t count);
 Tasks tasks_of(const unsigned long long *words, const Words *at, Py_ssize_t worker);
+int gives_signs(const unsigned long long *words, const Signs *at, Py_ssize_t row_words,
+                Py_ssize_t worker, long long since, long long woken_since);
 int set_number(PyObject *tuple, Py_ssize_t at, unsigned long long value);
 int read_tasks(const unsigned long long *words, const Words *at, Py_ssize_t count,
                PyObject **connections, PyObject **requests);
@@ -76,6 +83,9 @@ extern PyTypeObject *LaneType;
 extern PyType_Spec Lane_spec;
 Batch *next_batch(Lane *self);
 void settle(Lane *self);
+
+/* gate.c */
+extern PyType_Spec Answers_spec;
 
 /* lone.c */
 extern PyType_Spec Lone_spec;

@@ -10,9 +10,10 @@
  * held, an error of any kind. So the only error handling here is cleaning up.
  *
  * This file has the Python type and the module. connections.c and serve.c receive requests,
- * get.c and put.c serve them, upload.c receives a body in pieces, and commit.c has values
- * synced (sync.c) before their replies; value.c opens a value, file.c sends it, and recent.c
- * keeps small ones in memory. fast_path.h declares what the files share.
+ * get.c and put.c serve them, upload.c receives a body in pieces, commit.c has values synced
+ * (sync.c) before their replies, and reports.c reports what was served; value.c opens a value,
+ * file.c sends it, and recent.c keeps small ones in memory. fast_path.h declares what the
+ * files share.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
@@ -107,7 +108,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return NULL;
     }
-    self->uploads = self->left_socket = self->channel = self->poller = -1;
+    self->uploads = self->left_socket = self->new_socket = self->channel = self->poller = -1;
     self->exchanges = exchanges;
     self->has_epochs = has_epochs;
     self->finds_unwritten = finds_unwritten;
@@ -181,6 +182,7 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE((PyObject *)self));
     Py_VISIT(self->report);
+    Py_VISIT(self->reports_come);
     Py_VISIT(self->rest);
     Py_VISIT(self->partial);
     Py_VISIT(self->make_template);
@@ -198,6 +200,9 @@ static int
 FastPath_clear(FastPath *self)
 {
     Py_CLEAR(self->report);
+    Py_CLEAR(self->reports_come);
+    Py_CLEAR(self->requests);
+    Py_CLEAR(self->connections);
     Py_CLEAR(self->rest);
     Py_CLEAR(self->partial);
     Py_CLEAR(self->make_template);
@@ -236,7 +241,7 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->record_bytes);
     Py_CLEAR(self->view);
     Py_CLEAR(self->begun_name);
-    Py_CLEAR(self->user);
+    Py_CLEAR(self->new_peer);
     Py_CLEAR(self->unsent_name);
     drop_rest(self);
     end_commits(self);
@@ -261,23 +266,6 @@ FastPath_take_unsent(FastPath *self, PyObject *Py_UNUSED(none))
     PyObject *unsent = self->unsent;
     self->unsent = NULL;
     return unsent != NULL ? unsent : PyBytes_FromStringAndSize(NULL, 0);
-}
-
-PyDoc_STRVAR(report_doc,
-"report() -> Report\n"
-"\n"
-"Describe the request that was served last.");
-
-static PyObject *
-FastPath_report(FastPath *self, PyObject *Py_UNUSED(none))
-{
-    /* The request is still in the buffer. */
-    return PyObject_CallFunction(self->report, "s#s#indnO", self->buffer,
-                                 self->method_bytes,
-                                 self->buffer + self->method_bytes + 1,
-                                 self->target_bytes, self->status, self->body_bytes,
-                                 self->seconds, self->moved_bytes,
-                                 self->user == NULL ? Py_None : self->user);
 }
 
 PyDoc_STRVAR(upload_to_doc,
@@ -330,7 +318,7 @@ static PyMethodDef FastPath_methods[] = {
     {"unshare", (PyCFunction)FastPath_unshare, METH_O, unshare_doc},
     {"hold", (PyCFunction)FastPath_hold, METH_VARARGS, hold_doc},
     {"adopt_held", (PyCFunction)FastPath_adopt_held, METH_O, adopt_held_doc},
-    {"join", (PyCFunction)(void (*)(void))FastPath_join, METH_FASTCALL, join_doc},
+    {"join", (PyCFunction)FastPath_join, METH_O, join_doc},
     {"take_batches", (PyCFunction)FastPath_take_batches, METH_VARARGS, take_batches_doc},
     {"leave_batches", (PyCFunction)FastPath_leave_batches, METH_NOARGS,
      leave_batches_doc},
@@ -346,7 +334,8 @@ static PyMethodDef FastPath_methods[] = {
     {"reply_all", (PyCFunction)FastPath_reply_all, METH_O, reply_all_doc},
     {"reply_to", (PyCFunction)(void (*)(void))FastPath_reply_to, METH_FASTCALL,
      reply_to_doc},
-    {"report", (PyCFunction)FastPath_report, METH_NOARGS, report_doc},
+    {"report_to", (PyCFunction)FastPath_report_to, METH_VARARGS, report_to_doc},
+    {"take_reports", (PyCFunction)FastPath_take_reports, METH_NOARGS, take_reports_doc},
     {"upload_to", (PyCFunction)FastPath_upload_to, METH_O, upload_to_doc},
     {"lock_renewed", (PyCFunction)FastPath_lock_renewed, METH_NOARGS,
      lock_renewed_doc},

@@ -151,6 +151,7 @@ typedef struct {
     int file;
     int may_keep;               /* whether its name is fit for what it replaces */
     Py_ssize_t received;        /* of the body */
+    double waits_since;         /* for more of it; by Python's clock */
     PyObject *unwritten;        /* what the file did not take; NULL: nothing */
     Py_ssize_t sent;            /* of the interim reply */
     PyObject *unsent;           /* what the socket did not take of it; NULL: nothing */
@@ -200,13 +201,19 @@ typedef struct Usage Usage;
 /* Values that may be removed to make room. */
 typedef struct Candidates Candidates;
 
+/* What a connection has had served here. */
+typedef struct {
+    unsigned int requests;
+    double seconds;             /* of all of them */
+    unsigned long long bytes;   /* received and sent */
+} Account;
+
 /* A connection that stays open after a request, or has sent none yet. */
 typedef struct {
     PyObject_HEAD
     char held;                  /* whether it has no Python object; see `hold` */
     double made;                /* when it was accepted, if it was held */
     char idle;                  /* whether the fast path may read the next bytes */
-    char reports;               /* whether each of its requests is reported */
     PartialUpload *upload;      /* that receives the next bytes; NULL: none */
     struct Commit *commit;      /* the one that it waits for and Python does not know of */
     PyObject *connection;       /* the Python object */
@@ -216,6 +223,10 @@ typedef struct {
     PyObject *secure, *records;
     PyObject *number;           /* of its socket */
     PyObject *joined;           /* FastPath.joined */
+    PyObject *peer;             /* the client, for reports; NULL: not asked yet */
+    PyObject *user;             /* that its certificate names; NULL: none */
+    PyObject *proxy;            /* that has made it for the client; NULL: none */
+    Account account;
 } Joined;
 
 /* A folder that is held open. */
@@ -282,7 +293,7 @@ typedef struct {
     Py_ssize_t held;            /* how many are */
     PyObject *adopt_held;       /* NULL without a poller */
     int turns;                  /* for so many connections more, processes take turns */
-    PyObject *listeners;        /* see `share`: functions of ports, by descriptor */
+    PyObject *listeners;        /* see `share`: ports and servers, by descriptor */
     Joined *adopting;           /* that Python is about to have join, borrowed; or NULL */
     /* Those of the connection that is served now, borrowed; NULL: it is a plain one. */
     PyObject *secure, *records;
@@ -295,17 +306,20 @@ typedef struct {
     PyObject *left_type, *left_value, *left_traceback;
     Syncs *syncs;               /* at durability disk; else NULL */
     struct Commit *commit;      /* one that nobody has taken yet; NULL: none */
-    /* Of a new connection that has not joined yet; NULL: none. */
+    /* Of the last connection that was served and has not joined yet; NULL: none. */
+    int new_socket;
     PartialUpload *new_upload;
-    int new_upload_socket;
-    /* The last request, for the access log. */
+    PyObject *new_peer;
+    Account new_account;
+    /* See reports.c; NULL: nobody wants them. */
+    PyObject *requests, *connections, *reports_come;
+    /* The last request. */
     PyObject *unsent;           /* the end of its reply; NULL: nothing */
     int rest_file;              /* the file with the rest of its body; below 0: none */
     unsigned long long rest_offset, rest_bytes;
     int status;                 /* 0: the client left before the reply */
     Py_ssize_t method;          /* the first word of those that count it */
-    PyObject *user;             /* of the last request; NULL: of a template for anybody */
-    Py_ssize_t method_bytes, target_bytes, head_bytes, body_bytes, sent_bytes;
+    Py_ssize_t head_bytes, body_bytes, sent_bytes;
     Py_ssize_t moved_bytes;
     double seconds;
     time_t date_second, day;
@@ -361,7 +375,7 @@ PyObject *FastPath_serve_idle(FastPath *self, PyObject *argument);
 PyObject *FastPath_serve_new(FastPath *self, PyObject *argument);
 PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
-PyObject *FastPath_join(FastPath *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *FastPath_join(FastPath *self, PyObject *argument);
 enum { HAS_ENDED, IS_HELD, IS_LEFT };
 int serve_whole(FastPath *self, int socket, int may_block);
 extern const char share_doc[];
@@ -384,7 +398,20 @@ PyObject *FastPath_leave_batches(FastPath *self, PyObject *none);
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket, Joined *joined);
 Py_ssize_t read_more(int socket, char *bytes, Py_ssize_t received, Py_ssize_t size);
-PyObject *outcome_of(FastPath *self, int socket, const Request *request);
+PyObject *outcome_of(FastPath *self, int socket, Joined *joined, const Request *request,
+                     int is_known);
+
+/* reports.c */
+extern const char report_to_doc[];
+extern const char take_reports_doc[];
+PyObject *peer_of(FastPath *self, int socket, Joined *joined);
+int accept_new(FastPath *self, int listener);
+int report(FastPath *self, int socket, Joined *joined, const Request *request,
+           int is_known);
+int report_end(FastPath *self, double made, const Account *account);
+double clock_seconds(const FastPath *self);
+PyObject *FastPath_report_to(FastPath *self, PyObject *args);
+PyObject *FastPath_take_reports(FastPath *self, PyObject *none);
 
 /* secure.c */
 extern const char serve_secure_doc[];
@@ -467,11 +494,10 @@ int finish_put(FastPath *self, int socket, PartialUpload *partial);
 /* upload.c */
 extern const char take_upload_doc[];
 PyObject *Joined_take_upload(Joined *self, PyObject *none);
-int begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
-                 Joined *joined);
+int begin_upload(FastPath *self, const Request *request, PyObject *key, Joined *joined);
 int ask_for_body(FastPath *self, int socket, PartialUpload *partial);
-PyObject *receive_body(FastPath *self, int socket, PartialUpload **place, char *bytes,
-                       Py_ssize_t received);
+PyObject *receive_body(FastPath *self, int socket, PartialUpload **place, Joined *joined,
+                       char *bytes, Py_ssize_t received);
 void free_upload(PartialUpload *partial);
 void drop_new_upload(FastPath *self);
 Py_ssize_t reply_published(FastPath *self, int socket, const HeadTemplate *template,

@@ -62,18 +62,21 @@ is_settled(int socket)
                       && domain == AF_UNIX);
 }
 
-/* What `serve` returns for a request that was served. */
+/*
+ * What `serve` returns for a request that was served, which is reported unless its reply goes
+ * on.
+ *
+ * is_known: see `report`.
+ */
 PyObject *
-outcome_of(FastPath *self, int socket, const Request *request)
+outcome_of(FastPath *self, int socket, Joined *joined, const Request *request,
+           int is_known)
 {
-    self->method_bytes = request->line_bytes - 2;
-    self->target_bytes = request->key_bytes + 1;
     self->head_bytes = request->head_bytes;
-    PyObject *before = self->user;
-    self->user = Py_XNewRef(request->template->user);
-    Py_XDECREF(before);
     if (self->rest_file >= 0)
         return PyLong_FromLong(SERVED | REMAINS);
+    if (report(self, socket, joined, request, is_known) < 0)
+        return NULL;
     int outcome = SERVED;
     if (!request->template->keep)
         outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
@@ -91,7 +94,7 @@ key_of(const Request *request)
 
 /* Returns as `serve` does; None if the request is left to Python. */
 static PyObject *
-serve_known(FastPath *self, int socket, const Request *request)
+serve_known(FastPath *self, int socket, const Request *request, Joined *joined)
 {
     HeadTemplate *template = request->template;
     int served;
@@ -109,7 +112,7 @@ serve_known(FastPath *self, int socket, const Request *request)
     if (!served)
         Py_RETURN_NONE;
     return self->commit != NULL ? PyLong_FromLong(COMMITS)
-        : outcome_of(self, socket, request);
+        : outcome_of(self, socket, joined, request, 0);
 }
 
 /* Begin a PUT whose body has not come, but for so much of it. Returns as `serve_known`. */
@@ -120,7 +123,7 @@ serve_partial(FastPath *self, int socket, const Request *request, Py_ssize_t rec
     PyObject *key = key_of(request);
     if (key == NULL)
         return NULL;
-    int begun = begin_upload(self, socket, request, key, joined);
+    int begun = begin_upload(self, request, key, joined);
     Py_DECREF(key);
     if (begun < 0)
         return NULL;
@@ -130,7 +133,7 @@ serve_partial(FastPath *self, int socket, const Request *request, Py_ssize_t rec
     int asked = received ? 1 : ask_for_body(self, socket, *place);
     if (asked <= 0)
         return asked < 0 ? NULL : PyLong_FromLong(LEAVES_UPLOAD);
-    return receive_body(self, socket, place, request->bytes + request->head_bytes,
+    return receive_body(self, socket, place, joined, request->bytes + request->head_bytes,
                         received);
 }
 
@@ -237,7 +240,7 @@ serve_request(FastPath *self, int socket, Joined *joined)
         }
         Py_DECREF(outcome);
         if (size == request.size)
-            outcome = serve_known(self, socket, &request);
+            outcome = serve_known(self, socket, &request, joined);
         else if (is_open && body <= MAX_PARTIAL_BYTES)
             outcome = serve_partial(self, socket, &request, size - head, joined);
         else
@@ -258,8 +261,14 @@ serve_one(FastPath *self, int socket, Joined *joined)
 {
     if (enter(self) < 0)
         return NULL;
+    if (joined == NULL) {
+        if (self->new_socket != socket)
+            Py_CLEAR(self->new_peer);
+        self->new_socket = socket;
+        self->new_account = (Account){0};
+    }
     PyObject *outcome = joined != NULL && joined->upload != NULL
-        ? receive_body(self, socket, &joined->upload, self->buffer, 0)
+        ? receive_body(self, socket, &joined->upload, joined, self->buffer, 0)
         : serve_request(self, socket, joined);
     self->busy = 0;
     return outcome;

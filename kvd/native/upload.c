@@ -52,8 +52,7 @@ drop_new_upload(FastPath *self)
  * Returns 1; 0 if the request is Python's; -1 with an exception.
  */
 int
-begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
-             Joined *joined)
+begin_upload(FastPath *self, const Request *request, PyObject *key, Joined *joined)
 {
     PartialUpload *partial
         = PyMem_Malloc(sizeof *partial + (size_t)request->head_bytes);
@@ -83,6 +82,7 @@ begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
     partial->key = Py_NewRef(key);
     partial->may_keep = partial->upload.keeps;
     partial->received = 0;
+    partial->waits_since = clock_seconds(self);
     partial->unwritten = partial->unsent = NULL;
     partial->sent = 0;
     partial->make = Py_NewRef(self->partial);
@@ -90,10 +90,8 @@ begin_upload(FastPath *self, int socket, const Request *request, PyObject *key,
     count_received(self, request->head_bytes);
     if (joined != NULL)
         joined->upload = partial;
-    else {
+    else
         self->new_upload = partial;
-        self->new_upload_socket = socket;
-    }
     return 1;
 }
 
@@ -122,7 +120,7 @@ ask_for_body(FastPath *self, int socket, PartialUpload *partial)
 
 /* Publish a value that has come, and reply. Returns as `serve` does. */
 static PyObject *
-finish(FastPath *self, int socket, PartialUpload **place)
+finish(FastPath *self, int socket, PartialUpload **place, Joined *joined)
 {
     PartialUpload *partial = *place;
     int served = finish_put(self, socket, partial);
@@ -132,12 +130,10 @@ finish(FastPath *self, int socket, PartialUpload **place)
         /* Nothing was done; the caller ends the connection, and with it the upload. */
         return NULL;
     *place = NULL;
-    /* For the report. */
-    memcpy(self->buffer, partial->head, (size_t)partial->request.head_bytes);
     PyObject *outcome
         = served < 0 ? NULL
         : self->commit != NULL ? PyLong_FromLong(COMMITS)
-        : outcome_of(self, socket, &partial->request);
+        : outcome_of(self, socket, joined, &partial->request, 0);
     free_upload(partial);
     return outcome;
 }
@@ -151,8 +147,8 @@ finish(FastPath *self, int socket, PartialUpload **place)
  * Returns as `serve` does; NOTHING if more is to come.
  */
 PyObject *
-receive_body(FastPath *self, int socket, PartialUpload **place, char *bytes,
-             Py_ssize_t received)
+receive_body(FastPath *self, int socket, PartialUpload **place, Joined *joined,
+             char *bytes, Py_ssize_t received)
 {
     PartialUpload *partial = *place;
     Py_ssize_t length = partial->upload.length;
@@ -172,7 +168,11 @@ receive_body(FastPath *self, int socket, PartialUpload **place, char *bytes,
         return partial->unwritten == NULL ? NULL : PyLong_FromLong(LEAVES_UPLOAD);
     }
     if (partial->received == length)
-        return finish(self, socket, place);
+        return finish(self, socket, place, joined);
+    if (received > 0)
+        partial->waits_since = clock_seconds(self);
+    if (PyErr_Occurred())
+        return NULL;
     return PyLong_FromLong(is_open ? NOTHING : LEAVES_UPLOAD);
 }
 
@@ -190,12 +190,13 @@ Joined_take_upload(Joined *self, PyObject *Py_UNUSED(none))
         Py_RETURN_NONE;
     PyObject *unwritten = partial->unwritten, *unsent = partial->unsent;
     PyObject *taken = PyObject_CallFunction(
-        partial->make, "y#iyLny#ny#d", partial->head, partial->request.head_bytes,
+        partial->make, "y#iyLny#ny#dd", partial->head, partial->request.head_bytes,
         partial->file, partial->upload.name, partial->upload.held, partial->received,
         unwritten == NULL ? "" : PyBytes_AsString(unwritten),
         unwritten == NULL ? 0 : PyBytes_Size(unwritten), partial->sent,
         unsent == NULL ? "" : PyBytes_AsString(unsent),
-        unsent == NULL ? 0 : PyBytes_Size(unsent), now() - partial->request.began);
+        unsent == NULL ? 0 : PyBytes_Size(unsent), now() - partial->request.began,
+        partial->waits_since);
     if (taken == NULL)
         return NULL;
     self->upload = NULL;

@@ -152,6 +152,9 @@ class Port(tcp.Port):
         self._gated_since: float | None = None
         self._complained = False
         self._peer_errors = 0
+        self.as_usual = True
+        """Whether a connection may be accepted as soon as the gate is open. Otherwise
+        `may_accept_one` has to be called."""
         self._wanted = False
         self._is_rung = False
         """Whether it looks because of another process, which has woken all."""
@@ -232,16 +235,20 @@ class Port(tcp.Port):
             self._guess_anew()
         factory.batch_accepted()
 
-    def may_accept_one(self) -> bool | None:
+    def may_accept_one(self, is_open: bool | None = None) -> bool | None:
         """
-        Whether to accept the only connection that waits. Called in place of `doRead`.
+        Whether to accept the only connection that waits. Called in place of `doRead`,
+        if this is not `as_usual` or the gate is closed.
+
+        Args:
+            is_open: What the gate has said; None: it was not asked.
 
         Returns:
             None: `doRead` must be called. If not now, this port asks again later.
         """
         if self._complained or self._peer_errors:
             return None
-        if self._may_now(1):
+        if self._may_now(1, is_open):
             return True
         self._stop_watching(GATE_SECONDS)
         return False
@@ -316,19 +323,26 @@ class Port(tcp.Port):
             self._guessed = min(2 * self._guessed, MAX_BATCH) if left else 1
         return left
 
-    def _may_now(self, waiting: int) -> bool:
+    def _may_now(self, waiting: int, is_open: bool | None = None) -> bool:
         gate = self.factory.gate
-        if gate is None or gate(waiting):
-            self._gated_since = None
+        if is_open is None:
+            is_open = gate is None or gate(waiting)
+        if is_open:
+            self._end_gated()
             return True
         now = self.reactor.seconds()
         if self._gated_since is None:
             self._gated_since = now
+            self.as_usual = False
             self._leave()
         if now - self._gated_since <= GATE_LIMIT_SECONDS:
             return False
-        self._gated_since = None
+        self._end_gated()
         return True
+
+    def _end_gated(self) -> None:
+        self._gated_since = None
+        self.as_usual = not (self._complained or self._peer_errors)
 
     def _somebody_waits(self) -> bool:
         poll = select.poll()
@@ -358,6 +372,7 @@ class Port(tcp.Port):
                 return died, 0, False
             except OSError as error:
                 self._peer_errors += 1
+                self.as_usual = False
                 if (
                     error.errno not in _PEER_ERRORS
                     or self._peer_errors >= MAX_PEER_ERRORS
@@ -369,6 +384,7 @@ class Port(tcp.Port):
             return died, 0, False
         self._complained = False
         self._peer_errors = 0
+        self.as_usual = self._gated_since is None
         accepted += died
         if descriptor == -1:
             return accepted, stayed, accepted == count or stayed == stays
@@ -401,6 +417,7 @@ class Port(tcp.Port):
     def _pause_after(self, error: OSError) -> None:
         if not self._complained:
             self._complained = True
+            self.as_usual = False
             self._log.warn(
                 "no connection can be accepted for now: {error}; new ones wait",
                 error=error.strerror or str(error),
@@ -419,7 +436,7 @@ class Port(tcp.Port):
             self._retry = None
             if not self._guess():
                 # Another has taken it; who comes later waits anew.
-                self._gated_since = None
+                self._end_gated()
             if self._wanted:
                 self._watch()
 

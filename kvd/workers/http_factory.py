@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress
 from kvd.http.access_log import NOBODY, Entry
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
-from kvd.http.fast_path import CLOSES, SERVED, FastPath, entry_of
+from kvd.http.fast_path import FastPath
 from kvd.http.reply_fields import refusal_fields
 from kvd.http.request import too_many_connections
 from kvd.http.wire.replies import problem, reply_head, with_length
@@ -111,7 +111,7 @@ class HttpFactory(ServerFactory):
         See `ServerFactory.accept`. A connection that ends with its only request, or
         that the fast path holds, never gets a Python socket.
         """
-        fast_path = self.unreported()
+        fast_path = self.fast_path()
         if fast_path is None:
             return super().accept(listener, count, stays)
         descriptor = listener.fileno()
@@ -119,7 +119,9 @@ class HttpFactory(ServerFactory):
         while True:
             asked = min(count - accepted, UNINTERRUPTED)
             try:
-                more, stay, left = fast_path.accept(descriptor, asked, stays - stayed)
+                more, stay, left, peer = fast_path.accept(
+                    descriptor, asked, stays - stayed
+                )
             except OSError:
                 if not accepted:
                     raise
@@ -128,29 +130,28 @@ class HttpFactory(ServerFactory):
             accepted += more
             stayed += stay
             if left != -1 or more < asked or accepted == count:
-                return accepted, stayed, left, None
+                return accepted, stayed, left, peer
 
     def take_descriptors(self, descriptors: Sequence[int]) -> int:
         """
         See `ServerFactory.take_descriptors`. A connection that ends with its only
         request never gets a Python socket.
         """
-        fast_path = self.unreported()
+        fast_path = self.fast_path()
         return 0 if fast_path is None else fast_path.serve_new(descriptors)
 
-    def unreported(self) -> FastPath | None:
+    def fast_path(self) -> FastPath | None:
         """
-        The fast path, if nobody wants to know about each request.
+        The fast path, if it may serve connections from their start: not where it
+        depends on the client.
         """
         process = self._server.process
-        if process.wants_reports or process.by_address is not None:
-            return None
-        if process.proxies is not None:
+        if process.by_address is not None or process.proxies is not None:
             # Nobody has looked at the peer.
             return None
-        return self._fast_path()
+        return self._plain_fast_path()
 
-    def _fast_path(self) -> FastPath | None:
+    def _plain_fast_path(self) -> FastPath | None:
         """
         The fast path, if requests come in plain.
         """
@@ -167,17 +168,15 @@ class HttpFactory(ServerFactory):
         if by_address is not None and not (is_proxy or by_address.has_room(peer)):
             self._refuse(process, connection, peer)
             return True
-        fast_path = self._fast_path()
+        fast_path = self._plain_fast_path()
         if fast_path is None or is_proxy:
             self._first = None
             return False
-        began = process.clock.seconds()
-        outcome = fast_path.serve(connection.fileno())
-        if outcome == SERVED | CLOSES:
-            # Before the client can see the end.
-            self._count(process, fast_path, peer, process.clock.seconds() - began)
-            close_both_ways(connection)
+        descriptor = connection.fileno()
+        if self.fast_path() is None and fast_path.serve_new((descriptor,)):
+            connection.detach()
             return True
+        outcome = fast_path.serve(descriptor)
         self._first = lambda built: partial(built.after_fast_path, fast_path, outcome)
         return False
 
@@ -205,22 +204,6 @@ class HttpFactory(ServerFactory):
             process.log.note(
                 Entry(time.time(), name_of(peer), NOBODY, "-", "-", 429, 0, 0.0)
             )
-
-    def _count(
-        self, process: ProcessContext, fast_path: FastPath, peer: Any, seconds: float
-    ) -> None:
-        """
-        Count a connection that ended with its only request.
-        """
-        process.row.opened()
-        process.row.closed()
-        if not process.wants_reports:
-            return
-        report = fast_path.report()
-        if process.log is not None:
-            process.log.note(entry_of(report, name_of(peer), None))
-        if process.recorder is not None:
-            process.recorder.ended(seconds, report.seconds, report.moved_bytes, 1)
 
     def buildProtocol(self, addr: IAddress | None) -> HttpConnection:
         """
@@ -279,10 +262,10 @@ class SharedFactory(HttpFactory):
             bell: Of its socket; closed with the port.
         """
         self._bell = bell
-        fast_path = self.unreported()
+        fast_path = self.fast_path()
         if fast_path is not None:
             descriptor = port.fileno()
-            fast_path.share(descriptor, port.may_accept_one, port.serve, port.unwatched)
+            fast_path.share(descriptor, port, self._server)
             self._unshare = partial(fast_path.unshare, descriptor)
 
     def stopFactory(self) -> None:

@@ -205,7 +205,7 @@ class HttpServer:
             fast_path.hold(poller, limit, self._adopt_held)
         return fast_path.serve_idle
 
-    def _adopt_held(self, descriptor: int, made: float) -> None:
+    def _adopt_held(self, descriptor: int, made: float, peer: Any) -> None:
         """
         Serve a connection that the fast path has held.
         """
@@ -214,7 +214,8 @@ class HttpServer:
         built = HttpConnection(process, held_since=made)
         try:
             connection = socket.socket(fileno=descriptor)
-            peer = peer_of(connection)
+            if peer is None:
+                peer = peer_of(connection)
             serve_connection(connection, peer, built, self._reactor)
             self.served(built)
         except Exception:
@@ -237,7 +238,7 @@ class HttpServer:
         Let the function of `serve_idle` serve connections that are handed over, until
         this is drained; see `FastPath.take_batches`.
         """
-        fast_path = self.factory.unreported()
+        fast_path = self.factory.fast_path()
         if fast_path is not None:
             plain = bytes(
                 self._context_of(group) is None and not address.proxy

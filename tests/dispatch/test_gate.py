@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import pytest
@@ -16,8 +16,12 @@ from kvd.dispatch.gate import (
     MOST_ANSWERS,
     SILENT_SECONDS,
     TURN_SECONDS,
+    Answers,
+    AnswersInPython,
+    Ask,
     Gate,
     load_before_forks,
+    make_answers,
     policy_of_gates,
 )
 from kvd.dispatch.policies.gated import Gated
@@ -32,24 +36,31 @@ class Hall:
     Two workers and the gate of the first.
     """
 
-    def __init__(self, board: Scoreboard) -> None:
+    def __init__(
+        self, board: Scoreboard, make: Callable[[Scoreboard, Ask], Answers]
+    ) -> None:
         self.board = board
+        self.later_ns = 0
+        """How far the clock is ahead."""
         self.rows: list[Row] = [board.own_row(worker) for worker in range(2)]
         for worker in range(2):
             board.mark(worker, True)
         self.policy = Gated()
-        self.gate = Gate(self.policy, 0, board)
+        self.gate = Gate(self.policy, 0, board, make)
 
 
-@pytest.fixture
-def hall() -> Iterator[Hall]:
+@pytest.fixture(params=[make_answers, AnswersInPython])
+def hall(request: pytest.FixtureRequest) -> Iterator[Hall]:
     """
-    A new one.
+    A new one, compiled and not.
     """
     memory = create_scoreboard(2)
     board = Scoreboard(memory)
-    hall = Hall(board)
-    yield hall
+    present = time.monotonic_ns
+    with mock.patch("time.monotonic_ns", side_effect=present) as clock:
+        made = Hall(board, request.param)
+        clock.side_effect = lambda: present() + made.later_ns
+        yield made
     os.close(memory)
 
 
@@ -116,11 +127,10 @@ def test_a_worker_that_gives_no_sign_of_life_does_not_count(hall: Hall) -> None:
     It may be stopped, with nothing to do for ever. This worker itself always counts.
     """
     hall.rows[0].opened()
-    later = time.monotonic_ns() + int(SILENT_SECONDS * 1e9) + 10**9
-    with mock.patch("time.monotonic_ns", return_value=later):
-        assert hall.gate.is_open(1)
-        hall.rows[1].woke()
-        assert not hall.gate.is_open(1)
+    hall.later_ns = int(SILENT_SECONDS * 1e9) + 10**9
+    assert hall.gate.is_open(1)
+    hall.rows[1].woke()
+    assert not hall.gate.is_open(1)
 
 
 def test_a_worker_that_is_busy_with_a_long_turn_does_not_count(hall: Hall) -> None:
@@ -130,11 +140,10 @@ def test_a_worker_that_is_busy_with_a_long_turn_does_not_count(hall: Hall) -> No
     hall.rows[0].opened()
     hall.rows[1].woke()
     assert not hall.gate.is_open(1)
-    later = time.monotonic_ns() + int(TURN_SECONDS * 1e9) + 10**6
-    with mock.patch("time.monotonic_ns", return_value=later):
-        assert hall.gate.is_open(1)
-        hall.rows[1].waits()
-        assert not hall.gate.is_open(1)
+    hall.later_ns = int(TURN_SECONDS * 1e9) + 10**6
+    assert hall.gate.is_open(1)
+    hall.rows[1].waits()
+    assert not hall.gate.is_open(1)
 
 
 def test_a_long_queue_opens_it(hall: Hall) -> None:

@@ -13,7 +13,7 @@ import struct
 import termios
 import time
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from unittest import mock
 
@@ -58,13 +58,33 @@ class Notes:
     """
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self._entries: list[Entry] = []
+        self.gather: Callable[[], None] = lambda: None
+
+    @property
+    def entries(self) -> list[Entry]:
+        """
+        All of them, also those that are still to be gathered.
+        """
+        self.gather()
+        return self._entries
 
     def note(self, entry: Entry) -> None:
         """
         Take one entry.
         """
         self.entries.append(entry)
+
+    def note_all(self, entries: Sequence[Entry]) -> None:
+        """
+        Take those that are gathered.
+        """
+        self._entries.extend(entries)
+
+    def expect(self) -> None:
+        """
+        There is something to gather.
+        """
 
 
 class ConnectionCase(SynchronousTestCase):

@@ -38,7 +38,7 @@ def test_each_wait_has_its_bound(state: State, bound: float) -> None:
     assert timeouts.is_over(state, 100 + bound, moved=0)
 
 
-@pytest.mark.parametrize("state", [State.BODY, State.SENDING, State.CLOSING])
+@pytest.mark.parametrize("state", [State.SENDING, State.CLOSING])
 def test_progress_starts_the_wait_anew(state: State) -> None:
     """
     Whoever moves a byte now and then is waited for as long as it takes.

@@ -150,6 +150,7 @@ class Worker:
         durability: Durability,
         guarded: bool = False,
         reports: bool = True,
+        accepts: bool = False,
         secure: bool = False,
         rules: AccessRules | None = None,
         cors: tuple[CorsChoice, ...] = (),
@@ -200,9 +201,21 @@ class Worker:
         if process.fast_path is not None:
             self.watched = process.fast_path = WatchedFastPath(process.fast_path)
         self._reactor.serve_readable = self._server.serve_idle()
+        self._listener = self._listen() if accepts and not secure else None
         self._clients: list[Client] = []
         self._replies: list[bytes] = []
         self._last_tag = LAST_TAG
+
+    def _listen(self) -> socket.socket:
+        """
+        A connection that is accepted here may be held (`FastPath.hold`).
+        """
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(os.path.join(self.folder, "socket"))
+        listener.listen()
+        listener.setblocking(False)
+        self._server.listen("0/0", listener)
+        return listener
 
     def connect(self, request: bytes, room: int | None = None) -> None:
         """
@@ -212,6 +225,15 @@ class Worker:
             request: What it has said when it is accepted.
             room: How much may be sent ahead to it; None: much.
         """
+        if self._listener is not None and room is None:
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(self._listener.getsockname())
+            far.sendall(self._with_tag(request))
+            self._clients.append(Client(self._reactor, far))
+            self._reactor.settle()
+            self._replies.append(b"")
+            self._receive(len(self._clients) - 1)
+            return
         near, far = socket.socketpair()
         if room is not None:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
@@ -357,6 +379,8 @@ class Worker:
         self._reactor.settle()
         assert drained
         self._server.stop()
+        if self._listener is not None:
+            self._listener.close()
         self._reactor.dispose()
         words = self._row.words.tolist()
         _, _, begun, done, bytes_in, bytes_out, uploads = WORDS_OF_REQUESTS

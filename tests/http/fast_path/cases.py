@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.fast_path import CLOSES, SERVED, FastPath
+from kvd.http.fast_path import CLOSES, SERVED, FastPath, Report
 from kvd.http.templates import fast_path_to
 from kvd.model.keys import Key
 from kvd.settings import Limits
@@ -110,6 +110,18 @@ class FastPathCase(FileStoreCase):
         assert made is not None, "kvd is installed without what a C compiler makes"
         process.fast_path = made
         return made
+
+    def report(self) -> None:
+        """
+        Report what is served from now on.
+        """
+        self.fast_path.report_to(True, True, lambda are_many: None)
+
+    def reported(self) -> list[Report]:
+        """
+        The requests that were served since the last call.
+        """
+        return self.fast_path.take_reports()[0]
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
         """

@@ -416,6 +416,7 @@ def test_both_ways_come_to_the_same() -> None:
         st.booleans(),
         st.sampled_from([False, False, True]),
         BOUNDS,
+        st.booleans(),
     )
     def compare(
         steps: list[Step],
@@ -424,6 +425,7 @@ def test_both_ways_come_to_the_same() -> None:
         reports: bool,
         secure: bool,
         bounds: Bounds | None,
+        accepts: bool,
     ) -> None:
         nonlocal served, served_over_tls, limited, idle, new, behind
         outcomes = []
@@ -435,6 +437,7 @@ def test_both_ways_come_to_the_same() -> None:
                 reports=reports,
                 secure=secure,
                 bounds=bounds,
+                accepts=accepts,
             )
             try:
                 worker.connect(b"")

@@ -470,8 +470,9 @@ class ReportedCommitTests(CommitCase):
         assert isinstance(connection, HttpConnection)
 
         assert b"HTTP/1.1 201 " in received
+        assert connection._joined is not None
         moved = connection._received + connection.transport.bytes_sent
-        assert len(request) + len(received) == moved
+        assert len(request) + len(received) == moved + connection._joined.bytes
 
 
 class UncaredTests(FastPathCase):

@@ -64,6 +64,7 @@ class FileTests(FastPathCase):
         ):
             body = os.urandom(size)
             self.keep("k", body)
+            self.report()
             for _ in range(3):
                 reply = self.served(get("k"))
                 assert str(size) == field(reply, "Content-Length")
@@ -72,18 +73,20 @@ class FileTests(FastPathCase):
                     assert select.select([self.far], [], [], PATIENCE_SECONDS)[0]
                     reply += self.reply()
                 assert body == body_of(reply)
-            assert ("GET", "/k", 200, size) == self.fast_path.report()[:4]
+            for report in self.reported():
+                assert ("GET", "/k", 200, size) == report[5:9]
 
     def test_a_head_needs_no_room(self) -> None:
         """
         It says the length.
         """
         self.keep("k", bytes(5_000_000))
+        self.report()
         reply = self.served(head("k"))
 
         assert "5000000" == field(reply, "Content-Length")
         assert b"" == body_of(reply)
-        assert ("HEAD", "/k", 200, 0) == self.fast_path.report()[:4]
+        assert ("HEAD", "/k", 200, 0) == self.reported()[0][5:9]
 
     def test_no_descriptor_stays_open(self) -> None:
         """

@@ -444,6 +444,26 @@ class AdoptedTests(HeldCase):
 
         assert client.receive().startswith(b"HTTP/1.1 408 ")
 
+    def test_a_body_that_stops(self) -> None:
+        """
+        Its time begins with the last byte that came, wherever it came to.
+        """
+        request = put("new", b"value")
+        ended = []
+        for fast_path in (self.fast_path, None):
+            self.process.fast_path = fast_path
+            client = self.come(request[:-4])
+            assert self.held == (fast_path is not None)
+            self.reactor.advance(0.5)
+            client.send(request[-4:-2])
+            for eighth in range(1, 300):
+                self.reactor.advance(0.125)
+                self.server._checking.check()
+                if reply := client.receive():
+                    ended.append((eighth, reply.partition(b"\r\n")[0]))
+                    break
+        assert [(160, b"HTTP/1.1 408 Request Timeout")] * 2 == ended
+
     def test_all_when_the_process_drains(self) -> None:
         """
         The end of each is announced.

@@ -14,6 +14,7 @@ from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import LOST, SERVED
+from kvd.http.reports import bring_reports
 from kvd.settings import Settings
 from kvd.store.file import FileStore
 from kvd.workers.http_server import HttpServer
@@ -74,16 +75,20 @@ class IdleTests(IdleCase):
         assert (2, 2) == (self.watched.idle, self.watched.served)
         assert b"other" == self.contents()["k"][0]
 
-    def test_it_is_asked_where_requests_are_reported(self) -> None:
+    def test_what_is_served_is_reported(self) -> None:
         """
-        Of requests, or of connections.
+        No Python is called for a request because there is an access log.
         """
         self.process.log = notes = Notes()
+        bring_reports(self.fast_path, notes, None)
         client = self.connect()
 
         assert b"value" == body_of(client.send(get("k")).receive())
-        assert (0, 1) == (self.watched.idle, self.watched.served)
-        assert 1 == len(notes.entries)
+        assert (1, 1) == (self.watched.idle, self.watched.served)
+        (entry,) = notes.entries
+        assert ("unix", "GET", "/k", 200) == (
+            *(entry.peer, entry.method, entry.key, entry.status),
+        )
 
     def test_nothing_is_read_twice_or_lost(self) -> None:
         """
@@ -172,7 +177,7 @@ class JoinedTests(FastPathCase):
     def setUp(self) -> None:
         super().setUp()
         self.keep("k", b"value")
-        self.joined = self.fast_path.join(self.near.fileno(), False)
+        self.joined = self.fast_path.join(self.near.fileno())
 
     def test_when_it_was_served(self) -> None:
         """
@@ -202,7 +207,7 @@ class JoinedTests(FastPathCase):
         If nobody asks, it is forgotten.
         """
         near, far = self.pair()
-        self.fast_path.join(near.fileno(), False)
+        self.fast_path.join(near.fileno())
         self.far.sendall(get("%6b"))
         assert not self.fast_path.serve_idle(self.near.fileno())
         far.sendall(get("k"))
@@ -233,7 +238,7 @@ class JoinedTests(FastPathCase):
         """
         The number is another's by then.
         """
-        self.fast_path.join(self.near.fileno(), False)
+        self.fast_path.join(self.near.fileno())
         self.joined.leave()
         self.far.sendall(get("k"))
         assert self.fast_path.serve_idle(self.near.fileno())
@@ -243,7 +248,7 @@ class JoinedTests(FastPathCase):
         Does not join.
         """
         with self.assertRaises(TypeError):  # noqa: PT027  # trial runs it too
-            self.fast_path.join("1", False)  # type: ignore[arg-type]
+            self.fast_path.join("1")  # type: ignore[arg-type]
 
     def test_nothing_is_kept_for_connections_that_never_leave(self) -> None:
         """

@@ -83,7 +83,7 @@ class LimitedTests(FastPathCase, BoundedCase):
         All but the last byte of a request comes on a connection of its own.
         """
         near, far = self.pair()
-        joined = self.fast_path.join(near.fileno(), False)
+        joined = self.fast_path.join(near.fileno())
         far.sendall(request[:-1])
         assert NOTHING == self.fast_path.serve(near.fileno())
         return joined
@@ -99,7 +99,7 @@ class LimitedTests(FastPathCase, BoundedCase):
         """
         And held until its value is published.
         """
-        self.fast_path.join(self.near.fileno(), False)
+        self.fast_path.join(self.near.fileno())
         request = put("ci/k", bytes(BLOCK + 1))
         assert NOTHING == self.serve(request[:-1])
         assert [(2 * BLOCK, 2 * BLOCK)] * 2 == self.held()

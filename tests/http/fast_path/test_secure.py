@@ -214,7 +214,7 @@ class SecureTests(FastPathCase):
         A connection that has its functions.
         """
         played = PlayedRecords()
-        joined = self.fast_path.join(self.near.fileno(), False)
+        joined = self.fast_path.join(self.near.fileno())
         joined.secure, joined.records = played, played.functions
         return played, joined
 

@@ -16,6 +16,7 @@ from twisted.logger import capturedLogs
 from kvd.http import fast_path
 from kvd.http.connection import HttpConnection
 from kvd.http.fast_path import LOST, SERVED, FastPath
+from kvd.http.reports import bring_reports
 from kvd.model.keys import Key
 from kvd.settings import Settings
 from kvd.workers.http_factory import EXCLUSIVE_BATCH
@@ -196,13 +197,13 @@ class AtFirstTests(NewConnectionTests):
 
     def test_requests_are_reported(self) -> None:
         """
-        Then the connection takes the way that reports.
+        The connection takes the same way, and its request is reported.
         """
-        self.process.log = self.notes
+        bring_reports(self.fast_path, self.notes, None)
         client = self.come(get("k", b"Connection: close\r\n"))
 
         assert b"value" == body_of(client.receive())
-        assert 0 == self.watched.new
+        assert 1 == self.watched.new
         assert 1 == len(self.notes.entries)
 
     def test_a_socket_that_others_have_is_ended_for_all(self) -> None:
@@ -383,7 +384,7 @@ class AcceptedTests(AtFirstTests):
             fast_path.accept(self.sock.fileno(), 3, 3)
         with self.assertRaises(OSError):  # noqa: PT027
             fast_path.accept(-1, 3, 3)
-        assert (0, 0, -1) == fast_path.accept(self.sock.fileno(), 0, 0)
+        assert (0, 0, -1, None) == fast_path.accept(self.sock.fileno(), 0, 0)
 
 
 class MistakeTests(ConnectionCase):

@@ -16,9 +16,11 @@ from kvd.http.fast_path import (
     SERVED,
     Commit,
     FastPath,
+    Gated,
     Joined,
     Remainder,
     Report,
+    SharedPort,
 )
 from kvd.store.sync import Found
 
@@ -66,11 +68,11 @@ class WatchedFastPath:
         elif isinstance(outcome, int):
             self.served += bool(outcome & (SERVED | COMMITS))
 
-    def join(self, socket: int, reports: bool) -> Joined:
+    def join(self, socket: int) -> Joined:
         """
         See `FastPath`.
         """
-        return self._fast_path.join(socket, reports)
+        return self._fast_path.join(socket)
 
     def serve_idle(self, socket: int) -> bool:
         """
@@ -92,27 +94,23 @@ class WatchedFastPath:
         self.new += served
         return served
 
-    def accept(self, listener: int, count: int, stays: int) -> tuple[int, int, int]:
+    def accept(
+        self, listener: int, count: int, stays: int
+    ) -> tuple[int, int, int, Any]:
         """
         See `FastPath`.
         """
-        accepted, stay, left = self._fast_path.accept(listener, count, stays)
+        accepted, stay, left, peer = self._fast_path.accept(listener, count, stays)
         served = accepted - stay
         self.served += served
         self.new += served
-        return accepted, stay, left
+        return accepted, stay, left, peer
 
-    def share(
-        self,
-        listener: int,
-        may_accept_one: Callable[[], bool | None],
-        serve: Callable[[int], object],
-        unwatched: Callable[[int], object],
-    ) -> None:
+    def share(self, listener: int, port: SharedPort, server: Gated) -> None:
         """
         See `FastPath`.
         """
-        self._fast_path.share(listener, may_accept_one, serve, unwatched)
+        self._fast_path.share(listener, port, server)
 
     def unshare(self, listener: int) -> None:
         """
@@ -121,7 +119,7 @@ class WatchedFastPath:
         self._fast_path.unshare(listener)
 
     def hold(
-        self, poller: int, most_open: int, adopt: Callable[[int, float], object]
+        self, poller: int, most_open: int, adopt: Callable[[int, float, Any], object]
     ) -> None:
         """
         See `FastPath`.
@@ -216,11 +214,19 @@ class WatchedFastPath:
         """
         return self._fast_path.reply_to(commit, socket)
 
-    def report(self) -> Report:
+    def report_to(
+        self, requests: bool, connections: bool, come: Callable[[bool], object]
+    ) -> None:
         """
         See `FastPath`.
         """
-        return self._fast_path.report()
+        self._fast_path.report_to(requests, connections, come)
+
+    def take_reports(self) -> tuple[list[Report], list[tuple[Any, ...]]]:
+        """
+        See `FastPath`.
+        """
+        return self._fast_path.take_reports()
 
 
 def _begins_with_a_head(socket: int) -> bool:
