@@ -147,7 +147,10 @@ class NewConnectionTests(ConnectionCase):
         """
         Is found to have ended by whoever reads it next.
         """
-        with mock.patch.object(self.watched, "serve", return_value=LOST):
+        with (
+            mock.patch.object(self.watched, "serve_new", return_value=0),
+            mock.patch.object(self.watched, "serve", return_value=LOST),
+        ):
             client = self.come(get("k"))
             assert b"" == client.receive()
         assert client.ended
@@ -170,10 +173,10 @@ class NewConnectionTests(ConnectionCase):
         """
         Without a log and a record nothing is reported.
         """
-        self.process.log = None
-        with mock.patch.object(self.watched, "report", side_effect=AssertionError):
-            for fields in (b"", b"Connection: close\r\n"):
-                assert b"value" == body_of(self.come(get("k", fields)).receive())
+        self.fast_path.report_to(False, False, mock.Mock(side_effect=AssertionError))
+        for fields in (b"", b"Connection: close\r\n"):
+            assert b"value" == body_of(self.come(get("k", fields)).receive())
+        assert ([], []) == self.fast_path.take_reports()
 
 
 class AtFirstTests(NewConnectionTests):
@@ -190,10 +193,6 @@ class AtFirstTests(NewConnectionTests):
         with mock.patch.object(factory, "take", side_effect=AssertionError):
             super().test_for_its_only_request_nothing_is_made()
         assert 1 == self.watched.new
-
-    def test_a_socket_that_cannot_be_read(self) -> None:
-        with mock.patch.object(self.watched, "serve_new", return_value=0):
-            super().test_a_socket_that_cannot_be_read()
 
     def test_requests_are_reported(self) -> None:
         """
@@ -287,10 +286,10 @@ class AcceptedTests(AtFirstTests):
         return client
 
     def test_a_socket_that_cannot_be_read(self) -> None:
-        def accept(listener: int, count: int, stays: int) -> tuple[int, int, int]:
+        def accept(listener: int, count: int, stays: int) -> tuple[int, int, int, None]:
             with socket.socket(fileno=os.dup(listener)) as sock:
                 sock.setblocking(False)
-                return 1, 1, sock.accept()[0].detach()
+                return 1, 1, sock.accept()[0].detach(), None
 
         with mock.patch.object(self.watched, "accept", accept):
             super().test_a_socket_that_cannot_be_read()
