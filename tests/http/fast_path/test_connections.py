@@ -15,6 +15,13 @@ from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import CLOSES, LINGERS, QUEUED, SERVED
 from kvd.http.states import State
+from kvd.ipc.row import (
+    METHOD_WORDS,
+    METHODS,
+    STATUS_WORD,
+    WORDS_OF_REQUESTS,
+    word_of_method,
+)
 from kvd.model.keys import Key
 from kvd.net.transport import serve_connection
 from kvd.settings import Limits
@@ -412,7 +419,13 @@ class CountingTests(ConnectionCase):
         All numbers of the row but those that are times.
         """
         words: list[int] = self.process.row.words.tolist()
-        return [*words[:6], words[9], sum(words[11:])]
+        counts = [words[word] for word in WORDS_OF_REQUESTS]
+        for method in METHODS:
+            word = word_of_method(method)
+            durations = words[word + 1 : word + STATUS_WORD]
+            statuses = words[word + STATUS_WORD : word + METHOD_WORDS]
+            counts += [sum(durations), *statuses]
+        return counts
 
     def test_counts_and_entries(self) -> None:
         """
@@ -456,9 +469,10 @@ class CountingTests(ConnectionCase):
         self.keep("k", b"v")
         words = self.process.row.words
         seconds = words.cast("B").cast("d")
-        before = seconds[10]
+        word = word_of_method("GET")
+        before = seconds[word]
         self.ask(get("k"))
-        took = seconds[10] - before
+        took = seconds[word] - before
 
         assert 1 == self.watched.served
         assert 0 < took < 1
