@@ -423,7 +423,7 @@ def test_ipv6_is_spoken(tmp_path: Path) -> None:
         (["rm", "key", "--if-match", "\x01"], 2, "'\\x01' holds more than printable"),
         ([], 2, "kvd: Missing command. Try: kvd --help"),
         (["bench"], 2, "kvd: Missing command. Try: kvd bench --help"),
-        (["nonsense"], 2, "no command 'nonsense'; known: put, get, rm"),
+        (["nonsense"], 2, "no command 'nonsense'; known: serve, put, get, rm"),
         (["statu"], 2, "Did you mean 'status'? Try: kvd --help"),
         (["procs", "many"], 2, "'many' is not a number of workers: give a whole numb"),
         (["procs", "0"], 2, "from 1 to 4096. Try: kvd procs --help"),
