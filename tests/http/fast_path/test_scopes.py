@@ -16,6 +16,7 @@ from kvd.access.scope import Scope
 from kvd.http.authorization import Authorization
 from kvd.http.fast_path import native
 from kvd.http.templates import MOST_SCOPES
+from kvd.ipc.row import word_of_method
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, put
 from tests.http.test_authorization import PASSWORD_HASH, basic, status
@@ -108,7 +109,8 @@ def test_a_scope_is_a_byte_and_a_prefix(scopes: object) -> None:
     """
     assert native is not None
     template = native.put_template(
-        *(True, 1, b"", 201, (b"", b"", b""), 204, (b"", b"", b""), b"")
+        word_of_method("PUT"),
+        *(True, 1, b"", 201, (b"", b"", b""), 204, (b"", b"", b""), b""),
     )
 
     with pytest.raises((ValueError, TypeError)):
