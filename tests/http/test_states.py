@@ -17,7 +17,7 @@ def test_each_state_is_of_one_kind_and_can_be_left(state: State) -> None:
     """
     All but the last one, to which all others may lead.
     """
-    kinds = ({State.HANDSHAKE}, RECEIVING, WAITING, ENDING)
+    kinds = ({State.PROXY, State.HANDSHAKE}, RECEIVING, WAITING, ENDING)
     assert 1 == sum(state in kind for kind in kinds)
     assert (state is not State.CLOSED) == (State.CLOSED in TRANSITIONS[state])
 
