@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
@@ -304,7 +305,9 @@ class ProgramsTests(SynchronousTestCase):
         """
         A Unix socket is always alone.
         """
-        group = open_group(UNIXAddress(f"{self.mktemp()}.socket"), 1)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        group = open_group(UNIXAddress(f"{folder.name}/socket"), 1)
         self.addCleanup(group.close)
         self.programs = ReuseportPrograms([group, self.groups[0]], scoreboard=-1)
         self.switch("steered:by=turns")

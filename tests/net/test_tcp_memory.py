@@ -3,6 +3,7 @@ Tests for `kvd.net.tcp_memory`.
 """
 
 import os
+import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,8 +26,9 @@ class TCPMemoryTests(SynchronousTestCase):
         """
         Whether so many pages are too many.
         """
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        folder = Path(made.name)
         usage = folder / "usage"
         usage.write_text(SOCKSTAT.format(pages=pages))
         if bounds is not None:
