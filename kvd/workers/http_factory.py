@@ -169,14 +169,12 @@ class HttpFactory(ServerFactory):
             self._refuse(process, connection, peer)
             return True
         fast_path = self._plain_fast_path()
-        if fast_path is None or is_proxy:
+        if fast_path is None or is_proxy or by_address is not None:
+            # One of a limited address is counted before its client has a reply: another
+            # worker may have the next one already.
             self._first = None
             return False
-        descriptor = connection.fileno()
-        if self.fast_path() is None and fast_path.serve_new((descriptor,)):
-            connection.detach()
-            return True
-        outcome = fast_path.serve(descriptor)
+        outcome = fast_path.serve(connection.fileno())
         self._first = lambda built: partial(built.after_fast_path, fast_path, outcome)
         return False
 
