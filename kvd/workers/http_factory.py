@@ -159,8 +159,8 @@ class HttpFactory(ServerFactory):
 
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
-        See `ServerFactory.take`. A connection that ends with its only request never
-        gets a protocol, if the fast path serves the request.
+        See `ServerFactory.take`. The fast path serves the first request before a
+        protocol is made, unless connections are counted by address.
         """
         process = self._server.process
         by_address = process.by_address
