@@ -187,6 +187,8 @@ class SupervisorService(ServingService):
 
     # -- another daemon in its place --------------------------------------------------
 
+    _starting: Successor | None = None
+
     async def _upgrade(self, reactor: Any) -> None:
         environment = self._notifier.environment
         successor = Successor(
@@ -196,6 +198,7 @@ class SupervisorService(ServingService):
             reactor,
         )
         foreground = None
+        self._starting = successor
         with ExitStack() as undo:
             undo.callback(successor.abandon)
             if self._origin.in_foreground and not environment and not self._stand_in:
@@ -215,6 +218,7 @@ class SupervisorService(ServingService):
             successor.take([] if bounding is None else bounding.totals_now())
             await successor.until("serves", check)
             undo.pop_all()
+        self._starting = None
         self._hand_on(successor, foreground, reactor)
 
     def _take_back(self) -> None:
@@ -312,6 +316,10 @@ class SupervisorService(ServingService):
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
+        if self._starting is not None:
+            # At once: workers may end sooner than the upgrade looks again, and a
+            # successor that sees this process end takes its place.
+            self._starting.abandon()
         stopped = self._pool.stop()
 
         def end(_: None) -> None:

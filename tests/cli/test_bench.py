@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from kvd.cli.bench import POLICIES, bench
+from tests.processes import has_ended
 
 TINY = [
     "article", "--requests=40", "--size=100kB", "--clients=4", "--procs=2",
@@ -121,7 +122,7 @@ def test_an_interrupted_measurement_leaves_nothing_running(tmp_path: Path) -> No
 
     assert 128 + signal.SIGTERM == status
     assert [] == list(tmp_path.iterdir())
-    assert [] == [pid for pid in started if os.path.exists(f"/proc/{pid}")]
+    assert [] == [pid for pid in started if not has_ended(pid)]
 
 
 def children_of(parent: int) -> list[int]:

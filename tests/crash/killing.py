@@ -19,6 +19,7 @@ from tests.chance import new_seed
 from tests.crash.load import Load, Report
 from tests.integration.twistd import Twistd
 from tests.ports import unused_port
+from tests.processes import has_ended
 
 CLIENTS: Final = 12
 WORKERS: Final = 4
@@ -216,6 +217,6 @@ def _await_end(pids: Sequence[int]) -> None:
     Nobody outlives the supervisor.
     """
     deadline = time.monotonic() + WAIT_SECONDS
-    while any(os.path.exists(f"/proc/{pid}") for pid in pids):
+    while not all(has_ended(pid) for pid in pids):
         assert time.monotonic() < deadline, "a worker outlives the supervisor"
         time.sleep(0.01)

@@ -17,6 +17,7 @@ from typing import Final
 from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
+from tests.processes import state_of
 
 WORKERS: Final = 4
 CLIENTS: Final = 8
@@ -99,17 +100,12 @@ def stopped(pid: int) -> Iterator[None]:
     pidfd = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
-        while _state(pid) != "T":
+        while state_of(pid) != "T":
             time.sleep(0.001)
         yield
     finally:
         signal.pidfd_send_signal(pidfd, signal.SIGCONT)
         os.close(pidfd)
-
-
-def _state(pid: int) -> str:
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0]
 
 
 def _come(port: int, requests: int) -> tuple[set[int], float]:

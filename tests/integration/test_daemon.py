@@ -25,6 +25,7 @@ from tests.integration.http import ask, ask_over, read_to_end, talk
 from tests.integration.small_disk import tmpfs
 from tests.integration.twistd import Twistd
 from tests.patience import PATIENCE_SECONDS
+from tests.processes import has_ended
 
 pytestmark = pytest.mark.integration
 
@@ -71,19 +72,6 @@ def workers_of(daemon: Twistd) -> list[int]:
     The workers of a daemon.
     """
     return [pid for child in children(daemon.process.pid) for pid in children(child)]
-
-
-def alive(pid: int) -> bool:
-    """
-    Whether a process still runs.
-    """
-    try:
-        return (
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        )
-    except (FileNotFoundError, ProcessLookupError):
-        # The latter if it ends between the opening and the reading.
-        return False
 
 
 def debris(store: Path) -> list[Path]:
@@ -255,7 +243,7 @@ def test_a_killed_supervisor_leaves_nobody_behind(tmp_path: Path) -> None:
         daemon.process.kill()
         daemon.process.wait()
 
-        eventually(lambda: not any(map(alive, everyone)), "all processes have ended")
+        eventually(lambda: all(map(has_ended, everyone)), "all processes have ended")
 
 
 def test_a_killed_fork_server_kills_no_worker(tmp_path: Path) -> None:
@@ -270,7 +258,7 @@ def test_a_killed_fork_server_kills_no_worker(tmp_path: Path) -> None:
             lambda: bool(set(children(daemon.process.pid)) - {forks}),
             "there is another fork server",
         )
-        assert all(map(alive, workers))
+        assert not any(map(has_ended, workers))
 
         os.kill(workers[0], signal.SIGKILL)
         eventually(lambda: len(workers_of(daemon)) == 1, "the worker is replaced")
@@ -298,7 +286,7 @@ def test_uploads_of_a_killed_daemon_are_swept_and_live_ones_are_not(
                 everyone = processes_of(second)
                 second.process.kill()
                 second.process.wait()
-                eventually(lambda: not any(map(alive, everyone)), "all have ended")
+                eventually(lambda: all(map(has_ended, everyone)), "all have ended")
         with Twistd(options, tmp_path):
             assert 1 == len(debris(store))
         upload.sendall(b"67890")

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.integration.http import ask
-from tests.integration.test_daemon import alive, children, eventually, workers_of
+from tests.integration.test_daemon import children, eventually, workers_of
 from tests.integration.twistd import STOP_SECONDS, Twistd
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import unused_port
+from tests.processes import has_ended
 
 pytestmark = pytest.mark.integration
 
@@ -62,7 +63,7 @@ def ended(pid: int) -> bool:
     """
     Whether a process has.
     """
-    return not alive(pid)
+    return has_ended(pid)
 
 
 def serves(daemon: Twistd) -> None:
@@ -109,7 +110,7 @@ def test_signals_that_were_blocked_and_ignored(tmp_path: Path, procs: str) -> No
         assert -signal.SIGTERM == daemon.stop()
     text = "".join(daemon.lines)
 
-    assert not any(alive(pid) for pid in family)
+    assert all(has_ended(pid) for pid in family)
     assert "Traceback" not in text
     assert 3 * (procs != "0") == text.count("was killed by SIGKILL (9); it is replaced")
     assert said == "nothing" or said in text

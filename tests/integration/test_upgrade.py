@@ -20,6 +20,7 @@ from kvd.errors import ChangeImpossible, ControlUnusable
 from tests.integration.http import ask
 from tests.integration.twistd import EXEC, Twistd
 from tests.patience import PATIENCE_SECONDS
+from tests.processes import has_ended, state_of
 
 pytestmark = pytest.mark.integration
 
@@ -242,8 +243,7 @@ def starting(daemon: Upgradable, answers: list[str]) -> tuple[threading.Thread, 
 
     def is_stopped() -> bool:
         for child in children(old):
-            state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-            if state[0] == "T":
+            if state_of(child) == "T":
                 stopped.append(child)
         return bool(stopped)
 
@@ -283,6 +283,8 @@ def test_the_old_daemon_ends_meanwhile(
     """
     daemon = Upgradable(tmp_path)
     with daemon.serve() as process:
+        with daemon.asking() as asked:
+            workers = [row["pid"] for row in asked.status()["workers"]]
         answers: list[str] = []
         waiting, new = starting(daemon, answers)
         os.kill(process.process.pid, number)
@@ -290,9 +292,11 @@ def test_the_old_daemon_ends_meanwhile(
         assert ["done"] != answers
         if not serves:
             process.process.wait()
-            until(lambda: not Path(f"/proc/{new}").exists())
+            until(lambda: has_ended(new))
             return
         (tmp_path / "kvd.py").unlink()
+        # Until they notice, they take connections, which end with them.
+        until(lambda: all(has_ended(worker) for worker in workers))
         try:
             with socket.create_connection(("127.0.0.1", process.port)) as queued:
                 queued.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -303,4 +307,4 @@ def test_the_old_daemon_ends_meanwhile(
             assert new == daemon.pid()
         finally:
             os.kill(new, signal.SIGTERM)
-            until(lambda: not Path(f"/proc/{new}").exists())
+            until(lambda: has_ended(new))

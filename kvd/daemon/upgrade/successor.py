@@ -202,11 +202,13 @@ class Successor:
     def abandon(self) -> None:
         """
         End it. It has touched no connection; or it was allowed to serve, and drains.
+        Does nothing the second time.
         """
         if self._channel is None:
             return
         self._send({"stop": True})
         self._channel.close()
+        self._channel = None
         if self._errors != -1:
             os.close(self._errors)
         if self._process is None or self._may_serve:

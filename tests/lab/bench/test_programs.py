@@ -4,7 +4,6 @@ Tests for `kvd.lab.bench.programs`.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from kvd.admin.control.asking import ControlSocket
 from kvd.lab.bench.programs import serving, sink
 from kvd.lab.measuring.errors import BenchFailed
+from tests.processes import has_ended
 
 
 @pytest.mark.integration
@@ -46,7 +46,7 @@ def test_a_daemon_serves_until_the_end_of_the_with() -> None:
         measure()
 
     assert ["ready", "ready"] == [row["state"] for row in seen[0]["workers"]]
-    assert not os.path.exists(f"/proc/{seen[0]['pid']}")
+    assert has_ended(seen[0]["pid"])
 
 
 def test_an_interruption_while_a_program_starts_ends_it(
