@@ -27,6 +27,7 @@ from kvd.workers.http_server import HttpServer
 from tests.http.fast_path import test_connections as connections
 from tests.http.fast_path.cases import FastPathCase, body_of, field, get, put
 from tests.http.test_connection import LIMITS
+from tests.patience import PATIENCE_SECONDS
 from tests.store.stepped import SteppedPool
 
 BEGUN, DONE = WORDS_OF_REQUESTS.begun, WORDS_OF_REQUESTS.done
@@ -491,11 +492,14 @@ class UncaredTests(FastPathCase):
         commits = self.process.commits
         assert isinstance(commits, Commits)
         taken: Commit = self.fast_path.take_commit(None)
-        commits.doRead()
+        last = time.monotonic() + PATIENCE_SECONDS
+        # One whose second changes before it is published is synced once more.
+        while self.found() != ["k", "other"]:
+            assert time.monotonic() < last
+            commits.doRead()
 
         assert b"other" == taken.key
         assert b"" == self.reply()
-        assert ["k", "other"] == self.found()
         words = self.process.row.words
         assert [2, 1] == [words[BEGUN], words[DONE]]
 
