@@ -146,6 +146,8 @@ integration: $(VENV)/developed $(COMPILED)
 
 # All tests, and all processes measured (but in tests marked untraced): the fork server,
 # the workers and every daemon (tool.coverage.run in pyproject.toml).
+coverage: export COVER_FORKS := fork
+coverage: export COVER_EXITS := _exit
 coverage: $(VENV)/developed
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
