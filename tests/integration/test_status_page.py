@@ -28,12 +28,13 @@ WORKERS = 3
 @contextmanager
 def load(port: int) -> Iterator[None]:
     """
-    Clients that go on asking, each over a connection for each request.
+    Clients that go on asking, each over a connection for each request; they leave the
+    processors to the browser.
     """
     enough = threading.Event()
 
     def go_on() -> None:
-        while not enough.is_set():
+        while not enough.wait(0.02):
             client = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
             client.request("PUT", "/k", b"x" * 1000)
             client.getresponse().read()
