@@ -27,6 +27,7 @@ from kvd.log.writing import write_log_later
 from kvd.settings import Settings
 from kvd.store.space import Space, look_at
 from kvd.workers.changes import ROWS
+from kvd.workers.verifier import VerifierProcess
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
@@ -79,6 +80,7 @@ class ServingService(Service):
         reopen = write_log_later(reactor, self._settings.log_format)
         on_rotation(reopen, reactor)
         self._scoreboard = Scoreboard(self._scoreboard_memory)
+        self._verifier = VerifierProcess(reactor)
 
     def _open_sites(self, reactor: Any) -> None:
         # Imported here: the workers are being started by now, and a daemon without a
@@ -185,10 +187,11 @@ class ServingService(Service):
         if self._bounding is not None:
             self._bounding.ended(worker)
 
-    def _stop_evicting(self) -> None:
+    def _end_others(self) -> None:
         """
-        End the evictor. No worker runs any more.
+        End the processes beside the workers, of which none runs any more.
         """
+        self._verifier.stop()
         if self._evictor is not None:
             self._evictor.stop()
 

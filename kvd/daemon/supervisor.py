@@ -86,6 +86,7 @@ class SupervisorService(ServingService):
             self._for_serving(settings),
             self._scoreboard_memory,
             self._counting,
+            self._verifier.asking.fileno(),
             reactor,
             held=self._held,
             usage=self._usage,
@@ -324,7 +325,7 @@ class SupervisorService(ServingService):
 
         def end(_: None) -> None:
             self._forks.stop()
-            self._stop_evicting()
+            self._end_others()
             self._close_sites()
 
         return stopped.addCallback(end)
