@@ -7,8 +7,8 @@ after: while it has the lock and no processor, nobody is served. A process of lo
 priority holds up nobody.
 
 All processes send to one socket. A message is a hash, a zero byte and a password, and
-carries one end of a pipe, for the answer. What a process that ends has not received,
-its successor finds.
+carries one end of a pipe, for the answer. An end of the pipe without one says that the
+process has ended.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_REMEMBERED: Final = 4096
 Passwords that were right, which each worker asks for, and again after each reload.
 """
 
-_MOST_BYTES: Final = 4096
+MOST_BYTES: Final = 4096
 """
 Of a message: a hash has at most 430, a password 1,024.
 """
@@ -56,7 +56,7 @@ class Verifier:
 
         Raises:
             OSError: This process has no descriptors left.
-            OutOfResources: The process that verifies has ended meanwhile.
+            OutOfResources: The process that verifies has ended, or cannot be started.
         """
         message = password_hash.encode("ascii") + b"\0" + password.encode("utf-8")
         answers, answer = os.pipe()
@@ -70,7 +70,7 @@ class Verifier:
             os.close(answers)
         if not came:
             raise OutOfResources(
-                "The process that verifies passwords has ended: try again."
+                "The process that verifies passwords does not run: try again later."
             )
         return came == _RIGHT
 
@@ -100,7 +100,7 @@ class Answering:
         Answer until nobody is left who could ask. Several threads may call this.
         """
         while True:
-            message, descriptors, _, _ = socket.recv_fds(self._requests, _MOST_BYTES, 1)
+            message, descriptors, _, _ = socket.recv_fds(self._requests, MOST_BYTES, 1)
             if not message:
                 return
             for descriptor in descriptors:

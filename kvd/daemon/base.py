@@ -14,6 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from kvd.access.counting import clear_row, create_counting
+from kvd.access.rights_file import parse_rights
 from kvd.admin.control.status import WorkerState, describe
 from kvd.daemon.announcing import announce, announce_status
 from kvd.daemon.hangup import on_hangup
@@ -81,6 +82,15 @@ class ServingService(Service):
         on_rotation(reopen, reactor)
         self._scoreboard = Scoreboard(self._scoreboard_memory)
         self._verifier = VerifierProcess(reactor)
+        self._prepare_for(self._settings)
+
+    def _prepare_for(self, settings: Settings) -> None:
+        """
+        Start the process that verifies passwords, if the rights file has some.
+        """
+        users = settings.users
+        if users is not None and parse_rights(users.text, users.path).has_passwords:
+            self._verifier.start()
 
     def _open_sites(self, reactor: Any) -> None:
         # Imported here: the workers are being started by now, and a daemon without a

@@ -261,6 +261,7 @@ class SupervisorService(ServingService):
         if settings.credentials:
             warn_of_dates(settings.credentials)
         self._settings = settings
+        self._prepare_for(settings)
         self._forks.load(self._for_serving(settings))
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)

@@ -22,8 +22,6 @@ MOST_AT_ONCE: Final = 4
 Passwords that are verified at the same time, where there are twice as many processors.
 """
 
-_LOWEST: Final = 19
-
 
 def main(descriptor: int, code: str) -> None:
     """
@@ -39,7 +37,6 @@ def main(descriptor: int, code: str) -> None:
     reset_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    os.setpriority(os.PRIO_PROCESS, 0, _LOWEST)
     requests = socket.socket(fileno=descriptor)
     answering = Answering(requests)
     at_once = min(MOST_AT_ONCE, (os.cpu_count() or 1) // 2)

@@ -1,12 +1,13 @@
 """
-Keeps the process that verifies passwords (`kvd.workers.verification`): it is started
-when the first password is to be verified, and ends with the daemon.
+Keeps the process that verifies passwords (`kvd.workers.verification`). It is started
+when the first password is to be verified, or before, and ends with the daemon.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any, Final
 from twisted.internet.abstract import FileDescriptor
 from twisted.logger import Logger
 
+from kvd.access.verifying import MOST_BYTES
 from kvd.system.code import LOADED
 from kvd.workers.backoff import Backoff
 from kvd.workers.forkserver import MODULE_PATH
@@ -26,8 +28,10 @@ LIVED_SECONDS: Final = 10.0
 A process that has lived for so long has worked.
 """
 
+# The lowest priority comes first: to start takes longer than to verify.
 _BOOT: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    "import json, os, sys; os.setpriority(os.PRIO_PROCESS, 0, 19);"
+    " sys.path[:] = json.loads(sys.argv[1]);"
     " from kvd.workers.verification import main; main(int(sys.argv[2]), sys.argv[3])"
 )
 
@@ -75,7 +79,8 @@ class _Watched(FileDescriptor):
 
 class VerifierProcess:
     """
-    Starts the process when there is something for it to do, and again if it ends.
+    Starts the process when there is something for it to do, and again if it ends. Who
+    waits when it cannot be started, or has ended, hears that.
     """
 
     _log = Logger()
@@ -104,9 +109,15 @@ class VerifierProcess:
 
     def _await_requests(self) -> None:
         self._timer = None
-        self._watched = _Watched(self._requests.fileno(), self._start, self._reactor)
+        self._watched = _Watched(self._requests.fileno(), self.start, self._reactor)
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """
+        Start it now, if it is not running: later the files of kvd may have been
+        replaced, and then it would not start.
+        """
+        if self._process is not None or self._timer is not None:
+            return
         self._watched.stopReading()
         self._started = self._reactor.seconds()
         try:
@@ -136,7 +147,14 @@ class VerifierProcess:
             os.close(self._end)
             self._end = -1
 
+    def _refuse_all(self) -> None:
+        while select.select([self._requests], [], [], 0)[0]:
+            _, descriptors, _, _ = socket.recv_fds(self._requests, MOST_BYTES, 1)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
     def _again(self, reason: str) -> None:
+        self._refuse_all()
         lived_seconds = self._reactor.seconds() - self._started
         pause = self._backoff.pause_after(lived_seconds, lived_seconds >= LIVED_SECONDS)
         self._log.error(

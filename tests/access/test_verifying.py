@@ -110,8 +110,8 @@ def test_an_end_without_an_answer_is_an_error(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
     """
-    Where the process ends that has received the request. One that it has not received
-    waits for the next process.
+    As where the process ends that has received the request. One that waits gets its
+    answer when there is a process.
     """
     asking, requests = ends
 

@@ -99,29 +99,41 @@ class VerifierProcessTests(SynchronousTestCase):
         with capturedLogs():
             self.end()
 
-    def test_it_is_replaced_if_something_waits(self) -> None:
+    def test_it_is_replaced_when_it_is_needed(self) -> None:
         """
-        With a pause, if it ends again and again; the log says what that means.
+        With a pause, if it ends again and again; the log says what that means. What it
+        has not answered is refused.
         """
+        self.kept.start()
+        self.kept.start()
+        assert 1 == len(self.processes)
+        answers, answer = os.pipe()
+        socket.send_fds(self.kept.asking, [b"hash\0password"], [answer])
+        os.close(answer)
+        with capturedLogs() as logs:
+            self.end()
+        assert "no password is verified" in logs[0]["log_format"]
+        assert b"" == os.read(answers, 1)
+        os.close(answers)
+        self.clock.advance(0)
+        assert not self.clock.poll()
         self.ask()
-        self.clock.poll()
-        for started in (2, 3):
-            with capturedLogs() as logs:
-                self.end()
-            assert "no password is verified" in logs[0]["log_format"]
-            self.clock.advance(logs[0]["pause"])
-            assert self.clock.poll()
-            assert started == len(self.processes)
-        self.kept._requests.recv(100)
+        assert self.clock.poll()
+        assert 2 == len(self.processes)
+        with capturedLogs() as logs:
+            self.end()
+        self.ask()
+        assert not self.clock.poll()
+        self.clock.advance(logs[0]["pause"])
+        assert self.clock.poll()
+        assert 3 == len(self.processes)
         with capturedLogs() as logs:
             self.end()
         assert 0.1 <= logs[0]["pause"]
-        self.clock.advance(60)
-        assert not self.clock.poll()
 
     def test_start_that_fails_is_tried_again(self) -> None:
         """
-        The reason is logged.
+        When there is something to verify. The reason is logged.
         """
         self.fails = True
         self.ask()
@@ -131,6 +143,7 @@ class VerifierProcessTests(SynchronousTestCase):
         assert [] == self.clock.readers
         self.fails = False
         self.clock.advance(60)
+        self.ask()
         self.clock.poll()
         with capturedLogs():
             self.end()
