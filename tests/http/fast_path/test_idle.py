@@ -145,10 +145,12 @@ class IdleTests(IdleCase):
         self.client.close()
         assert set() == self.process.connections
         near, far = socket.socketpair()
+        if far.fileno() == number:
+            near, far = far, near
         self.addCleanup(far.close)
         descriptor = near.detach()
         if descriptor != number:
-            os.dup2(descriptor, number)
+            assert number == fcntl(descriptor, F_DUPFD_CLOEXEC, number)
             os.close(descriptor)
         self.addCleanup(os.close, number)
         far.sendall(get("k"))
