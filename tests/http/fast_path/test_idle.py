@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from unittest import mock
 
 from kvd.http.connection import HttpConnection
