@@ -95,7 +95,7 @@ def main(descriptor: int, code: str = LOADED) -> NoReturn:
     loaded = receive(control)
     if loaded is None:
         _end(0)
-    message, (memory, counting, *more) = loaded
+    message, (memory, counting, verifying, *more) = loaded
     assert isinstance(message, Load)
     settings = message.settings
     if settings.users is not None:
@@ -106,8 +106,10 @@ def main(descriptor: int, code: str = LOADED) -> NoReturn:
     os.close(memory)
     usage = more.pop(0) if settings.bounds is not None else None
     held = more.pop(0) if more else None
-    parts = replace(import_for(settings, counting), held=held, usage=usage)
+    parts = import_for(settings, counting, verifying)
+    parts = replace(parts, held=held, usage=usage)
     os.close(counting)
+    os.close(verifying)
     # Not before: what has been loaded by now counts.
     if fingerprint() != code:
         raise SystemExit(f"kvd: {REPLACED}")
@@ -136,13 +138,16 @@ def _with_text(users: RightsFile, descriptor: int) -> RightsFile:
         return replace(users, text=file.read().decode("utf-8"))
 
 
-def import_for(settings: Settings, counting: int | None = None) -> LoadedPlugins:
+def import_for(
+    settings: Settings, counting: int | None = None, verifying: int | None = None
+) -> LoadedPlugins:
     """
     Import what a worker will use, without installing a reactor.
 
     Args:
         settings: All settings.
         counting: See `load_plugins`.
+        verifying: Likewise.
     """
     import twisted.python.threadpool  # noqa: F401
 
@@ -152,7 +157,7 @@ def import_for(settings: Settings, counting: int | None = None) -> LoadedPlugins
 
     if settings.bounds is not None:
         import kvd.store.admission  # noqa: F401
-    parts = load_plugins(settings, counting)
+    parts = load_plugins(settings, counting, verifying)
     load_before_forks(settings.policy)
     # The present objects stay alive in every fork: a garbage collector that visited
     # them would copy their pages for nothing.
