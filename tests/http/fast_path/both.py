@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
 from kvd.access.counting import CountingMemory
+from kvd.access.passwords import has_password
 from kvd.access.rules import AccessRules
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
@@ -185,7 +186,8 @@ class Worker:
         )
         self._maker = SteppedStoreMaker(self._reactor, bounds)
         memory = counting or CountingMemory()
-        parts = LoadedPlugins(self._maker, Dialects(()), rules, memory)
+        dialects = Dialects(())
+        parts = LoadedPlugins(self._maker, dialects, rules, memory, has_password)
         self._server = HttpServerAtOnce(
             settings, number, self._reactor, self._row, parts
         )
