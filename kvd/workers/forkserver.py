@@ -20,7 +20,7 @@ import subprocess
 import sys
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.ipc.scoreboard import Scoreboard
@@ -75,9 +75,9 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
     )
 
 
-def main(descriptor: int, code: str = LOADED) -> None:
+def main(descriptor: int, code: str = LOADED) -> NoReturn:
     """
-    Run a fork server until the control socket closes.
+    Run a fork server until the control socket closes. Ends this process.
 
     Args:
         descriptor: Of the control socket.
@@ -94,7 +94,7 @@ def main(descriptor: int, code: str = LOADED) -> None:
     control.set_inheritable(False)
     loaded = receive(control)
     if loaded is None:
-        return
+        _end(0)
     message, (memory, counting, verifying, *more) = loaded
     assert isinstance(message, Load)
     settings = message.settings
@@ -116,6 +116,17 @@ def main(descriptor: int, code: str = LOADED) -> None:
     # Whatever a worker shows of its memory, it need not be a private key's file.
     settings = replace(settings, credentials=())
     ForkServer(control, settings, scoreboard, parts).run()
+    _end(0)
+
+
+def _end(status: int) -> NoReturn:
+    """
+    End without freeing each object: that would copy most of the memory that this
+    process has shared with another, only to give it back.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _with_text(users: RightsFile, descriptor: int) -> RightsFile:
@@ -233,7 +244,7 @@ class ForkServer:
         self._selector.register(pidfd, selectors.EVENT_READ, (worker, pid))
         self._report(Forked(worker, pid, request), [pidfd])
 
-    def _be_worker(self, worker: int, control: socket.socket) -> None:
+    def _be_worker(self, worker: int, control: socket.socket) -> NoReturn:
         """
         In the fork: close everything that does not belong to this worker, and serve.
         Never returns.
@@ -252,10 +263,8 @@ class ForkServer:
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
             # Not sys.exit: the frames above belong to the fork server.
-            os._exit(status)
+            _end(status)
 
     def _reap(self, worker: int, pid: int) -> None:
         ended, status = os.waitpid(pid, os.WNOHANG)
