@@ -214,8 +214,8 @@ bench: $(VENV)/developed
 share: $(VENV)/developed
 	$(BIN)/python -m kvd.cli.manual build/share
 
-# A package for Debian, in dist/, of what is committed; debhelper, python3-dev and
-# python3-venv are needed for it, on the release that it is for.
+# A package for Debian, in dist/, of what is committed; build-essential, debhelper,
+# python3-dev and python3-venv are needed for it, on the release that it is for.
 deb:
 	rm -rf build/deb
 	mkdir -p build/deb/kvd dist

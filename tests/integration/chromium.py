@@ -134,6 +134,8 @@ class Chromium:
         self.ask("Runtime.enable")
         self.ask("Log.enable")
         self.ask("Page.enable")
+        # They take width, but not in a picture, where all of the page is seen.
+        self.ask("Emulation.setScrollbarsHidden", hidden=True)
         self.ask(
             "Emulation.setDeviceMetricsOverride",
             width=width,

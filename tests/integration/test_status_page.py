@@ -67,9 +67,25 @@ def number(script: str) -> str:
     return f"parseFloat({script}.replace(',', ''))"
 
 
+def sorting_works(browser: Chromium) -> None:
+    """
+    A click on a heading sorts the workers by that column, a second one reverses that.
+    """
+    head = "[...document.querySelectorAll('#heads th')].find((each) => each.title.{})"
+    head = head.format("startsWith('The process id')")
+    shown = "[...document.querySelectorAll('#workers [data-field=pid]')]"
+    pids = browser.value(f"{shown}.map((each) => parseInt(each.textContent))")
+    for order, reverse in (("descending", True), ("ascending", False)):
+        browser.value(f"{head}.querySelector('button').click()")
+        assert order == browser.value(f"{head}.getAttribute('aria-sort')")
+        found = browser.value(f"{shown}.map((each) => parseInt(each.textContent))")
+        assert sorted(pids, reverse=reverse) == found
+
+
 def test_the_page_shows_the_workers_as_they_work(tmp_path: Path) -> None:
     """
-    Each with its numbers, which change by themselves; and the balance over time.
+    Each with its numbers, which change by themselves; and the balance over time. They
+    can be sorted. What happens to a worker is among the events, the newest first.
     """
     options = ["--store=null:", "--control=off", "--policy=roundrobin"]
     options += [f"--procs={WORKERS}", "--status=tcp:0"]
@@ -100,9 +116,15 @@ def test_the_page_shows_the_workers_as_they_work(tmp_path: Path) -> None:
                 ".getContext('2d').getImageData(60, 0, 1200, 50).data.buffer)).size > 2"
             )
 
+        sorting_works(browser)
+        events = "document.querySelector('#events').firstElementChild"
+        assert "Nothing since the start." == browser.value(f"{events}.textContent")
         pid = int(browser.value(cell(1, "pid")))
         os.kill(pid, signal.SIGKILL)
         browser.until(f"{cell(1, 'pid')}.endsWith('(+1)')")
+        browser.until(f"{events}.querySelector('b.restart') !== null")
+        event = browser.value(f"{events}.querySelector('span').textContent")
+        assert f"worker 1 (process {pid}) was killed by SIGKILL" in event
         assert [] == browser.complaints
 
 
@@ -161,9 +183,11 @@ def test_the_page_says_when_nobody_answers(tmp_path: Path) -> None:
         with Twistd(options, tmp_path):
             browser.open(f"http://127.0.0.1:{site}/")
             browser.until(f"{live} === 'live'")
-        browser.until(f"{live}.startsWith('no answer')")
+        browser.until(f"{live}.startsWith('no answer, the numbers are ')")
+        assert browser.value("document.body.classList.contains('stale')")
         with Twistd(options, tmp_path) as daemon:
             browser.until(f"{live} === 'live'")
+            assert not browser.value("document.body.classList.contains('stale')")
             browser.until(f"{cell(0, 'pid')} !== ''")
             fact = "document.querySelector('[data-fact=process] dd').textContent"
             browser.until(f"{fact} === '{daemon.process.pid}'")
