@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
 from kvd.access.counting import CountingMemory
+from kvd.access.passwords import has_password
 from kvd.access.rules import AccessRules
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
@@ -203,6 +204,7 @@ class Worker:
             Dialects(()),
             rules,
             memory,
+            has_password,
             near=SteppedStoreMaker(self._reactor),
         )
         self._server = HttpServerAtOnce(
