@@ -14,6 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from kvd.access.counting import clear_row, create_counting
+from kvd.access.rights_file import parse_rights
 from kvd.admin.control.status import WorkerState, describe
 from kvd.daemon.announcing import announce, announce_status
 from kvd.daemon.hangup import on_hangup
@@ -28,6 +29,7 @@ from kvd.settings import Settings
 from kvd.store.space import Space, look_at
 from kvd.workers.changes import ROWS
 from kvd.workers.loading import is_engine, look_at_engine
+from kvd.workers.verifier import VerifierProcess
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
@@ -80,6 +82,16 @@ class ServingService(Service):
         reopen = write_log_later(reactor, self._settings.log_format)
         on_rotation(reopen, reactor)
         self._scoreboard = Scoreboard(self._scoreboard_memory)
+        self._verifier = VerifierProcess(reactor)
+        self._prepare_for(self._settings)
+
+    def _prepare_for(self, settings: Settings) -> None:
+        """
+        Start the process that verifies passwords, if the rights file has some.
+        """
+        users = settings.users
+        if users is not None and parse_rights(users.text, users.path).has_passwords:
+            self._verifier.start()
 
     def _open_sites(self, reactor: Any) -> None:
         # Imported here: the workers are being started by now, and a daemon without a
@@ -187,10 +199,11 @@ class ServingService(Service):
         if self._bounding is not None:
             self._bounding.ended(worker)
 
-    def _stop_evicting(self) -> None:
+    def _end_others(self) -> None:
         """
-        End the evictor. No worker runs any more.
+        End the processes beside the workers, of which none runs any more.
         """
+        self._verifier.stop()
         if self._evictor is not None:
             self._evictor.stop()
 

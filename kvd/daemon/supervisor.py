@@ -86,6 +86,7 @@ class SupervisorService(ServingService):
             self._for_serving(settings),
             self._scoreboard_memory,
             self._counting,
+            self._verifier.asking.fileno(),
             reactor,
             held=self._held,
             usage=self._usage,
@@ -260,6 +261,7 @@ class SupervisorService(ServingService):
         if settings.credentials:
             warn_of_dates(settings.credentials)
         self._settings = settings
+        self._prepare_for(settings)
         self._forks.load(self._for_serving(settings))
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
@@ -324,7 +326,7 @@ class SupervisorService(ServingService):
 
         def end(_: None) -> None:
             self._forks.stop()
-            self._stop_evicting()
+            self._end_others()
             self._close_sites()
 
         return stopped.addCallback(end)

@@ -4,6 +4,8 @@ What the settings choose by name, imported and made once, before any process ser
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from kvd.access.counting import CountingMemory
+    from kvd.access.verifying import Verifier
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class LoadedPlugins:
     """What the rights file says."""
     counting: CountingMemory | None = None
     """In which processes count what addresses and users do, if anybody needs it."""
+    verifier: Verifier | None = None
+    """Verifies the passwords of users, if there is a rights file."""
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
@@ -126,7 +131,9 @@ def row_of_worker(worker: int) -> int:
     return worker + 1
 
 
-def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugins:
+def load_plugins(
+    settings: Settings, counting: int | None = None, verifying: int | None = None
+) -> LoadedPlugins:
     """
     Import the plugins that the settings choose, read the rights file, and make what TLS
     needs.
@@ -135,6 +142,8 @@ def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugi
         settings: All settings.
         counting: A descriptor of the memory of `kvd.access.counting`; None: this
             process counts alone.
+        verifying: A descriptor of the socket to the process that verifies passwords;
+            owned by the caller. None: there are none to verify.
 
     Raises:
         OperatorError: A plugin or a certificate cannot be used.
@@ -142,7 +151,7 @@ def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugi
     store = load_store(settings.store, settings.modes)
     dialects = Dialects(settings.dialects)
     fallback, near = _load_fallback(settings), _load_near(settings)
-    users, rules = settings.users, None
+    users, rules, verifier = settings.users, None, None
     contexts = _load_contexts(settings)
     # Each only where it is needed, so that no other worker pays for it; and all before
     # the fork, so that workers share it.
@@ -154,6 +163,10 @@ def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugi
         from kvd.access.rights_file import parse_rights
 
         rules = parse_rights(users.text, users.path)
+        if verifying is not None:
+            from kvd.access.verifying import Verifier
+
+            verifier = Verifier(socket.socket(fileno=os.dup(verifying)))
     limits = settings.limits
     memory = None
     if limits.address_connections or limits.address_rate or rules is not None:
@@ -166,6 +179,7 @@ def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugi
         dialects,
         rules,
         memory,
+        verifier,
         contexts=contexts,
         fallback=fallback,
         near=near,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from random import Random, randrange
 from typing import Final
 
@@ -15,10 +16,6 @@ from kvd.dispatch.lane import Lane, LaneInPython, MakeLane, make_lane
 from kvd.dispatch.primitives import Accepted
 
 FAMILY: Final = 2
-FIRST: Final = 200
-"""
-Above all descriptors that this process has, and far enough below its limit.
-"""
 
 each_way = pytest.mark.parametrize(
     "make", [LaneInPython, make_lane], ids=["Python", "compiled"]
@@ -48,10 +45,11 @@ class Road:
         """
         made = []
         for _ in range(count):
-            # Each has a number of its own, also after others are closed.
+            # Each has a number of its own, also after others are closed; and none has
+            # one that is another's in this process.
             descriptor = os.eventfd(0)
-            own = FIRST + len(self.made)
-            os.dup2(descriptor, own)
+            above = self.made[-1] + 1 if self.made else descriptor
+            own = fcntl(descriptor, F_DUPFD_CLOEXEC, above)
             os.close(descriptor)
             self.made.append(own)
             made.append((own, FAMILY))

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ Stands for 3, which is taken in a process that tests.
 """
 
 ALL = SystemdAddress("")
+
+
+def place(descriptor: int, number: int) -> None:
+    """
+    Let a descriptor have another number too, which nothing else has.
+    """
+    assert number == fcntl(descriptor, F_DUPFD_CLOEXEC, number)
 
 
 class Systemd:
@@ -65,7 +73,7 @@ class Systemd:
         """
         for at, (_, each) in enumerate(given):
             number = each if isinstance(each, int) else each.fileno()
-            os.dup2(number, FIRST + at)
+            place(number, FIRST + at)
         self.environ |= {
             "LISTEN_PID": str(os.getpid() if pid is None else pid),
             "LISTEN_FDS": str(len(given)),
@@ -195,7 +203,7 @@ def test_sockets_without_names_are_known_as_such(systemd: Systemd) -> None:
     As to systemd itself.
     """
     made = systemd.listen()
-    os.dup2(made.fileno(), FIRST)
+    place(made.fileno(), FIRST)
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
     given = take_inherited(environ, FIRST)
 

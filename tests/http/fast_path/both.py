@@ -32,6 +32,7 @@ from kvd.settings import (
     CorsChoice,
     Durability,
     Limits,
+    NearCache,
     Settings,
     StoreLocation,
     TCPAddress,
@@ -160,16 +161,28 @@ class Worker:
         bounds: Bounds | None = None,
         trusted: tuple[str, ...] = (),
         behind_proxy: bool = False,
+        fresh_seconds: float | None = None,
     ) -> None:
+        """
+        Args:
+            fresh_seconds: Those of a near cache in front of the folder; None: there is
+                none.
+        """
         self._secure = secure
         self._behind_proxy = behind_proxy
         self._waits_for_room = bounds is not None and bounds.quotas[0].evicts
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
+        self.cache = os.path.join(self.folder, "cache")
         os.mkdir(self.root)
+        os.mkdir(self.cache)
         self._reactor = SteppedReactor()
         self._row = lone_row()
+        near = None
+        if fresh_seconds is not None:
+            near = NearCache(StoreLocation("file", self.cache), 1 << 30, fresh_seconds)
         settings = Settings(
+            near=near,
             store=StoreLocation("file", self.root),
             durability=durability,
             access_log=os.path.join(self.folder, "log") if reports else None,
@@ -185,13 +198,21 @@ class Worker:
         )
         self._maker = SteppedStoreMaker(self._reactor, bounds)
         memory = counting or CountingMemory()
-        parts = LoadedPlugins(self._maker, Dialects(()), rules, memory)
+        parts = LoadedPlugins(
+            self._maker,
+            Dialects(()),
+            rules,
+            memory,
+            near=SteppedStoreMaker(self._reactor),
+        )
         self._server = HttpServerAtOnce(
             settings, number, self._reactor, self._row, parts
         )
         with (
             mock.patch("kvd.workers.outputs.Writer", InlineWriter),
             mock.patch("kvd.workers.http_server.in_threads_of", return_value=execute),
+            # A near cache goes by its clock.
+            mock.patch("twisted.internet.reactor", self._reactor),
         ):
             self._server.start()
         self.watched: WatchedFastPath | None = None

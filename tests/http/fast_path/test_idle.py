@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from unittest import mock
 
 from kvd.http.connection import HttpConnection
@@ -145,10 +146,12 @@ class IdleTests(IdleCase):
         self.client.close()
         assert set() == self.process.connections
         near, far = socket.socketpair()
+        if far.fileno() == number:
+            near, far = far, near
         self.addCleanup(far.close)
         descriptor = near.detach()
         if descriptor != number:
-            os.dup2(descriptor, number)
+            assert number == fcntl(descriptor, F_DUPFD_CLOEXEC, number)
             os.close(descriptor)
         self.addCleanup(os.close, number)
         far.sendall(get("k"))
