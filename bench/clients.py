@@ -1,5 +1,5 @@
 """
-Client programs that are started for each request, as builds do it.
+Client programs, as builds start them: one for each request, or one for all.
 
 Most of the time is theirs: they show how much of a server's cost its users notice.
 """
@@ -29,6 +29,47 @@ int number_{n}(int count)
     return sum;
 }}
 """
+
+_TRANSFER: Final = (
+    "%{http_code} %{size_download} %{size_upload} %{time_total} %{num_connects}"
+    " %{errormsg}\\n"
+)
+"""
+What ``curl`` writes after each transfer.
+"""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """
+    What ``curl`` says of a transfer.
+    """
+
+    status: int
+    received_bytes: int
+    sent_bytes: int
+    seconds: float
+    connects: int
+    """How many connections were opened for it."""
+    error: str
+    """Empty, if there was none."""
+
+    @classmethod
+    def read(cls, line: str) -> Transfer:
+        """
+        Read a line as `_TRANSFER` describes it.
+        """
+        status, received, sent, seconds, connects, error = line.split(" ", 5)
+        return cls(
+            int(status), int(received), int(sent), float(seconds), int(connects), error
+        )
+
+    def is_whole(self, method: str, body_bytes: int) -> bool:
+        """
+        Whether a body of so many bytes was moved, and the server agrees.
+        """
+        moved = self.sent_bytes if method == "PUT" else self.received_bytes
+        return 200 <= self.status < 300 and moved == body_bytes
 
 
 @dataclass(frozen=True)
@@ -76,6 +117,60 @@ class Curl:
             return None
 
         return _timed(get, load.keys, 1, load.body_bytes)
+
+
+@dataclass(frozen=True)
+class ParallelCurl(Curl):
+    """
+    One ``curl`` that downloads or uploads all files of a turn, many at the same time.
+    """
+
+    at_once: int = 50
+
+    def run(self, programs: Programs, server: Running, turn: Turn) -> Report:
+        """
+        Transfer the file of each key of the turn.
+        """
+        load = self.load.of(turn)
+        files, body = server.folder / "files", server.folder / "body"
+        body.write_bytes(bytes(load.body_bytes))
+        local = f'output = "{os.devnull}"'
+        if load.method == "PUT":
+            local = f'upload-file = "{body}"'
+        files.write_text(
+            "".join(
+                f'url = "http://127.0.0.1:{server.port}{load.path(key)}"\n{local}\n'
+                for key in range(load.keys)
+            )
+        )
+        command = [
+            str(find("curl", "curl")), "--silent", "--fail", "--parallel",
+            "--parallel-max", str(self.at_once), "--config", str(files),
+            "--write-out", _TRANSFER,
+        ]  # fmt: skip
+        cpu_before = _children_cpu_seconds()
+        began = time.monotonic()
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, check=False, env={}
+        )
+        seconds = time.monotonic() - began
+        transfers = [Transfer.read(line) for line in done.stdout.splitlines()]
+        whole = [one for one in transfers if one.is_whole(load.method, load.body_bytes)]
+        times = [one.seconds for one in whole]
+        errors = load.keys - len(times)
+        said = [one.error for one in transfers if one.error]
+        return Report(
+            requests=len(times),
+            seconds=seconds,
+            bytes=len(times) * load.body_bytes,
+            errors=errors,
+            first_error=(said or ["a body is not whole"])[0] if errors else None,
+            connects=sum(one.connects for one in transfers),
+            p50_seconds=percentile(times, 0.5),
+            p99_seconds=percentile(times, 0.99),
+            max_seconds=percentile(times, 1),
+            cpu_seconds=_children_cpu_seconds() - cpu_before,
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bench.clients import Ccache, Curl
+from bench.clients import Ccache, Curl, ParallelCurl
 from bench.loads import Load, Traffic
 from bench.servers import CServer, Kvd, Nginx, Server
 
@@ -114,6 +114,10 @@ _GET_ABSENT: Final = replace(_GET_ONCE, connections=32, absent=True)
 _GET_UNCHANGED: Final = Load("GET", SMALL, connections=32, keys=1000, unchanged=True)
 _GET_RANGE: Final = Load("GET", 100_000_000, connections=32, range_bytes=SMALL)
 _CURL: Final = Curl(replace(_GET_ONCE, once_per_second=80))
+_CURL_GETS: Final = ParallelCurl(replace(_GET_ONCE_20K, once_per_second=1600))
+_CURL_PUTS: Final = ParallelCurl(
+    Load("PUT", 20_000, connections=16, once_per_second=1600)
+)
 _CCACHE: Final = Ccache(files_per_second=125)
 
 # As many keys as make each client overwrite its own, two in turn.
@@ -368,6 +372,31 @@ _FIRST_TOUCHES: Final[Sequence[Workload]] = [
         Targets(),
         policy=None,
         c=False,
+    ),
+    _beside_nginx(
+        "curl-parallel-get",
+        "GET of files of 20 KB by one curl -Z --parallel-max 50, the default policy",
+        _CURL_GETS,
+        Targets(),
+        policy=None,
+        c=False,
+    ),
+    _beside_nginx(
+        "curl-parallel-put",
+        "PUT of files of 20 KB by one curl -Z --parallel-max 50, the default policy",
+        _CURL_PUTS,
+        Targets(),
+        policy=None,
+        c=False,
+    ),
+    Workload(
+        "curl-parallel-put-durable",
+        "PUT of files of 20 KB by one curl -Z --parallel-max 50, the default policy"
+        " and durability (nginx never syncs)",
+        _CURL_PUTS,
+        _kvd(policy=None, durability="disk"),
+        [(_NGINX, Targets()), (_C_SYNC, Targets())],
+        medium="disk",
     ),
     _beside_nginx(
         "ccache",

@@ -273,6 +273,49 @@ class IStore(Interface):
         """
 
 
+class IHits(Interface):
+    """
+    Is told which values a store with a cache has in files, and serves them from there.
+    """
+
+    def offer(
+        info: ValueInfo, file: ValueInfo, until: float, cache_status: str
+    ) -> None:
+        """
+        A key may be served from a file of the cache.
+
+        Args:
+            info: Describes the value.
+            file: Describes the file, as a value of the cache.
+            until: When that ends, by the clock of the store.
+            cache_status: See `ICachedValue`.
+        """
+
+    def withdraw(key: Key) -> None:
+        """
+        A key may be served no longer. One that was not offered is ignored.
+        """
+
+
+class ICachingStore(IStore):
+    """
+    A store with a cache in a folder of this machine.
+    """
+
+    cache: IStore = Attribute("The store of the cache.")
+
+    hits: IHits | None = Attribute("Is told of values in the cache, if anybody is.")
+
+    def resume(info: ValueInfo, descriptor: int) -> IValue:
+        """
+        Open a value that was offered to `hits`.
+
+        Args:
+            info: As it was offered.
+            descriptor: Of its file. The value closes it.
+        """
+
+
 class IStoreMaker(Interface):
     """
     The object that a store plugin names: checks a location and opens the store there.
@@ -360,7 +403,8 @@ class IFileStoreMaker(IStoreMaker):
 class IEngineStoreMaker(IStoreMaker):
     """
     An `IStoreMaker` whose store is an engine on other machines: it decides how durable
-    values are, and creates no files here.
+    values are, and creates no files here. While kvd runs, `prepare` is called again, in
+    a thread, to see whether the engine can be used.
     """
 
     def load() -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,19 @@ ROOT = Path(__file__).parent.parent
 INSTALLS_A_STRANGER = re.compile(
     r"pip3? install(?:\s+-\S+)*\s+['\"]?kvd(?![\w./-])", re.IGNORECASE
 )
+
+
+IMPORTED = re.compile(r"^\s*(?:import|from) ([a-zA-Z]\w*)", re.MULTILINE)
+
+
+def required_by(project: dict[str, Any]) -> set[str]:
+    """
+    The names of all packages that a project requires, for whatever use.
+    """
+    extras = project.get("optional-dependencies", {}).values()
+    required = [*project["dependencies"], *(name for extra in extras for name in extra)]
+    names = (re.split(r"[\s\[<>=!~;]", requirement)[0] for requirement in required)
+    return {re.sub(r"[-_.]", "-", name).lower() for name in names}
 
 
 def published() -> Iterator[Path]:
@@ -64,11 +79,30 @@ def test_no_package_requires_a_strangers(folder: str) -> None:
     """
     text = (ROOT / folder / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
-    extras = project.get("optional-dependencies", {}).values()
-    required = [*project["dependencies"], *(name for extra in extras for name in extra)]
-    names = {re.split(r"[\s\[<>=!~;]", requirement)[0] for requirement in required}
 
-    assert "kvd" not in names | {project["name"]}
+    assert "kvd" not in required_by(project) | {project["name"]}
+
+
+def test_each_package_that_is_imported_is_required() -> None:
+    """
+    By kvd itself, not only by something that it requires.
+    """
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    required = required_by(project) | {project["name"]}
+    installed = packages_distributions()
+    missing = {}
+    for folder in "bench", "kvd", "tests", "twisted":
+        for path in (ROOT / folder).rglob("*.py"):
+            for module in IMPORTED.findall(path.read_text(encoding="utf-8")):
+                packages = {
+                    re.sub(r"[-_.]", "-", name).lower()
+                    for name in installed.get(module, ())
+                }
+                if packages and packages.isdisjoint(required):
+                    missing[module] = str(path.relative_to(ROOT))
+
+    assert {} == missing
 
 
 def test_the_policy_of_the_documents_requires_no_strangers_package() -> None:

@@ -1,20 +1,18 @@
 """
 Who sends a request: from the field ``Authorization`` to a user.
 
-A token is looked up. A password takes tens of milliseconds to verify, in a thread that
-yields to all others, so a pair of name and password that was verified is remembered, by
-a hash with a random key of this process: a build's thousand requests cost one
-verification, also if they come at once. Pairs that were wrong are remembered too. All
-of it is forgotten when the rights file is read again, because workers are replaced
-then.
+A token is looked up. A password takes tens of milliseconds to verify, in another
+process (`kvd.access.verifying`), so a pair of name and password that was verified is
+remembered, by a hash with a random key of this process: a build's thousand requests
+cost one verification, also if they come at once. Pairs that were wrong are remembered
+too. All of it is forgotten when the rights file is read again, because workers are
+replaced then.
 """
 
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -23,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from kvd.access.credentials import Bearer, Password, read_credentials
-from kvd.access.passwords import NOBODYS_HASH, has_password
+from kvd.access.passwords import NOBODYS_HASH
 from kvd.access.rules import TOKEN_INDEX_BYTES, AccessRules, Principal, Token
 from kvd.access.throttle import Throttle
 from kvd.access.tokens import TOKEN_PREFIX, token_digest
@@ -60,17 +58,23 @@ class Authentication:
     """
 
     def __init__(
-        self, rules: AccessRules, throttle: Throttle, off_reactor: OffReactor
+        self,
+        rules: AccessRules,
+        throttle: Throttle,
+        off_reactor: OffReactor,
+        has_password: Callable[[str, str], bool],
     ) -> None:
         """
         Args:
             rules: Of the rights file.
             throttle: Slows down attempts that fail.
             off_reactor: One function after the other.
+            has_password: Whether a hash is of a password; may block.
         """
         self._rules = rules
         self._throttle = throttle
         self._off_reactor = off_reactor
+        self._has_password = has_password
         self._key = secrets.token_bytes(32)
         self._remembered: dict[bytes, str | None] = {}
         self._verifying: dict[bytes, list[Deferred[Principal]]] = {}
@@ -191,8 +195,8 @@ class Authentication:
         found: list[bool] = []
 
         def verify() -> None:
-            _yield_to_others()
-            found.append(has_password(password_hash or NOBODYS_HASH, given.password))
+            known_hash = password_hash or NOBODYS_HASH
+            found.append(self._has_password(known_hash, given.password))
 
         def verified(failure: Failure | None) -> None:
             right = failure is None and found[0] and password_hash is not None
@@ -218,11 +222,3 @@ class Authentication:
         if len(self._remembered) >= MOST_REMEMBERED:
             self._remembered.clear()
         self._remembered[mac] = name
-
-
-def _yield_to_others() -> None:
-    """
-    Let all other threads of the machine go before this one, unless it is the reactor's.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

@@ -173,6 +173,13 @@ class AccessRules:
     """By the first `TOKEN_INDEX_BYTES` of their digests."""
     prefixes: ByPrefix[PrefixRules]
 
+    @property
+    def has_passwords(self) -> bool:
+        """
+        Whether a user has one.
+        """
+        return any(user.password_hash is not None for user in self.users.values())
+
 
 TOKEN_INDEX_BYTES: Final = 8
 """

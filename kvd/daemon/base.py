@@ -14,6 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
 from kvd.access.counting import clear_row, create_counting
+from kvd.access.rights_file import parse_rights
 from kvd.admin.control.status import WorkerState, describe
 from kvd.daemon.announcing import announce, announce_status
 from kvd.daemon.hangup import on_hangup
@@ -27,6 +28,8 @@ from kvd.log.writing import write_log_later
 from kvd.settings import Settings
 from kvd.store.space import Space, look_at
 from kvd.workers.changes import ROWS
+from kvd.workers.loading import is_engine, look_at_engine
+from kvd.workers.verifier import VerifierProcess
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
@@ -79,6 +82,16 @@ class ServingService(Service):
         reopen = write_log_later(reactor, self._settings.log_format)
         on_rotation(reopen, reactor)
         self._scoreboard = Scoreboard(self._scoreboard_memory)
+        self._verifier = VerifierProcess(reactor)
+        self._prepare_for(self._settings)
+
+    def _prepare_for(self, settings: Settings) -> None:
+        """
+        Start the process that verifies passwords, if the rights file has some.
+        """
+        users = settings.users
+        if users is not None and parse_rights(users.text, users.path).has_passwords:
+            self._verifier.start()
 
     def _open_sites(self, reactor: Any) -> None:
         # Imported here: the workers are being started by now, and a daemon without a
@@ -126,10 +139,11 @@ class ServingService(Service):
 
     def _disk(self) -> Callable[[], Space] | None:
         """
-        What looks at the disk of the store, if there is one.
+        What looks at the disk of the store, or at its engine, if there is one.
         """
+        store = self._settings.store
         if self._held is None:
-            return None
+            return partial(look_at_engine, store) if is_engine(store.scheme) else None
         bounds = self._settings.bounds
         if bounds is None or self._settings.near is not None:
             return partial(look_at, self._held)
@@ -185,10 +199,11 @@ class ServingService(Service):
         if self._bounding is not None:
             self._bounding.ended(worker)
 
-    def _stop_evicting(self) -> None:
+    def _end_others(self) -> None:
         """
-        End the evictor. No worker runs any more.
+        End the processes beside the workers, of which none runs any more.
         """
+        self._verifier.stop()
         if self._evictor is not None:
             self._evictor.stop()
 

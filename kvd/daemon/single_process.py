@@ -30,7 +30,8 @@ class SingleProcessService(ServingService):
 
         super().startService()
         settings = self._for_serving(self._settings)
-        parts = replace(load_plugins(settings), usage=self._usage)
+        parts = load_plugins(settings, verifying=self._verifier.asking.fileno())
+        parts = replace(parts, usage=self._usage)
         row = self._scoreboard.own_row(0)
         self._server = HttpServer(settings, 0, reactor, row, parts)
         self._server.start()
@@ -65,7 +66,7 @@ class SingleProcessService(ServingService):
             return self._server.stop().addBoth(stopped)
 
         def stopped(result: Any) -> Any:
-            self._stop_evicting()
+            self._end_others()
             return result
 
         return drained.addCallback(end)

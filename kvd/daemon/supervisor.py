@@ -36,8 +36,10 @@ from kvd.net.credentials import warn_of_dates
 from kvd.settings import Settings
 from kvd.system.signals import end_once, stop
 from kvd.workers.changes import Changes
-from kvd.workers.pool import Distribution, NoDistribution, Pool, State
+from kvd.workers.distribution import Distribution, NoDistribution
+from kvd.workers.pool import Pool
 from kvd.workers.process import ForkServerProcess
+from kvd.workers.record import State
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change
@@ -86,6 +88,7 @@ class SupervisorService(ServingService):
             self._for_serving(settings),
             self._scoreboard_memory,
             self._counting,
+            self._verifier.asking.fileno(),
             reactor,
             held=self._held,
             usage=self._usage,
@@ -260,6 +263,7 @@ class SupervisorService(ServingService):
         if settings.credentials:
             warn_of_dates(settings.credentials)
         self._settings = settings
+        self._prepare_for(settings)
         self._forks.load(self._for_serving(settings))
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
@@ -324,7 +328,7 @@ class SupervisorService(ServingService):
 
         def end(_: None) -> None:
             self._forks.stop()
-            self._stop_evicting()
+            self._end_others()
             self._close_sites()
 
         return stopped.addCallback(end)

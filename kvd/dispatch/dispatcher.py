@@ -112,7 +112,7 @@ class Dispatcher:
     A worker is open if it has only a few unacknowledged connections, its control socket
     takes messages, and it has not reached its limit of connections.
 
-    Provides `kvd.workers.pool.Distribution`.
+    Provides `kvd.workers.distribution.Distribution`.
     """
 
     _log = Logger()
@@ -192,7 +192,8 @@ class Dispatcher:
     @max_connections.setter
     def max_connections(self, max_connections: int) -> None:
         self._max_connections = max_connections
-        self._leave_usual()
+        self._find_open()
+        self._dispatch()
 
     def _look_for_sockets(self) -> None:
         self._socket_call = None
@@ -357,9 +358,7 @@ class Dispatcher:
         hands = self._hands
         # Connections are counted afterwards: what is no longer on its way has been
         # counted then.
-        for hand in hands.values():
-            if hand.lane.waiting:
-                hand.lane.settle()
+        self._settle()
         try:
             while self._held and self._open:
                 self._dispatch_batch()
@@ -477,9 +476,16 @@ class Dispatcher:
             decider.end()
         return chosen
 
-    def _find_open(self) -> None:
+    def _settle(self) -> None:
+        """
+        Find what is no longer on its way.
+        """
         for hand in self._hands.values():
-            hand.lane.settle()
+            if hand.lane.waiting or hand.lane.revoked:
+                hand.lane.settle()
+
+    def _find_open(self) -> None:
+        self._settle()
         now = self._reactor.seconds()
         connections, _ = self._scoreboard.tasks()
         self._open = tuple(
@@ -507,24 +513,38 @@ class Dispatcher:
             self._look_call = None
         seconds = LOOK_SECONDS
         if not soon:
-            sent = [
-                since
-                for hand in self._hands.values()
-                if (since := hand.lane.oldest()) is not None
-            ]
-            if not sent:
+            left = self._until_late()
+            if left is None:
                 return
-            late = min(sent) + CREDIT_SECONDS
-            seconds = max(LOOK_SECONDS, late - self._reactor.seconds())
+            seconds = max(seconds, left)
         self._looks_soon = soon
         self._look_call = self._reactor.callLater(seconds, self._look)
+
+    def _until_late(self) -> float | None:
+        """
+        The time until the oldest batch on its way is late; None: there is none.
+        """
+        sent = [
+            since
+            for hand in self._hands.values()
+            if hand.lane.waiting and (since := hand.lane.oldest()) is not None
+        ]
+        if not sent:
+            return None
+        return min(sent) + CREDIT_SECONDS - float(self._reactor.seconds())
 
     def _look(self) -> None:
         self._look_call = None
         self._leave_usual()
+        if not self._looks_soon:
+            # All workers are open, and nothing waits here.
+            self._settle()
+            left = self._until_late()
+            if left is None or left > 0:
+                self._dispatch()
+                return
         self._find_open()
         self._revoke_late()
-        self._find_open()
         self._dispatch()
 
     def _revoke_late(self) -> None:
@@ -550,6 +570,7 @@ class Dispatcher:
             self._hold(self._hands[worker].revoke())
         self._open = tuple(prompt)
         self._dispatch()
+        self._find_open()
 
     # -- the end --------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from kvd.dispatch.listener_assignment import ListenerAssignment
 from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
 from kvd.dispatch.selection import load_policy
 from kvd.dispatch.shadow import Shadow
-from kvd.dispatch.stalling import LOOK_SECONDS, Stalls
+from kvd.dispatch.stalling import LOOK_SECONDS, UNAWAITED_LOOK_SECONDS, Stalls
 from kvd.errors import BadSetting
 from kvd.interfaces import IGatedPolicy
 from kvd.ipc.channel import Channel
@@ -79,7 +79,7 @@ class PolicyDistribution:
     """
     Assigns listeners and dispatches connections as the policy in force requires.
 
-    Provides `kvd.workers.pool.Distribution`.
+    Provides `kvd.workers.distribution.Distribution`.
     """
 
     _log = Logger()
@@ -125,9 +125,8 @@ class PolicyDistribution:
         self._looking: Any = None
         self._max_connections = max_connections
         self._stalls = Stalls(scoreboard)
-        self._looked = 0.0
-        self._look_for_stalls_later()
         self.switch(chosen)
+        self._look_for_stalls_later()
 
     def switch(self, chosen: ChosenPolicy) -> None:
         """
@@ -210,13 +209,22 @@ class PolicyDistribution:
     # -- stalled workers ------------------------------------------------------
 
     def _look_for_stalls_later(self) -> None:
-        self._looked = self._reactor.seconds()
-        self._stall_call = self._reactor.callLater(LOOK_SECONDS, self._look_for_stalls)
+        wait = UNAWAITED_LOOK_SECONDS
+        if self.chosen.arrangement.kernel_chooses:
+            wait = LOOK_SECONDS
+        self._stall_call = self._reactor.callLater(
+            wait, self._look_for_stalls, self._reactor.seconds(), wait
+        )
 
-    def _look_for_stalls(self) -> None:
-        seconds = self._reactor.seconds() - self._looked
+    def _look_for_stalls(self, looked: float, wait: float) -> None:
+        """
+        Args:
+            looked: The time of the last look.
+            wait: When this look was due, in seconds after it.
+        """
+        seconds = self._reactor.seconds() - looked
         self._look_for_stalls_later()
-        if seconds > 2 * LOOK_SECONDS:
+        if seconds > 2 * wait:
             # This process was stopped itself, and so the workers may have been. The
             # next look finds those that still are.
             return

@@ -42,7 +42,7 @@ class ListenerAssignment:
     ready, or if it names none, another ready worker gets the socket; if they make no
     turn, another gets it too.
 
-    Provides `kvd.workers.pool.Distribution`.
+    Provides `kvd.workers.distribution.Distribution`.
     """
 
     def __init__(
@@ -102,10 +102,17 @@ class ListenerAssignment:
         Return those of the given workers for which connections wait at a socket. If
         several accept from it, the kernel has woken one of them; now all wake.
         """
+        theirs = {
+            listener
+            for worker in workers
+            if worker in self._ready
+            for listener in self._ready[worker].listeners
+        }
+        # A call for each socket: none, where the supervisor accepts.
         waiting = {
             (group, member)
-            for group, sockets in enumerate(self._groups)
-            for member, waits in enumerate(sockets.have_waiting() if workers else ())
+            for group in {group for group, _ in theirs}
+            for member, waits in enumerate(self._groups[group].have_waiting())
             if waits
         }
         for group in {group for group, _ in waiting} & self._bells.keys():

@@ -27,6 +27,13 @@ LOOK_SECONDS: Final = 0.2
 How often to look for stalled workers.
 """
 
+UNAWAITED_LOOK_SECONDS: Final = 0.5
+"""
+How often, while workers accept from no socket, so that no connection waits at one: each
+look finds the supervisor's code cold, and took 0.4 ms of it. Less than a worker ever
+waits: else two looks in a row might find one that is idle silent.
+"""
+
 AWAITED_LOOKS: Final = 3
 """
 A worker that has written no time stamp counts as stalled at the third look since a

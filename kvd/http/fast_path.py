@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from kvd.http.access_log import Sender
 from kvd.interfaces import IUpload
 from kvd.model.keys import Key
-from kvd.model.values import Metadata
+from kvd.model.values import Metadata, ValueInfo
 from kvd.native import compiled
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ class Remainder(NamedTuple):
     """Of the body."""
     seconds: float
     """Since the request came."""
+    hit: ValueInfo | None
+    """Describes the value, if its file is one of a near cache."""
 
 
 class PartialUpload(NamedTuple):
@@ -513,6 +515,44 @@ class FastPath(Protocol):
         """
         The requests that ended since the last call, in their order; and the
         connections, each as the fields of a `kvd.http.recorder.Ended`.
+        """
+
+
+class HitTable(Protocol):
+    """
+    What the compiled module knows of a near cache; see `kvd.http.hits`.
+    """
+
+    def offer(
+        self,
+        key: Key,
+        name: Key,
+        file_etag: str,
+        until: float,
+        etag: str,
+        changed: int,
+        parts: object,
+        info: ValueInfo,
+        /,
+    ) -> None:
+        """
+        Serve a key from a file of the cache. The fast path to a store with a cache
+        serves nothing else.
+
+        Args:
+            key: The key.
+            name: Of the file, in the folder of the cache.
+            file_etag: The entity tag of the file.
+            until: When that ends, by the clock of the process.
+            etag: The entity tag of the value.
+            changed: Its date, in whole seconds since the epoch.
+            parts: What its replies look like (`kvd.http.templates`).
+            info: `Remainder.hit`.
+        """
+
+    def withdraw(self, key: Key, /) -> None:
+        """
+        End an offer. A key that has none is ignored.
         """
 
 

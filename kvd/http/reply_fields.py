@@ -69,6 +69,14 @@ def fields_of(info: ValueInfo) -> Fields:
     return fields
 
 
+def cache_field(status: str) -> tuple[str, str]:
+    """
+    The field of a reply that says where its value came from
+    (`kvd.interfaces.ICachedValue`). It is the last of those that describe the value.
+    """
+    return "Cache-Status", status
+
+
 def refusal_fields(error: PeerError | Fault) -> Fields:
     """
     The fields of a reply that says what is wrong (`kvd.http.wire.replies.problem`),

@@ -296,11 +296,17 @@ class RequestHandler:
         self.began_before(rest.seconds)
         self._status = rest.status
         self._sent = rest.body_bytes
-        self._source = OpenFile(rest.descriptor, rest.offset, rest.rest_bytes)
+        self._source = self.rest_of(rest)
         connection = self._connection
         if rest.unsent:
             connection.transport.write(rest.unsent)
         connection.when_taken(self._next_chunk)
+
+    def rest_of(self, rest: Remainder) -> Source:
+        """
+        The rest of a reply that the fast path has begun.
+        """
+        return OpenFile(rest.descriptor, rest.offset, rest.rest_bytes)
 
     # -- the reply ------------------------------------------------------------
 

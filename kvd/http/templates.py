@@ -31,6 +31,7 @@ from kvd.http.fast_path import (
 from kvd.http.pieces import FILE_BYTES
 from kvd.http.reply_fields import (
     Fields,
+    cache_field,
     fields_of,
     part_fields,
     published_reply,
@@ -39,6 +40,7 @@ from kvd.http.reply_fields import (
 )
 from kvd.http.reports import bring_reports
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
+from kvd.interfaces import ICachingStore
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.ipc.row import STATUS_WORDS, WORDS_OF_REQUESTS, word_of_method
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
@@ -92,8 +94,9 @@ class _Templates:
     """
 
     native: ModuleType
-    store: FileStore
     process: ProcessContext
+    is_near: bool
+    """Whether values come from a near cache, and none is stored."""
 
     def make_template(self, head: bytes) -> object:
         """
@@ -171,7 +174,8 @@ class _Templates:
     def _template_of_put(self, operation: Put, request: Request) -> object:
         limit = self.process.limits.value_bytes
         if (
-            operation.conditions is not UNCONDITIONAL
+            self.is_near
+            or operation.conditions is not UNCONDITIONAL
             or operation.empty
             or operation.digests
             or request.length is None
@@ -196,7 +200,7 @@ class _Templates:
         """
         info = ValueInfo(Key(b""), 0, _SOME_ID, 0.0)
         status, fields = published_reply(
-            Published(info, created=created), self.store.durability
+            Published(info, created=created), self.process.store.durability
         )
         line, rest = reply_parts(
             status,
@@ -207,12 +211,14 @@ class _Templates:
         before, _, behind = rest.partition(_SOME_ID.encode())
         return status, (line, before, behind)
 
-    def make_parts(self, lines: bytes) -> object:
+    def make_parts(self, lines: bytes, cache_status: str | None = None) -> object:
         """
         What the head of a reply with a value looks like.
 
         Args:
             lines: The value's metadata, as its attribute has it.
+            cache_status: See `kvd.interfaces.ICachedValue`; None: it comes from no
+                cache.
 
         Returns:
             For the statuses 200, 206 and 304, what stands between the date, the id, the
@@ -226,10 +232,12 @@ class _Templates:
         info = ValueInfo(Key(b""), _SIZE, _SOME_ID, 0.0, record.metadata)
         part = part_fields(info, _FIRST, _LENGTH)
         last = _FIRST + _LENGTH - 1
+        cached = [] if cache_status is None else [cache_field(cache_status)]
+        whole, part = [*fields_of(info), *cached], [*part, *cached]
         return (
-            _pieces(200, with_length(200, fields_of(info), _SIZE), _SIZE),
+            _pieces(200, with_length(200, whole, _SIZE), _SIZE),
             _pieces(206, with_length(206, part, _LENGTH), _FIRST, last, _SIZE, _LENGTH),
-            _pieces(304, unchanged_fields(info)),
+            _pieces(304, [*unchanged_fields(info), *cached]),
         )
 
 
@@ -316,14 +324,15 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         process: What its connections share. The fast path serves only hosts that are
             allowed at every address.
     """
-    store = process.store
+    near = ICachingStore(process.store, None)
+    store = process.store if near is None else near.cache
     if (
         native is None
         or not isinstance(store, FileStore)
         or not process.dialects.is_plain
     ):
         return None
-    templates = _Templates(native, store, process)
+    templates = _Templates(native, process, near is not None)
     state = store.fast_path_state
     made = native.FastPath(
         root=state.root,
@@ -359,6 +368,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         make_parts=templates.make_parts,
         prune=state.prune,
         clock=process.clock.seconds,
+        has_hits=near is not None,
     )
     state.uploads.made = made.upload_to
     state.lock.renewed = made.lock_renewed
@@ -366,6 +376,11 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     fast_path = cast(FastPath, made)
     if process.log is not None or process.recorder is not None:
         bring_reports(fast_path, process.log, process.recorder)
+    if near is not None:
+        # Not at the top: only where it is needed.
+        from kvd.http.hits import FastHits
+
+        near.hits = FastHits(made, templates.make_parts)
     process.pieces.changed = fast_path.send_at_most
     if state.syncs is not None:
         process.commits = Commits(fast_path, state, state.syncs, process)

@@ -74,11 +74,11 @@ _DESCRIPTORS_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_BYTES)
 class Load:
     """
     Import what workers with these settings need. The message carries the scoreboard's
-    memory and that of `kvd.access.counting`; then, if there is a rights file, a file in
-    memory with its text; then, if an address speaks TLS, a file in memory with the
-    credentials; then, if the store has limits, the memory in which workers count
-    (`kvd.store.usage`); and then, if there is one, the descriptor of what the store is
-    in (`IHeldStoreMaker`).
+    memory, that of `kvd.access.counting`, and the socket of `kvd.access.verifying`;
+    then, if there is a rights file, a file in memory with its text; then, if an address
+    speaks TLS, a file in memory with the credentials; then, if the store has limits,
+    the memory in which workers count (`kvd.store.usage`); and then, if there is one,
+    the descriptor of what the store is in (`IHeldStoreMaker`).
     """
 
     settings: Settings

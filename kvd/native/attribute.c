@@ -11,7 +11,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define LATEST_SECOND 253402300799LL    /* 9999-12-31T23:59:59Z, as kvd.store.value */
 #define AHEAD_SECONDS 2             /* as kvd.store.epochs */
 /* From Linux 6.13, newer than many headers. The number is the same except on alpha. */
 #define SYS_GETXATTRAT 464

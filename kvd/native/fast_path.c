@@ -10,10 +10,10 @@
  * held, an error of any kind. So the only error handling here is cleaning up.
  *
  * This file has the Python type and the module. connections.c and serve.c receive requests,
- * get.c and put.c serve them, upload.c receives a body in pieces, commit.c has values synced
- * (sync.c) before their replies, and reports.c reports what was served; value.c opens a value,
- * file.c sends it, and recent.c keeps small ones in memory. fast_path.h declares what the
- * files share.
+ * get.c and put.c serve them, hits.c knows what a near cache has, upload.c receives a body in
+ * pieces, commit.c has values synced (sync.c) before their replies, and reports.c reports what
+ * was served; value.c opens a value, file.c sends it, and recent.c keeps small ones in memory.
+ * fast_path.h declares what the files share.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
@@ -58,10 +58,10 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
         "words", "status_words", "bucket_of_exponent", "least_exponent", "make_template",
         "make_parts",
-        "prune", "clock",
+        "prune", "clock", "has_hits",
         NULL,
     };
-    int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads;
+    int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads, has_hits;
     int mode, folder_mode;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
@@ -70,14 +70,14 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnn)SO!iOOOO:FastPath", names,
+            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnn)SO!iOOOOp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
             &large_file_bytes, &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
             &bytes_out, &uploads, &status_words, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
-            &clock))
+            &clock, &has_hits))
         return NULL;
     FastPath *self = (FastPath *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -157,7 +157,8 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->parts = PyDict_New();
     self->joined = PyDict_New();
     self->listeners = PyDict_New();
-    if (!self->nothing || !self->templates || !self->older_templates || !self->parts
+    self->hits = has_hits ? PyDict_New() : NULL;
+    if ((has_hits && !self->hits) || !self->nothing || !self->templates || !self->older_templates || !self->parts
         || !self->joined || !self->listeners) {
         Py_DECREF(self);
         return NULL;
@@ -232,6 +233,7 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->templates);
     Py_CLEAR(self->older_templates);
     Py_CLEAR(self->parts);
+    Py_CLEAR(self->hits);
     forget_recent(self);
     Py_CLEAR(self->plain_bytes);
     Py_CLEAR(self->status_words);
@@ -334,6 +336,8 @@ static PyMethodDef FastPath_methods[] = {
     {"reply_all", (PyCFunction)FastPath_reply_all, METH_O, reply_all_doc},
     {"reply_to", (PyCFunction)(void (*)(void))FastPath_reply_to, METH_FASTCALL,
      reply_to_doc},
+    {"offer", (PyCFunction)FastPath_offer, METH_VARARGS, offer_doc},
+    {"withdraw", (PyCFunction)FastPath_withdraw, METH_O, withdraw_doc},
     {"report_to", (PyCFunction)FastPath_report_to, METH_VARARGS, report_to_doc},
     {"take_reports", (PyCFunction)FastPath_take_reports, METH_NOARGS, take_reports_doc},
     {"upload_to", (PyCFunction)FastPath_upload_to, METH_O, upload_to_doc},
@@ -426,6 +430,7 @@ PyInit__fast_path(void)
     PyTypeObject *type = NULL;
     if ((HeadTemplateType = add_type(self, &HeadTemplate_spec)) == NULL
         || (RecentValueType = add_type(self, &RecentValue_spec)) == NULL
+        || (HitType = add_type(self, &Hit_spec)) == NULL
         || (CommitType = add_type(self, &Commit_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
         || (UsageType = add_type(self, &Usage_spec)) == NULL

@@ -42,6 +42,7 @@
 #define ATTRIBUTE_LINE_BYTES 80     /* its first line, at most */
 #define HEAD_ROOM 1024              /* for the head of a reply */
 #define DATE_BYTES 29
+#define LATEST_SECOND 253402300799LL    /* 9999-12-31T23:59:59Z, as kvd.store.value */
 #define DAY_BYTES 17                /* of these, up to the time */
 #define LIST_BYTES 256              /* of a default access control list */
 #define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
@@ -195,6 +196,18 @@ typedef struct RecentValue {
 
 typedef struct RecentValues RecentValues;
 
+/* A value of another store, whose file is one of a cache (hits.c). */
+typedef struct {
+    PyObject_HEAD
+    PyObject *name;             /* of the file */
+    PyObject *parts;            /* of the value's replies */
+    PyObject *info;             /* what Python knows of the value */
+    double until;               /* by Python's clock */
+    time_t published;
+    char published_date[DATE_BYTES];
+    char file_id[ID_TEXT], id[ID_TEXT];     /* of the file, and of the value */
+} Hit;
+
 /* What the values of the store take, counted by all processes. */
 typedef struct Usage Usage;
 
@@ -278,6 +291,7 @@ typedef struct {
     PyObject *report, *rest, *partial, *make_template, *make_parts, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
     PyObject *parts;
+    PyObject *hits;             /* by key; NULL: the values are those of the store */
     PyObject *kept;             /* see kvd.store.writeback; NULL: nothing is kept */
     int has_epochs;             /* see kvd.store.epochs */
     Usage *usage;               /* NULL: the store has no limits */
@@ -316,6 +330,7 @@ typedef struct {
     /* The last request. */
     PyObject *unsent;           /* the end of its reply; NULL: nothing */
     int rest_file;              /* the file with the rest of its body; below 0: none */
+    PyObject *hit_info;         /* of the value in it, if it is that of a hit; or NULL */
     unsigned long long rest_offset, rest_bytes;
     int status;                 /* 0: the client left before the reply */
     Py_ssize_t method;          /* the first word of those that count it */
@@ -465,9 +480,21 @@ int serve_get(FastPath *self, int socket, HeadTemplate *template,
 int open_value(FastPath *self, const char *key, Value *value, Attribute *attribute);
 int is_written(const FastPath *self, int file, const struct stat *status);
 int is_unchanged(const Value *value, const struct stat *found);
+int are_parts(PyObject *parts);
 int find_parts(FastPath *self, Value *value, const Attribute *attribute);
 size_t value_head(FastPath *self, char *head, const Value *value,
                   const Selection *selected, PyObject *tail);
+
+/* hits.c */
+extern PyTypeObject *HitType;
+extern PyType_Spec Hit_spec;
+extern const char offer_doc[];
+extern const char withdraw_doc[];
+PyObject *FastPath_offer(FastPath *self, PyObject *args);
+PyObject *FastPath_withdraw(FastPath *self, PyObject *key);
+Hit *find_hit(FastPath *self, PyObject *key);
+int is_of_hit(const Hit *hit, const Value *value);
+void describe_hit(const Hit *hit, Value *value);
 
 /* file.c */
 int send_file(FastPath *self, int socket, Value *value, const Selection *selected,
@@ -571,6 +598,7 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 int find_lock(FastPath *self);
 int links_nameless(int folder);
 int set_lock(int lock, short kind, long long offset);
+void unlock_all(int lock);
 int reserve(Upload *upload);
 void release(Upload *upload);
 int create_file(FastPath *self, Upload *upload);

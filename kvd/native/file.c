@@ -82,6 +82,7 @@ void
 drop_rest(FastPath *self)
 {
     Py_CLEAR(self->unsent);
+    Py_CLEAR(self->hit_info);
     if (self->rest_file >= 0)
         close(self->rest_file);
     self->rest_file = -1;
@@ -170,12 +171,14 @@ FastPath_take_remainder(FastPath *self, PyObject *Py_UNUSED(none))
         return NULL;
     }
     PyObject *rest = PyObject_CallFunction(
-        self->rest, "y#OiiKKnnd", self->buffer, self->head_bytes, self->unsent,
+        self->rest, "y#OiiKKnndO", self->buffer, self->head_bytes, self->unsent,
         self->status, self->rest_file, self->rest_offset, self->rest_bytes,
-        self->sent_bytes, self->body_bytes, self->seconds);
+        self->sent_bytes, self->body_bytes, self->seconds,
+        self->hit_info == NULL ? Py_None : self->hit_info);
     if (rest != NULL)
         self->rest_file = -1;
     Py_CLEAR(self->unsent);
+    Py_CLEAR(self->hit_info);
     return rest;
 }
 

@@ -59,14 +59,17 @@ serve_missing(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
 /* A value in memory. Returns as `serve_get`. */
 static int
 serve_recent(FastPath *self, int socket, HeadTemplate *template,
-             const Varying *varying, RecentValue *recent, Py_ssize_t received,
-             double began)
+             const Varying *varying, RecentValue *recent, const Hit *hit,
+             Py_ssize_t received, double began)
 {
     char head[HEAD_ROOM];
     Selection selected;
-    if (!select_part(template, varying, &recent->value, &selected))
+    Value value = recent->value;
+    if (hit != NULL)
+        describe_hit(hit, &value);
+    if (!select_part(template, varying, &value, &selected))
         return 0;
-    size_t used = value_head(self, head, &recent->value, &selected, template->tail);
+    size_t used = value_head(self, head, &value, &selected, template->tail);
     if (used > HEAD_ROOM)
         return 0;
     return send_whole(self, socket, template, selected.status, head, used,
@@ -133,36 +136,41 @@ serve_opened(FastPath *self, int socket, HeadTemplate *template,
     return send_file(self, socket, value, &selected, head, used, received, began);
 }
 
-/*
- * Returns 1 if the request was served, 0 if it is left to Python, -1 with an exception.
- */
-int
-serve_get(FastPath *self, int socket, HeadTemplate *template, const Varying *varying,
-          PyObject *key, Py_ssize_t received, double began)
+/* Serve the file of a name: the value of a key or, with a hit, one of the cache. Returns as
+   `serve_get`. */
+static int
+serve_name(FastPath *self, int socket, HeadTemplate *template, const Varying *varying,
+           PyObject *name, const Hit *hit, Py_ssize_t received, double began)
 {
-    RecentValue *recent = find_recent(self, key);
+    RecentValue *recent = find_recent(self, name);
     int served;
     if (recent != NULL) {
-        served = serve_recent(self, socket, template, varying, recent, received, began);
+        served = serve_recent(self, socket, template, varying, recent, hit, received,
+                              began);
         Py_DECREF((PyObject *)recent);
         return served;
     }
     if (PyErr_Occurred())
         return -1;
-    const char *name = PyBytes_AsString(key);
+    const char *path = PyBytes_AsString(name);
     Value value;
     Attribute attribute;
     int found;
     Py_BEGIN_ALLOW_THREADS
-    found = open_value(self, name, &value, &attribute);
+    found = open_value(self, path, &value, &attribute);
     Py_END_ALLOW_THREADS
-    if (found == ABSENT)
-        return serve_missing(self, socket, template, key, received, began);
+    if (found == ABSENT && hit == NULL)
+        return serve_missing(self, socket, template, name, received, began);
     if (found != FOUND)
         return 0;
-    served = find_parts(self, &value, &attribute);
+    if (hit == NULL)
+        served = find_parts(self, &value, &attribute);
+    else if ((served = is_of_hit(hit, &value))) {
+        describe_hit(hit, &value);
+        Py_INCREF(value.parts);
+    }
     if (served > 0)
-        served = serve_opened(self, socket, template, varying, key, &value, received,
+        served = serve_opened(self, socket, template, varying, name, &value, received,
                               began);
     Py_XDECREF(value.parts);
     if (value.file >= 0) {
@@ -170,5 +178,25 @@ serve_get(FastPath *self, int socket, HeadTemplate *template, const Varying *var
         close(value.file);
         Py_END_ALLOW_THREADS
     }
+    return served;
+}
+
+/*
+ * Returns 1 if the request was served, 0 if it is left to Python, -1 with an exception.
+ */
+int
+serve_get(FastPath *self, int socket, HeadTemplate *template, const Varying *varying,
+          PyObject *key, Py_ssize_t received, double began)
+{
+    if (self->hits == NULL)
+        return serve_name(self, socket, template, varying, key, NULL, received, began);
+    Hit *hit = find_hit(self, key);
+    if (hit == NULL)
+        return PyErr_Occurred() ? -1 : 0;
+    int served = serve_name(self, socket, template, varying, hit->name, hit, received,
+                            began);
+    if (self->rest_file >= 0)
+        self->hit_info = Py_NewRef(hit->info);
+    Py_DECREF((PyObject *)hit);
     return served;
 }

@@ -88,7 +88,8 @@ static const struct {
 };
 #define REPLY_KINDS (sizeof REPLIES / sizeof *REPLIES)
 
-static int
+/* Whether an object is what make_parts gives; see find_parts. */
+int
 are_parts(PyObject *parts)
 {
     if (!PyTuple_CheckExact(parts) || PyTuple_Size(parts) != (Py_ssize_t)REPLY_KINDS)

@@ -14,6 +14,7 @@ as kvd wrote it is not used.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import OrderedDict
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -28,6 +29,8 @@ from kvd.errors import KeyAbsent, KvdError, StoreFault, StoreFull
 from kvd.interfaces import (
     Answer,
     ICachedValue,
+    ICachingStore,
+    IHits,
     IListing,
     IStore,
     IUpload,
@@ -37,19 +40,26 @@ from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.near.filling import AHEAD_BYTES, Filling
+from kvd.store.value import Described, FileValue
 from kvd.store.waiting import Underway, resolved
 
 T = TypeVar("T")
 
 MOST_KNOWN: Final = 4_096
 """
-How many keys a process remembers, in 3 MiB of memory; with much metadata, in 6.
+How many keys a process remembers, in 3 MiB of memory; with much metadata, in 6. Those
+that the fast path serves take 1 MiB more.
 """
 
 FAULT_SECONDS: Final = 5.0
 """
 How long a store that failed is not asked about values that may be stale: their clients
 would wait for it each time.
+"""
+
+_HIT: Final = "hit"
+"""
+What ``Cache-Status`` says of a value about which the store was not asked.
 """
 
 _MARK: Final = {"content-type": "application/vnd.kvd.near"}
@@ -68,10 +78,11 @@ class _Known(NamedTuple):
 
     info: ValueInfo | None
     """What the store has said; None: nothing since this process changed the value."""
-    since: float
+    until: float
+    """So long, the store is not asked again."""
 
 
-@implementer(IStore)
+@implementer(ICachingStore)
 class NearStore:
     """
     A store, and a cache of what was read from it.
@@ -97,8 +108,9 @@ class NearStore:
                 whether it is still the same.
         """
         self.durability: str = store.durability
+        self.cache = cache
+        self.hits: IHits | None = None
         self._store = store
-        self._cache = cache
         self._fresh_seconds = fresh_seconds
         self._stale_seconds = stale_seconds
         self._asks_again = 0.0
@@ -126,10 +138,10 @@ class NearStore:
     async def _open(self, key: Key) -> IValue:
         known = self._known.get(key)
         if known is not None and known.info is not None:
-            info, status = await self._current(known.info, known.since)
+            info, status = await self._current(known.info, known.until)
             found = await self._find(info)
             if found is not None:
-                return _Cached(info, found, f"kvd; {status}", self)
+                return self._found(info, found, f"kvd; {status}")
         known = self._known.get(key)
         try:
             value = await resolved(self._store.open(key))
@@ -141,21 +153,31 @@ class NearStore:
         if found is not None:
             info = value.info
             value.close()
-            return _Cached(info, found, "kvd; fwd=stale; fwd-status=304", self)
+            return self._found(info, found, "kvd; fwd=stale; fwd-status=304")
         return _Missed(value, self)
 
-    async def _current(self, info: ValueInfo, since: float) -> tuple[ValueInfo, str]:
+    def _found(self, info: ValueInfo, value: IValue, cache_status: str) -> IValue:
+        """
+        A value that is in the cache, and offered to `hits` from now on.
+        """
+        if self.hits is not None and self._fresh_seconds:
+            known = self._known.get(info.key)
+            if known is not None and known.info == info:
+                self.hits.offer(info, value.info, known.until, f"kvd; {_HIT}")
+        return _Cached(info, value, cache_status, self)
+
+    async def _current(self, info: ValueInfo, until: float) -> tuple[ValueInfo, str]:
         """
         The value that a key has now, and how that is known.
 
         Args:
             info: The one that it had.
-            since: When that was known.
+            until: See `_Known`.
         """
         now = self._clock.seconds()
-        beyond = now - since - self._fresh_seconds
+        beyond = now - until
         if beyond < 0:
-            return info, "hit"
+            return info, _HIT
         may_be_stale = beyond < self._stale_seconds
         if not may_be_stale or now >= self._asks_again:
             try:
@@ -205,7 +227,7 @@ class NearStore:
             filling.stop()
         await resolved(self._underway.ended())
         try:
-            await resolved(self._cache.close())
+            await resolved(self.cache.close())
         finally:
             await resolved(self._store.close())
 
@@ -228,6 +250,7 @@ class NearStore:
             return
         if self._known.get(key) is known:
             del self._known[key]
+            self._withdraw(key)
 
     def changed(self, key: Key) -> _Known:
         """
@@ -252,18 +275,25 @@ class NearStore:
         self._remember(info.key, info if is_last else None)
 
     def _remember(self, key: Key, info: ValueInfo | None) -> _Known:
-        known = self._known[key] = _Known(info, self._clock.seconds())
+        until = self._clock.seconds() + self._fresh_seconds
+        known = self._known[key] = _Known(info, until)
         self._known.move_to_end(key)
+        self._withdraw(key)
         if len(self._known) > MOST_KNOWN:
-            self._known.popitem(last=False)
+            oldest, _ = self._known.popitem(last=False)
+            self._withdraw(oldest)
         return known
+
+    def _withdraw(self, key: Key) -> None:
+        if self.hits is not None:
+            self.hits.withdraw(key)
 
     async def _find(self, info: ValueInfo) -> IValue | None:
         """
         A value in the cache.
         """
         try:
-            value = await resolved(self._cache.open(_name_of(info)))
+            value = await resolved(self.cache.open(_name_of(info)))
         except KeyAbsent:
             return None
         except KvdError as error:
@@ -283,7 +313,7 @@ class NearStore:
             "the near cache loses /{key}, which cannot be read there",
             key=escape(info.key),
         )
-        self._underway.shield(_remove(self._cache, name)).addErrback(_mistake)
+        self._underway.shield(_remove(self.cache, name)).addErrback(_mistake)
 
     def filling(self, value: IValue) -> Filling | None:
         """
@@ -322,7 +352,7 @@ class NearStore:
         Begin an upload to the cache, if it has room at once.
         """
         try:
-            answer = self._cache.begin(name, value.info.size, _MARK)
+            answer = self.cache.begin(name, value.info.size, _MARK)
         except StoreFull:
             return None  # The value is larger than the cache, for example.
         except KvdError as error:
@@ -333,6 +363,10 @@ class NearStore:
         # Room is being made, for later values: no client waits for it.
         answer.addCallbacks(_discard, _ignore_refusal)
         return None
+
+    def resume(self, info: ValueInfo, descriptor: int) -> IValue:
+        file = Described(info, True, os.fstat(descriptor))
+        return _Cached(info, FileValue(descriptor, file), f"kvd; {_HIT}", self)
 
     async def again(self, info: ValueInfo) -> IValue:
         """

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
 from kvd.ipc.scoreboard import Scoreboard
@@ -75,9 +75,9 @@ def spawn(control: socket.socket) -> subprocess.Popen[bytes]:
     )
 
 
-def main(descriptor: int, code: str = LOADED) -> None:
+def main(descriptor: int, code: str = LOADED) -> NoReturn:
     """
-    Run a fork server until the control socket closes.
+    Run a fork server until the control socket closes. Ends this process.
 
     Args:
         descriptor: Of the control socket.
@@ -94,8 +94,8 @@ def main(descriptor: int, code: str = LOADED) -> None:
     control.set_inheritable(False)
     loaded = receive(control)
     if loaded is None:
-        return
-    message, (memory, counting, *more) = loaded
+        _end(0)
+    message, (memory, counting, verifying, *more) = loaded
     assert isinstance(message, Load)
     settings = message.settings
     if settings.users is not None:
@@ -106,14 +106,27 @@ def main(descriptor: int, code: str = LOADED) -> None:
     os.close(memory)
     usage = more.pop(0) if settings.bounds is not None else None
     held = more.pop(0) if more else None
-    parts = replace(import_for(settings, counting), held=held, usage=usage)
+    parts = import_for(settings, counting, verifying)
+    parts = replace(parts, held=held, usage=usage)
     os.close(counting)
+    os.close(verifying)
     # Not before: what has been loaded by now counts.
     if fingerprint() != code:
         raise SystemExit(f"kvd: {REPLACED}")
     # Whatever a worker shows of its memory, it need not be a private key's file.
     settings = replace(settings, credentials=())
     ForkServer(control, settings, scoreboard, parts).run()
+    _end(0)
+
+
+def _end(status: int) -> NoReturn:
+    """
+    End without freeing each object: that would copy most of the memory that this
+    process has shared with another, only to give it back.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _with_text(users: RightsFile, descriptor: int) -> RightsFile:
@@ -125,13 +138,16 @@ def _with_text(users: RightsFile, descriptor: int) -> RightsFile:
         return replace(users, text=file.read().decode("utf-8"))
 
 
-def import_for(settings: Settings, counting: int | None = None) -> LoadedPlugins:
+def import_for(
+    settings: Settings, counting: int | None = None, verifying: int | None = None
+) -> LoadedPlugins:
     """
     Import what a worker will use, without installing a reactor.
 
     Args:
         settings: All settings.
         counting: See `load_plugins`.
+        verifying: Likewise.
     """
     import twisted.python.threadpool  # noqa: F401
 
@@ -141,7 +157,7 @@ def import_for(settings: Settings, counting: int | None = None) -> LoadedPlugins
 
     if settings.bounds is not None:
         import kvd.store.admission  # noqa: F401
-    parts = load_plugins(settings, counting)
+    parts = load_plugins(settings, counting, verifying)
     load_before_forks(settings.policy)
     # The present objects stay alive in every fork: a garbage collector that visited
     # them would copy their pages for nothing.
@@ -228,7 +244,7 @@ class ForkServer:
         self._selector.register(pidfd, selectors.EVENT_READ, (worker, pid))
         self._report(Forked(worker, pid, request), [pidfd])
 
-    def _be_worker(self, worker: int, control: socket.socket) -> None:
+    def _be_worker(self, worker: int, control: socket.socket) -> NoReturn:
         """
         In the fork: close everything that does not belong to this worker, and serve.
         Never returns.
@@ -247,10 +263,8 @@ class ForkServer:
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
             # Not sys.exit: the frames above belong to the fork server.
-            os._exit(status)
+            _end(status)
 
     def _reap(self, worker: int, pid: int) -> None:
         ended, status = os.waitpid(pid, os.WNOHANG)

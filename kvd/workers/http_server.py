@@ -18,7 +18,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kvd.access.networks import OpenConnections, network_of
-from kvd.access.rules import AccessRules
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.host_guard import HostGuard
@@ -150,7 +149,7 @@ class HttpServer:
                 settings.trusted_proxies, settings.forwarded_field
             )
         if parts.counting is not None:
-            self._limit(parts.counting, parts.rules)
+            self._limit(parts.counting, parts)
         if settings.cors:
             from kvd.http.cors import Cors
 
@@ -162,7 +161,7 @@ class HttpServer:
             self.process.commits.watched()
         self._checking.start(check_interval(settings.limits))
 
-    def _limit(self, memory: CountingMemory, rules: AccessRules | None) -> None:
+    def _limit(self, memory: CountingMemory, parts: LoadedPlugins) -> None:
         """
         Bound what addresses and users may do.
         """
@@ -177,15 +176,21 @@ class HttpServer:
             process.address_rate = _address_rate(
                 rates, limits.address_rate, self._reactor
             )
+        rules, has_password = parts.rules, parts.has_password
         if rules is None:
             return
+        assert has_password is not None
         from kvd.access.authentication import Authentication
         from kvd.access.throttle import Throttle
         from kvd.http.authorization import Authorization
 
         throttle = Throttle(self._reactor, memory)
-        verify = self._outputs.thread_for("passwords")
-        authentication = Authentication(rules, throttle, verify)
+        authentication = Authentication(
+            rules,
+            throttle,
+            self._outputs.thread_for("passwords"),
+            has_password,
+        )
         process.authorization = Authorization(
             rules, authentication, rates, counts, self._reactor
         )

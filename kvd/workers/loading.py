@@ -4,7 +4,9 @@ What the settings choose by name, imported and made once, before any process ser
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IReactorTime
 
 from kvd.access.rules import AccessRules
+from kvd.errors import OperatorError
 from kvd.http.dialects.choice import Dialects
 from kvd.interfaces import (
     IBoundedStoreMaker,
@@ -23,6 +26,7 @@ from kvd.interfaces import (
 )
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import TLS, Modes, Settings, StoreLocation, User
+from kvd.store.space import Space
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -46,6 +50,8 @@ class LoadedPlugins:
     """What the rights file says."""
     counting: CountingMemory | None = None
     """In which processes count what addresses and users do, if anybody needs it."""
+    has_password: Callable[[str, str], bool] | None = None
+    """Whether a hash is of a password, if there is a rights file; may block."""
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
@@ -124,7 +130,9 @@ def row_of_worker(worker: int) -> int:
     return worker + 1
 
 
-def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugins:
+def load_plugins(
+    settings: Settings, counting: int | None = None, verifying: int | None = None
+) -> LoadedPlugins:
     """
     Import the plugins that the settings choose, read the rights file, and make what TLS
     needs.
@@ -133,6 +141,8 @@ def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugi
         settings: All settings.
         counting: A descriptor of the memory of `kvd.access.counting`; None: this
             process counts alone.
+        verifying: A descriptor of the socket to the process that verifies passwords;
+            owned by the caller. None: there are none to verify.
 
     Raises:
         OperatorError: A plugin or a certificate cannot be used.
@@ -140,7 +150,7 @@ def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugi
     store = load_store(settings.store, settings.modes)
     dialects = Dialects(settings.dialects)
     fallback, near = _load_fallback(settings), _load_near(settings)
-    users, rules = settings.users, None
+    users, rules, has_password = settings.users, None, None
     contexts = _load_contexts(settings)
     # Each only where it is needed, so that no other worker pays for it; and all before
     # the fork, so that workers share it.
@@ -152,6 +162,11 @@ def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugi
         from kvd.access.rights_file import parse_rights
 
         rules = parse_rights(users.text, users.path)
+        if verifying is not None:
+            from kvd.access.verifying import Verifier
+
+            requests = socket.socket(fileno=os.dup(verifying))
+            has_password = Verifier(requests).has_password
     limits = settings.limits
     memory = None
     if limits.address_connections or limits.address_rate or rules is not None:
@@ -164,6 +179,7 @@ def load_plugins(settings: Settings, counting: int | None = None) -> LoadedPlugi
         dialects,
         rules,
         memory,
+        has_password,
         contexts=contexts,
         fallback=fallback,
         near=near,
@@ -222,9 +238,24 @@ def promise_of(settings: Settings) -> str:
     """
     The durability that clients are promised (`kvd.interfaces.IStore.durability`).
     """
-    return "engine" if _is_engine(settings.store.scheme) else settings.durability
+    return "engine" if is_engine(settings.store.scheme) else settings.durability
+
+
+def look_at_engine(location: StoreLocation) -> Space:
+    """
+    Whether an engine can be used now. Blocks until it answers.
+    """
+    maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
+    try:
+        maker.prepare(location.path)
+    except OperatorError as error:
+        return Space(f"{error.sentence[:1].upper()}{error.sentence[1:]}.")
+    return Space("")
 
 
 @cache
-def _is_engine(scheme: str) -> bool:
+def is_engine(scheme: str) -> bool:
+    """
+    Whether the store of a scheme is an engine on other machines.
+    """
     return bool(IEngineStoreMaker.providedBy(load(IStoreDeclaration, scheme)))

@@ -66,6 +66,7 @@ class ForkServerProcess:
         settings: Settings,
         scoreboard: int,
         counting: int,
+        verifying: int,
         reactor: Any,
         spawn: Callable[[socket.socket], subprocess.Popen[bytes]] = spawn,
         held: int | None = None,
@@ -77,6 +78,8 @@ class ForkServerProcess:
             scoreboard: A descriptor of the scoreboard's memory; owned by the caller.
             counting: A descriptor of the memory of `kvd.access.counting`; owned by the
                 caller.
+            verifying: A descriptor of the socket to the process that verifies
+                passwords; owned by the caller.
             reactor: Watches the control socket.
             spawn: Starts a fork server process.
             held: A descriptor of what the store is in (`IHeldStoreMaker`); owned by the
@@ -87,7 +90,7 @@ class ForkServerProcess:
         self._settings = settings
         self._reactor = reactor
         self._spawn = spawn
-        self._memories = scoreboard, counting
+        self._shared = scoreboard, counting, verifying
         self._of_store = [
             descriptor for descriptor in (usage, held) if descriptor is not None
         ]
@@ -134,7 +137,7 @@ class ForkServerProcess:
     def _load_into(self, channel: Channel) -> None:
         settings = self._settings
         with ExitStack() as given:
-            descriptors = [*self._memories]
+            descriptors = [*self._shared]
             # In memory, since they may be too long for a message; and the files may
             # have changed since they were checked.
             if settings.users is not None:

@@ -4,7 +4,6 @@ Tests for `kvd.access.authentication`, `kvd.access.throttle` and what they use.
 
 from __future__ import annotations
 
-import os
 from base64 import b64encode
 from collections.abc import Callable
 from unittest import mock
@@ -68,10 +67,12 @@ class AuthenticationTests(SynchronousTestCase):
         self.waiting: list[tuple[Callable[[], None], Deferred[None]]] = []
         self.verified = 0
         self.memory = CountingMemory()
+        self.has_password = has_password
         self.authentication = Authentication(
             parse_rights(RIGHTS, "file"),
             Throttle(self.clock, self.memory),
             self.off_reactor,
+            lambda known, given: self.has_password(known, given),
         )
 
     def off_reactor(self, function: Callable[[], None]) -> Deferred[None]:
@@ -165,9 +166,7 @@ class AuthenticationTests(SynchronousTestCase):
         """
         The time tells nothing of which users there are.
         """
-        with mock.patch.object(
-            authentication, "has_password", return_value=True
-        ) as verify:
+        with mock.patch.object(self, "has_password", return_value=True) as verify:
             self.refused(basic("nobody", "guess"))
             self.refused(basic("bot", "guess"))
 
@@ -240,7 +239,7 @@ class AuthenticationTests(SynchronousTestCase):
         assert "ci" == self.who(basic("ci", "secret"))
         with (
             mock.patch.object(authentication, "MOST_REMEMBERED", 10),
-            mock.patch.object(authentication, "has_password", return_value=False),
+            mock.patch.object(self, "has_password", return_value=False),
         ):
             for number in range(50):
                 self.refused(basic("ci", f"guess {number}"), str(number))
@@ -367,6 +366,7 @@ class AuthenticationTests(SynchronousTestCase):
             parse_rights(RIGHTS, "file"),
             Throttle(self.clock, self.memory),
             self.off_reactor,
+            lambda known, given: self.has_password(known, given),
         )
         self.clock.advance(throttle.FIRST_DELAY_SECONDS)
         first = self.ask(bearer("kvd_wrong"))
@@ -383,7 +383,7 @@ class AuthenticationTests(SynchronousTestCase):
         The failure reaches whoever asked, and the next one is verified anew.
         """
         with mock.patch.object(
-            authentication, "has_password", side_effect=MemoryError("no room")
+            self, "has_password", side_effect=MemoryError("no room")
         ):
             asked = self.ask(basic("ci", "secret"))
             (function, called) = self.waiting.pop()
@@ -446,23 +446,3 @@ def test_tokens_are_random() -> None:
 
     assert 100 == len(made)
     assert {len("kvd_") + 43} == set(map(len, made))
-
-
-def test_a_verification_yields_to_others() -> None:
-    """
-    The thread that verifies is the least important one of the machine.
-    """
-    from threading import Thread
-
-    found = []
-
-    def verify() -> None:
-        authentication._yield_to_others()
-        found.append(os.getpriority(os.PRIO_PROCESS, 0))
-
-    thread = Thread(target=verify)
-    thread.start()
-    thread.join()
-
-    assert [19] == found
-    assert 19 != os.getpriority(os.PRIO_PROCESS, 0)

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.dispatch.dispatcher import JOIN_SECONDS
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
-from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS
+from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS, UNAWAITED_LOOK_SECONDS
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Batch, Gated, Listen, Unlisten, Unplaced
 from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
@@ -303,6 +303,20 @@ class SwitchTests(DispatchingCase):
 
         assert 2 == self.waiting()
 
+    def test_a_worker_that_has_as_many_as_a_lower_limit_gets_no_more(self) -> None:
+        """
+        Not even the next one.
+        """
+        self.switch("roundrobin")
+        row = self.board.own_row(0)
+        row.opened()
+        row.opened()
+        self.received()
+        self.distribution.limit(2)
+        self.connect()
+
+        assert [0, 1] == list(map(len, self.received(Batch)))
+
     def test_a_program_that_is_there_is_not_loaded_again(self) -> None:
         """
         Whoever leaves, if it makes no difference.
@@ -568,6 +582,22 @@ class StallTests(DispatchingCase):
 
         self.look()
         assert [0, 1, 1] == self.stalls()
+
+    def test_where_the_supervisor_accepts_it_looks_less_often(self) -> None:
+        """
+        And at no socket, since no connection waits for a worker at one.
+        """
+        asked: list[ListenerGroup] = []
+        self.patch(ListenerGroup, "have_waiting", asked.append)
+        self.switch("roundrobin")
+        self.look()
+        self.silent[1] = 1.6
+
+        self.reactor.advance(UNAWAITED_LOOK_SECONDS - 0.01)
+        assert 0 == self.stalls()[1]
+        self.reactor.advance(0.01)
+        assert 1 == self.stalls()[1]
+        assert [] == asked
 
     def test_what_comes_in_its_place_is_not_it(self) -> None:
         """

@@ -24,7 +24,10 @@ from tests.integration import forking
 
 
 def fork_server(
-    loaded: str, program: str, environment: Mapping[str, str] = os.environ
+    loaded: str,
+    program: str,
+    environment: Mapping[str, str] = os.environ,
+    prepared: str = "",
 ) -> socket.socket:
     """
     Start what forks processes that run a program, unless it runs.
@@ -33,26 +36,30 @@ def fork_server(
         loaded: The modules that it imports before, with blanks between them.
         program: In Python; whatever it reads from the process it reads after the fork.
         environment: What Python and the dynamic linker read as they start.
+        prepared: What it does before, in Python.
 
     Returns:
         Where processes are requested.
     """
     own = None if environment is os.environ else tuple(environment.items())
-    return _fork_server(loaded, program, own)
+    return _fork_server(loaded, program, own, prepared)
 
 
 @cache
 def _fork_server(
-    loaded: str, program: str, environment: tuple[tuple[str, str], ...] | None
+    loaded: str,
+    program: str,
+    environment: tuple[tuple[str, str], ...] | None,
+    prepared: str,
 ) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     text = Path(forking.__file__).read_text(encoding="utf-8")
     control = f"socket.socket(fileno={theirs.fileno()})"
-    begin = f"fork_processes({control}, {loaded.split()})\n"
+    begin = f"fork_processes({control}, {loaded.split()}, {prepared!r})\n"
     with theirs:
         # In a folder without Python's files, where only what is installed is found.
         process = subprocess.Popen(
-            [sys.executable, "-c", text + begin + program],
+            [sys.executable, "-c", f"{text}{begin}run({program!r})"],
             cwd="/",
             env=None if environment is None else dict(environment),
             stdin=subprocess.DEVNULL,
@@ -175,6 +182,12 @@ class ForkedProcess(Generic[AnyStr]):
         """
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """
+        Ask it to end.
+        """
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """

@@ -12,6 +12,7 @@ Python of its own, and ends in each fork.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -20,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -36,7 +38,9 @@ MAX_DESCRIPTORS = 8
 DONE = b"done"
 
 
-def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
+def fork_processes(
+    control: socket.socket, modules: Sequence[str], prepared: str
+) -> None:
     """
     Fork a process for each request, until nobody can send one any more. Returns in each
     process, which has the arguments, the folder, the environment, the umask, the
@@ -46,9 +50,11 @@ def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
     Args:
         control: Where requests come from.
         modules: What is loaded before; not the reactor, which each process installs.
+        prepared: What is done before, in Python.
     """
     for module in modules:
         import_module(module)
+    exec(prepared, {})
     assert "twisted.internet.reactor" not in sys.modules
     # What all have is not looked through, nor copied, in each of them.
     gc.collect()
@@ -88,6 +94,30 @@ def fork_processes(control: socket.socket, modules: Sequence[str]) -> None:
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
     exec(prelude, dict(globals()))
+
+
+def run(program: str) -> None:
+    """
+    Run a program, and end as Python does, but without freeing each object: a process
+    would copy most of the memory that it shares only to give it back.
+
+    Args:
+        program: In Python.
+    """
+    status: str | int | None = None
+    try:
+        exec(program, globals())
+    except SystemExit as error:
+        status = error.code
+    if status is None or isinstance(status, int):
+        threading._shutdown()  # type: ignore[attr-defined]  # private
+        atexit._run_exitfuncs()
+        with suppress(OSError, ValueError, AttributeError):
+            # Whatever cannot be written, or is closed, Python itself reports.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(status or 0) & 0xFF)
+    sys.exit(status)
 
 
 def watch(process: int, line: socket.socket) -> None:
@@ -157,7 +187,6 @@ def be_fork_server(line: socket.socket) -> None:
     # As `kvd.workers.forkserver` begins.
     gc.disable()
     main(control)
-    sys.exit()
 
 
 class Spare:

@@ -4,30 +4,24 @@ Daemons with few descriptors: before they begin, and while they serve.
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import select
+import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.integration.forked import ForkedProcess
 from tests.integration.http import ask, talk
 from tests.integration.test_daemon import eventually, workers_of
-from tests.integration.twistd import RUN_TWISTD, STOP_SECONDS, Twistd
+from tests.integration.twistd import STOP_SECONDS, Twistd, fork_twistd
 
 pytestmark = pytest.mark.integration
-
-LIMIT = """
-import resource, sys
-
-limit = int(sys.argv.pop(1))
-resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-"""
 
 FEW = [
     (16, ["--procs=0"]),
@@ -36,20 +30,23 @@ FEW = [
 ]
 
 
-def start(limit: int, options: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+def start(limit: int, options: Sequence[str], folder: Path) -> ForkedProcess[str]:
     """
     A daemon that may have so many descriptors.
     """
-    program = [sys.executable, "-c", LIMIT + RUN_TWISTD, str(limit), "-n", "--pidfile="]
+    end, output = os.pipe()
+    limited = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))"
     listen = "--listen=tcp:0:interface=127.0.0.1"
-    return subprocess.Popen(
-        [*program, "kvd", listen, "--store=file:values", "--control=c", *options],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    with open(os.devnull) as nothing:
+        process = fork_twistd(
+            ["-n", "--pidfile=", "kvd", listen, "--store=file:values", *options],
+            folder,
+            [nothing.fileno(), output, output],
+            prelude=f"import resource; {limited}",
+        )
+    os.close(output)
+    process.stdout = os.fdopen(end)
+    return process
 
 
 @pytest.mark.parametrize(("limit", "options"), FEW, ids=str)
@@ -59,8 +56,9 @@ def test_too_few_to_begin_are_reported(
     """
     In one sentence, which says how many would do; and so many do.
     """
-    process = start(limit, options, tmp_path)
-    output, _ = process.communicate(timeout=STOP_SECONDS)
+    options = [*options, "--control=c"]
+    with start(limit, options, tmp_path) as process:
+        output, _ = process.communicate(timeout=STOP_SECONDS)
 
     assert 1 == process.returncode
     assert re.match(rf"^kvd: the limit of open files is {limit} ", output), output
@@ -68,23 +66,22 @@ def test_too_few_to_begin_are_reported(
     needed = re.search(r"needs ([0-9]+) to begin", output)
     assert needed is not None
 
-    process = start(int(needed[1]), options, tmp_path)
-    try:
+    with start(int(needed[1]), options, tmp_path) as process:
         assert process.stdout is not None
         lines = []
-        for line in process.stdout:
-            lines.append(line)
-            serves = re.search(r"kvd serves http://127.0.0.1:([0-9]+)", line)
-            if serves:
-                break
-        assert serves is not None, lines
-        assert 201 == ask(int(serves[1]), "PUT", "/k", b"v").status
-        assert b"v" == ask(int(serves[1]), "GET", "/k").body
-        process.terminate()
-        process.communicate(timeout=STOP_SECONDS)
-    finally:
-        process.kill()
-        process.communicate()
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                serves = re.search(r"kvd serves http://127.0.0.1:([0-9]+)", line)
+                if serves:
+                    break
+            assert serves is not None, lines
+            assert 201 == ask(int(serves[1]), "PUT", "/k", b"v").status
+            assert b"v" == ask(int(serves[1]), "GET", "/k").body
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=STOP_SECONDS)
+        finally:
+            process.kill()
     assert not any("Traceback" in line for line in lines)
     assert [] == list((tmp_path / "values/.kvd").glob("*-*"))
 

@@ -7,56 +7,37 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.integration.forked import ForkedProcess
 from tests.integration.http import ask
 from tests.integration.test_daemon import children, eventually, workers_of
-from tests.integration.twistd import STOP_SECONDS, Twistd
+from tests.integration.twistd import EXEC, STOP_SECONDS, Twistd, fork_twistd
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import unused_port
 from tests.processes import has_ended
 
 pytestmark = pytest.mark.integration
 
-LAUNCH = """
-import os, signal, sys
 
-blocked = {getattr(signal, name) for name in sys.argv[1].split()}
-signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-for name in sys.argv[2].split():
-    signal.signal(getattr(signal, name), signal.SIG_IGN)
-for number in sys.argv[3].split():
-    os.close(int(number))
-os.execv(sys.executable, [sys.executable, *sys.argv[4:]])
-"""
-"""
-What is done between fork and exec.
-"""
-
-
-class Launched(Twistd):
+def before_exec(blocked: str = "", ignored: str = "", closed: str = "") -> str:
     """
-    A daemon that inherits what the test says.
+    What is done between fork and exec, so that a daemon inherits it: the prelude of one
+    that starts as an operator starts it.
     """
-
-    def __init__(
-        self,
-        options: Sequence[str],
-        folder: Path,
-        blocked: str = "",
-        ignored: str = "",
-        closed: str = "",
-        environment: Mapping[str, str] = os.environ,
-    ) -> None:
-        super().__init__(options, folder, environment=environment)
-        launch = [sys.executable, "-c", LAUNCH, blocked, ignored, closed]
-        self._command = [*launch, *self._command[1:]]
+    lines = [
+        f"signal.signal(signal.{name}, signal.SIG_IGN)" for name in ignored.split()
+    ]
+    lines += [
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, [signal.{name}])"
+        for name in blocked.split()
+    ]
+    lines += [f"os.close({number})" for number in closed.split()]
+    return "\n".join(lines) + EXEC
 
 
 def ended(pid: int) -> bool:
@@ -97,7 +78,8 @@ def test_signals_that_were_blocked_and_ignored(tmp_path: Path, procs: str) -> No
     process behind, and ends: for which it must undo both.
     """
     options = ["--store=file:values", f"--procs={procs}", "--status=unix:status"]
-    with Launched(options, tmp_path, BLOCKED, IGNORED) as daemon:
+    prelude = before_exec(BLOCKED, IGNORED)
+    with Twistd(options, tmp_path, prelude=prelude) as daemon:
         serves(daemon)
         daemon.process.send_signal(signal.SIGHUP)
         said = " settings " if procs == "0" else "nothing"
@@ -138,7 +120,7 @@ def test_any_locale_or_none(
     """
     environment = {**os.environ, **locale}
     options = ["--store=file:välües", f"--procs={procs}", "--access-log=zugänge"]
-    with Launched(options, tmp_path, environment=environment) as daemon:
+    with Twistd(options, tmp_path, environment=environment) as daemon:
         serves(daemon)
         # Of the others, a worker that was killed may have taken the line with it.
         assert 404 == ask(daemon.port, "GET", "/l%C3%A4st").status
@@ -161,24 +143,32 @@ def test_standard_streams_that_are_closed(
     port = unused_port()
     listen = f"--listen=tcp:{port}:interface=127.0.0.1"
     options = ["--store=file:values", f"--procs={procs}", listen]
-    daemon = Launched(options, tmp_path, closed=closed)
+    daemon = Twistd(options, tmp_path)
     daemon.ports = [port]
-    daemon.process = subprocess.Popen(
-        daemon._command,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    process = daemon.process
-    try:
-        eventually(lambda: listens(daemon.port), "it served")
-        serves(daemon)
-        process.terminate()
-        assert -signal.SIGTERM == process.wait(STOP_SECONDS)
-    finally:
-        process.kill()
-        process.wait()
+    daemon.process = process = start(options, tmp_path, closed)
+    with process:
+        try:
+            eventually(lambda: listens(port), "it served")
+            serves(daemon)
+            process.send_signal(signal.SIGTERM)
+            assert -signal.SIGTERM == process.wait(STOP_SECONDS)
+        finally:
+            process.kill()
+
+
+def start(options: Sequence[str], folder: Path, closed: str) -> ForkedProcess[str]:
+    """
+    A daemon without some of its standard streams, whose errors the caller reads.
+    """
+    end, errors = os.pipe()
+    with open(os.devnull) as nothing:
+        streams = [nothing.fileno(), errors, errors]
+        arguments = ["-n", "--pidfile=", "kvd", *options]
+        prelude = before_exec(closed=closed)
+        process = fork_twistd(arguments, folder, streams, prelude=prelude)
+    os.close(errors)
+    process.stderr = os.fdopen(end, errors="replace")
+    return process
 
 
 def listens(port: int) -> bool:
@@ -197,17 +187,11 @@ def test_an_access_log_needs_the_standard_output(tmp_path: Path, procs: str) -> 
     Its number would be that of something else.
     """
     options = ["--store=file:values", f"--procs={procs}", "--access-log=-"]
-    daemon = Launched(options, tmp_path, closed="0 1")
-    done = subprocess.run(
-        daemon._command,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-    )
+    with start(options, tmp_path, closed="0 1") as process:
+        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
 
-    assert 0 != done.returncode
-    assert "kvd: the access log cannot be written to standard output (-)" in done.stderr
+    assert 0 != process.returncode
+    assert "kvd: the access log cannot be written to standard output (-)" in errors
 
 
 def gone(folder: Path) -> None:
@@ -235,7 +219,7 @@ def test_a_working_folder_that_is_lost(
     folder, store = tmp_path / "here", tmp_path / "store"
     folder.mkdir()
     options = [f"--store=file:{store}", f"--procs={procs}"]
-    with Launched(options, folder) as daemon:
+    with Twistd(options, folder) as daemon:
         lose(folder)
         serves(daemon)
         for server in children(daemon.process.pid):

@@ -7,12 +7,17 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask, read_to_end, talk
 from tests.integration.systemd import Systemd
+from tests.integration.test_daemon import eventually
+from tests.patience import PATIENCE_SECONDS
+from tests.processes import has_ended
 
 pytestmark = pytest.mark.integration
 
@@ -69,6 +74,36 @@ def test_a_daemon_serves_over_the_socket_it_is_given(
         assert b"WATCHDOG_" not in each
     assert state.startswith("STOPPING=1")
     assert -signal.SIGTERM == process.returncode
+
+
+@pytest.mark.parametrize("systemd", [True], ids=["shared"], indirect=True)
+def test_the_new_daemon_of_an_upgrade_is_the_main_process(
+    systemd: Systemd, tmp_path: Path
+) -> None:
+    """
+    The old one says so, and nothing else; the new one reports that it is ready, that it
+    lives, and its end. A second upgrade goes as the first.
+    """
+    options = ["--procs=2", "--policy=reuseport", f"--control={tmp_path}/control"]
+    with systemd.start([*options, f"--store=file:{tmp_path}/v"], execs=True) as process:
+        assert 201 == ask(systemd.port, "PUT", "/key", b"value").status
+        before = process.pid
+        for _ in range(2):
+            with closing(ControlSocket(f"{tmp_path}/control")) as asked:
+                asked.upgrade()
+                new = asked.status()["pid"]
+            assert before != new
+            assert f"MAINPID={new}" == systemd.receive_but("WATCHDOG=1")
+            assert systemd.receive().startswith("READY=1\nSTATUS=serves http://")
+            assert "WATCHDOG=1" == systemd.receive()
+            assert b"value" == ask(systemd.port, "GET", "/key").body
+            before = new
+        # systemd has nothing to do with its end.
+        assert 0 == process.wait(PATIENCE_SECONDS)
+        for each in environments_below(new):
+            assert b"NOTIFY_SOCKET" not in each
+    assert systemd.receive_but("WATCHDOG=1").startswith("STOPPING=1")
+    eventually(lambda: has_ended(new), "the new daemon ends")
 
 
 @pytest.mark.parametrize("options", WAYS, ids=" ".join)

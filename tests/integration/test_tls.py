@@ -22,6 +22,7 @@ from tests.certificates import (
     authority,
     localhost,
     make_certificate,
+    revoked_by,
 )
 from tests.integration.commands import run_kvd
 from tests.integration.http import TIMEOUT_SECONDS, ask
@@ -241,6 +242,56 @@ def test_clients_show_certificates(tmp_path: Path) -> None:
             with pytest.raises(OSError, match=r"(?i)alert|reset"):
                 reply_to(shown)
             read_until(daemon, words)
+
+
+def test_certificates_of_clients_are_revoked(tmp_path: Path) -> None:
+    """
+    By a new list and SIGHUP. From then on a client whose certificate is on it is not
+    served, nor if it resumes a session from before; others are. A list that cannot be
+    read changes nothing.
+    """
+    clients = make_certificate("clients")
+    (tmp_path / "ca.pem").write_text(clients.cert_pem)
+    crl = tmp_path / "crl.pem"
+    crl.write_text(revoked_by(clients))
+    tls = localhost().write(tmp_path, "cert")
+    listen = f"--listen=tls:0:interface=127.0.0.1:cert={tls.cert}:key={tls.key}"
+    options = [
+        *["--store=null:", "--procs=2", "--policy=roundrobin", "--control=off"],
+        f"{listen}:ca={tmp_path}/ca.pem:crl={crl}",
+    ]
+    good, bad = make_certificate("good", clients), make_certificate("bad", clients)
+    contexts = []
+    for shown in good, bad:
+        context = client_context()
+        files = shown.write(tmp_path, "client")
+        context.load_cert_chain(files.cert, files.key)
+        contexts.append(context)
+    served, revoked = contexts
+    with Twistd(options, tmp_path) as daemon:
+
+        def reply_to(
+            context: ssl.SSLContext, session: ssl.SSLSession | None = None
+        ) -> tuple[bytes, ssl.SSLSession | None]:
+            with secure(daemon.port, context, session) as connection:
+                connection.sendall(GET + CLOSE)
+                return read_to_end(connection), connection.session
+
+        _, session = reply_to(revoked)
+        crl.write_text(revoked_by(clients, bad)[:-40])
+        daemon.process.send_signal(signal.SIGHUP)
+        read_until(daemon, f"not applied: {crl} has no list")
+        assert reply_to(revoked)[0].startswith(b"HTTP/1.1 404 ")
+
+        crl.write_text(revoked_by(clients, bad))
+        daemon.process.send_signal(signal.SIGHUP)
+        read_until(daemon, "settings: done")
+        for kept in None, session:
+            for _ in range(2):
+                with pytest.raises(OSError, match=r"(?i)revoked|reset"):
+                    reply_to(revoked, kept)
+        read_until(daemon, "accepted: certificate revoked")
+        assert {b"HTTP/1.1 404 "} == {reply_to(served)[0][:13] for _ in range(2)}
 
 
 def test_a_certificate_that_has_expired_is_reported(tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 
-from tests.integration.http import TIMEOUT_SECONDS, ask, read_to_end, talk
+from tests.integration.http import TIMEOUT_SECONDS, ask, ask_over, read_to_end, talk
 from tests.integration.test_daemon import POLICIES, eventually, workers_of
 from tests.integration.twistd import RUN_TWISTD, STOP_SECONDS, Twistd
 from tests.patience import PATIENCE_SECONDS
@@ -199,15 +201,19 @@ def test_an_access_log_that_is_read_late_is_whole(tmp_path: Path) -> None:
     Every line of every worker once, and none within another.
     """
     options = ["--store=null:", "--procs=4", "--access-log=-", "--policy=roundrobin"]
-    with Unread(options, tmp_path) as daemon:
+    with Unread(options, tmp_path) as daemon, ExitStack() as closed:
         daemon.fill()
-        for number in range(1000):
+        clients = [HTTPConnection("127.0.0.1", daemon.port) for _ in range(8)]
+        for client in clients:
+            closed.callback(client.close)
+        for number, client in zip(range(1000), cycle(clients), strict=False):
             key = "k" * (number % 200)
-            assert 404 == ask(daemon.port, "GET", f"/{number}/x{key}").status
+            assert 404 == ask_over(client, "GET", f"/{number}/x{key}").status
         with daemon.reading() as lines:
             # Written while it is read, too.
-            for number in range(1000, 2000):
-                assert 404 == ask(daemon.port, "GET", f"/{number}/x").status
+            for number, client in zip(range(1000, 2000), cycle(clients), strict=False):
+                assert 404 == ask_over(client, "GET", f"/{number}/x").status
+            closed.close()
             assert -signal.SIGTERM == daemon.end()
     found = [match for line in lines if (match := ACCESS.fullmatch(line))]
     others = [line for line in lines if line.strip() and not ACCESS.fullmatch(line)]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -15,6 +16,7 @@ from time import monotonic, sleep
 
 import pytest
 
+import kvd
 from kvd.admin.control.asking import ControlSocket
 from kvd.errors import ChangeImpossible, ControlUnusable
 from tests.integration.http import ask
@@ -308,3 +310,39 @@ def test_the_old_daemon_ends_meanwhile(
         finally:
             os.kill(new, signal.SIGTERM)
             until(lambda: has_ended(new))
+
+
+def test_replaced_files_are_not_loaded_beside_the_old_code(tmp_path: Path) -> None:
+    """
+    The files of kvd are replaced while it serves. A worker that dies is replaced by one
+    of the old code, and so are all on request; what would load new files is refused.
+    An upgrade runs what is there then.
+    """
+    package = tmp_path / "kvd"
+    shutil.copytree(Path(kvd.__file__).parent, package)
+    daemon = Upgradable(tmp_path)
+    with daemon.serve() as process, daemon.asking() as asked:
+        old = [row["pid"] for row in asked.status()["workers"]]
+        for path in package.rglob("*.py"):
+            path.write_text("raise SystemExit('this is new')")
+        os.kill(old[0], signal.SIGKILL)
+        until(lambda: old[0] not in (pids := ready(asked)) and bool(pids))
+        asked.change("restart", {})
+        assert 2 == len(ready(asked) - {*old})
+        assert 201 == ask(process.port, "PUT", "/k", b"value").status
+        with pytest.raises(ChangeImpossible, match="files of kvd have been replaced"):
+            asked.change("policy", {"policy": "leastbusy"})
+        assert "this is new" in daemon.refusal()
+        # What is installed is found then.
+        shutil.rmtree(package)
+        asked.upgrade()
+        assert b"value" == ask(process.port, "GET", "/k").body
+
+
+def ready(asked: ControlSocket) -> set[int]:
+    """
+    The processes of the workers; empty if one is not ready.
+    """
+    rows = asked.status()["workers"]
+    pids = {row["pid"] for row in rows if row["state"] == "ready"}
+    return pids if len(pids) == len(rows) else set()

@@ -41,10 +41,23 @@ The program ``twistd``, for whichever Python has Twisted on its path.
 
 # Not twisted.plugins: it looks for plugins where a daemon is started.
 _LOADED: Final = """
-    twisted.application.reactors twisted.internet.epollreactor twisted.scripts.twistd
+    twisted.application.reactors twisted.internet.epollreactor
+    twisted.internet.selectreactor twisted.scripts.twistd
     kvd.daemon.service kvd.daemon.supervisor kvd.workers.child kvd.admin.control.site
-    kvd.store.file kvd.store.null kvd.dispatch.policies.gated
+    kvd.admin.status.site kvd.store.file kvd.store.file_maker kvd.store.null
+    kvd.dispatch.policies.gated kvd.dispatch.policies.leastbusy
+    kvd.dispatch.policies.reuseport kvd.dispatch.policies.roundrobin
+    kvd.dispatch.policies.shared kvd.dispatch.policies.steered
     twisted.cred.strcred twisted.trial.itrial twisted.words.iwords
+"""
+
+_PREPARED: Final = """
+from kvd.ipc.messages import Load, decode, encode
+from kvd.settings import Settings
+decode(encode(Load(Settings())))
+"""
+"""
+How settings are sent to a fork server is found out once.
 """
 
 _READ_AT_START: Final = "PYTHON", "LD_", "LC_", "LANG"
@@ -82,7 +95,8 @@ def fork_twistd(
         loaded_in: The environment of the process that has loaded its modules.
         prelude: What it does first, in Python.
     """
-    server = fork_server(_LOADED, "keep_spare()\n" + RUN_TWISTD, loaded_in)
+    program = "keep_spare()\n" + RUN_TWISTD
+    server = fork_server(_LOADED, program, loaded_in, _PREPARED)
     return ForkedProcess(server, arguments, folder, streams, environment, prelude)
 
 

@@ -51,3 +51,12 @@ def test_every_warning_says_what_to_do() -> None:
     missing = {where: text for text, where in logged() if text not in known}
 
     assert {} == missing, "without an entry in docs/operating.rst"
+
+
+def test_every_entry_is_of_a_message_that_there_is() -> None:
+    """
+    An operator searches the document for what the log says.
+    """
+    texts = {text for text, _ in logged()}
+
+    assert set() == documented() - texts, "no message of kvd is like this"

@@ -85,6 +85,7 @@ def make_fast_path(
         make_parts=make_parts,
         prune=print,
         clock=time.monotonic,
+        has_hits=False,
     )
 
 

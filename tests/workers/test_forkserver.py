@@ -56,6 +56,7 @@ def test_a_worker_of_the_default_policy_has_nothing_to_import() -> None:
 
 
 START_AND_LOOK = """
+import socket
 import sys
 from dataclasses import replace
 from twisted.internet.testing import MemoryReactorClock
@@ -70,7 +71,7 @@ elif what == "users":
     settings = replace(settings, users=RightsFile("/rights", rights))
 elif what == "process":
     settings = replace(settings, durability="process")
-parts = import_for(settings)
+parts = import_for(settings, verifying=socket.socketpair()[0].detach())
 from twisted.internet import reactor
 before = set(sys.modules)
 from kvd.workers.http_server import HttpServer

@@ -83,10 +83,10 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.controls: list[socket.socket] = []
         self.processes: list[PlayedProcess] = []
         self.received: list[tuple[Any, ...]] = []
-        memories = create_scoreboard(1), create_counting(1)
-        for memory in memories:
-            self.addCleanup(os.close, memory)
-        self.forks = ForkServerProcess(Settings(), *memories, self.reactor, self.spawn)
+        shared = create_scoreboard(1), create_counting(1), os.eventfd(0)
+        for descriptor in shared:
+            self.addCleanup(os.close, descriptor)
+        self.forks = ForkServerProcess(Settings(), *shared, self.reactor, self.spawn)
         self.addCleanup(self.end_all)
         self.forks.start(self)
 

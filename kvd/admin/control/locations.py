@@ -4,7 +4,9 @@ The default locations of control sockets.
 A user who can change a folder can put a socket there that answers in place of a daemon,
 or that receives the commands for a daemon. In ``/tmp`` any user can create a folder of
 any name first. So the daemon and the commands use a folder only if no other user can
-change it.
+change it. Root's commands also use one that only the user of a service can change, as
+systemd makes it in ``/run`` (``RuntimeDirectory=``): nobody but root can put it there,
+so the daemon of that user is the one that is meant.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def find_control(port: int) -> str:
         path = _path(folder, port)
         if not os.path.lexists(path):
             continue
-        if not _is_ours(folder):
+        if not (_is_ours(folder) or _is_of_a_service(folder)):
             raise ControlUnusable(
                 f"another user can change the folder {folder}, so another program may"
                 f" answer at {path}; remove it, or name a control socket that you"
@@ -110,12 +112,26 @@ def _is_ours(folder: str) -> bool:
     """
     Whether this is a folder, not a link to one, that only this user can change.
     """
+    return _owner(folder) == os.geteuid()
+
+
+def _is_of_a_service(folder: str) -> bool:
+    """
+    Whether this user is root, and gave the folder to the only user who can change it.
+    """
+    beside = os.path.dirname(folder)
+    return os.geteuid() == 0 == _owner(beside) and _owner(folder) is not None
+
+
+def _owner(folder: str) -> int | None:
+    """
+    The only user who can change this folder; None: there are others, or it is a link or
+    no folder.
+    """
     try:
         found = os.lstat(folder)
     except OSError:
-        return False
-    return (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_uid == os.geteuid()
-        and not found.st_mode & 0o022
-    )
+        return None
+    if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
+        return None
+    return found.st_uid

@@ -29,7 +29,7 @@ function short(number, base, units, digits = 3) {
     number /= base;
     unit += 1;
   }
-  const decimals = number >= 100 || Number.isInteger(number) ? 0 : number >= 10 ? 1 : 2;
+  const decimals = number >= 100 ? 0 : number >= 10 ? 1 : 2;
   return number.toFixed(Math.min(decimals, digits - 1)) + units[unit];
 }
 
@@ -354,7 +354,8 @@ function showHourCursor(chart) {
 }
 
 function rateLabel(value) {
-  return short(value, 1000, ["", "k", "M"]).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+  return short(value, 1000, ["", "k", "M"])
+    .replace(/(\.\d*?)0+(\D?)$/, "$1$2").replace(/\.(\D?)$/, "$1");
 }
 
 function showErrors() {
@@ -500,7 +501,7 @@ function roundUp(number) {
 function showRate() {
   const most = roundUp(Math.max(4, ...samples.map((s) => s.requests_per_second)));
   const chart = frame(byId("rate"));
-  drawScale(chart, most, (value) => short(value, 1000, ["", "k", "M"]).replace(".50", ".5"));
+  drawScale(chart, most, rateLabel);
   drawTimes(chart);
   const part = (sample) => sample.requests_per_second / most;
   drawArea(chart, part);

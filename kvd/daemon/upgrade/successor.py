@@ -87,8 +87,9 @@ class Successor:
             with ExitStack() as closing:
                 self._start(manifest, closing)
         except OSError as error:
+            where = "" if error.filename is None else f"{error.filename}: "
             raise ChangeImpossible(
-                f"the new kvd cannot be started: {error.strerror or error}"
+                f"the new kvd cannot be started: {where}{error.strerror or error}"
             ) from error
 
     def _start(self, manifest: Manifest, closing: ExitStack) -> None:
@@ -105,7 +106,10 @@ class Successor:
         near.send(manifest.encode())
         self._process = subprocess.Popen(  # noqa: S603  # as this was started
             [sys.executable, *self._command],
-            cwd=self._folder,
+            # A user that twistd --uid made of root may have no way back to it.
+            cwd=None
+            if self._folder is None or _is_here(self._folder)
+            else self._folder,
             env={**self._environment, VARIABLE: str(far.fileno())},
             pass_fds=[far.fileno(), *manifest.descriptors()],
             stdin=subprocess.DEVNULL,
@@ -225,3 +229,13 @@ class Successor:
         # If it has ended, the next look finds that.
         with suppress(OSError):
             self._channel.send(json.dumps(message).encode("ascii"))
+
+
+def _is_here(folder: str) -> bool:
+    """
+    Whether this process works in a folder.
+    """
+    try:
+        return os.path.samefile(folder, ".")
+    except OSError:
+        return False

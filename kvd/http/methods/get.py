@@ -9,11 +9,24 @@ from typing import Final
 from twisted.internet.defer import Deferred
 
 from kvd.errors import StoreFault
-from kvd.http.reply_fields import Fields, fields_of, part_fields, unchanged_fields
+from kvd.http.fast_path import Remainder
+from kvd.http.reply_fields import (
+    Fields,
+    cache_field,
+    fields_of,
+    part_fields,
+    unchanged_fields,
+)
 from kvd.http.request import RequestHandler
 from kvd.http.source import FilePart, Rest, Source, Stream
 from kvd.http.wire.fields import range_of
-from kvd.interfaces import Answer, ICachedValue, IStreamedValue, IValue
+from kvd.interfaces import (
+    Answer,
+    ICachedValue,
+    ICachingStore,
+    IStreamedValue,
+    IValue,
+)
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.operations import Get
 
@@ -43,6 +56,16 @@ class GetHandler(RequestHandler):
     def abandon(self) -> None:
         if self._value is not None:
             self._value.close()
+
+    def rest_of(self, rest: Remainder) -> Source:
+        """
+        See `RequestHandler`.
+        """
+        if rest.hit is None:
+            return super().rest_of(rest)
+        store = ICachingStore(self._context.store)
+        value = store.resume(rest.hit, rest.descriptor)
+        return ValueSource(value, rest.offset, rest.rest_bytes)
 
     def _opened(self, value: IValue) -> None:
         self._value = value
@@ -87,7 +110,7 @@ class GetHandler(RequestHandler):
 def _cache_fields(value: IValue) -> Fields:
     if not ICachedValue.providedBy(value):
         return []
-    return [("Cache-Status", ICachedValue(value).cache_status)]
+    return [cache_field(ICachedValue(value).cache_status)]
 
 
 def _close(value: IValue) -> None:

@@ -19,6 +19,7 @@ from kvd.admin.control.locations import (
     make_control_folder,
 )
 from kvd.errors import AddressUnusable, ControlUnusable
+from tests.privileges import take_root
 
 
 def test_it_is_in_the_users_own_folder(
@@ -129,6 +130,31 @@ def test_a_command_uses_no_folder_of_another_user(
     monkeypatch.setattr(os, "geteuid", lambda: user + 4711)
 
     with pytest.raises(ControlUnusable, match="another user can change the folder"):
+        find_control(8080)
+
+
+def test_root_finds_the_daemon_of_a_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    systemd makes the folder in one of root's, for the user of the service. Where others
+    can make folders, any user may have made it.
+    """
+    take_root("a folder of another user")
+    folder = tmp_path / "kvd"
+    folder.mkdir(0o700)
+    os.chown(folder, 4711, 4711)
+    (folder / "8080.control").touch()
+    monkeypatch.setattr(locations, "control_folders", lambda: [str(folder)])
+    tmp_path.chmod(0o755)
+    assert f"{folder}/8080.control" == find_control(8080)
+
+    tmp_path.chmod(0o1777)
+    with pytest.raises(ControlUnusable, match="another program may answer"):
+        find_control(8080)
+    tmp_path.chmod(0o755)
+    folder.chmod(0o770)
+    with pytest.raises(ControlUnusable, match="another program may answer"):
         find_control(8080)
 
 

@@ -58,3 +58,13 @@ def test_the_dashboard_is_whole() -> None:
         assert panel["title"]
         for target in panel["targets"]:
             assert '{instance=~"$instance"' in target["expr"], panel["title"]
+
+
+def test_the_document_for_operators_has_every_alert() -> None:
+    """
+    And none that there is not.
+    """
+    document = (ROOT / "docs" / "operating.rst").read_text(encoding="utf-8")
+    alerts = re.findall(r"alert: (\w+)", ALERTS.read_text(encoding="utf-8"))
+
+    assert sorted(alerts) == sorted(re.findall(r"^``(Kvd\w+)``", document, re.M))

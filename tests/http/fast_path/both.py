@@ -20,11 +20,12 @@ from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
 from kvd.access.counting import CountingMemory
+from kvd.access.passwords import has_password
 from kvd.access.rules import AccessRules
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.record import read_record
-from kvd.interfaces import IStoreMaker
+from kvd.interfaces import IStore, IStoreMaker
 from kvd.ipc.row import WORDS_OF_REQUESTS, lone_row
 from kvd.log.buffered import FLUSH_SECONDS
 from kvd.settings import (
@@ -32,6 +33,7 @@ from kvd.settings import (
     CorsChoice,
     Durability,
     Limits,
+    NearCache,
     Settings,
     StoreLocation,
     TCPAddress,
@@ -79,7 +81,7 @@ class SteppedStoreMaker:
     def prepare(self, path: str) -> None:
         pass
 
-    def open_store(self, path: str, durability: Durability) -> FileStore:
+    def open_store(self, path: str, durability: Durability) -> IStore:
         return FileStore(
             path, durability, self._reactor, execute, admission=self._admission
         )
@@ -160,16 +162,28 @@ class Worker:
         bounds: Bounds | None = None,
         trusted: tuple[str, ...] = (),
         behind_proxy: bool = False,
+        fresh_seconds: float | None = None,
     ) -> None:
+        """
+        Args:
+            fresh_seconds: Those of a near cache in front of the folder; None: there is
+                none.
+        """
         self._secure = secure
         self._behind_proxy = behind_proxy
         self._waits_for_room = bounds is not None and bounds.quotas[0].evicts
         self.folder = tempfile.mkdtemp(prefix="kvd-test-")
         self.root = os.path.join(self.folder, "values")
+        self.cache = os.path.join(self.folder, "cache")
         os.mkdir(self.root)
-        self._reactor = SteppedReactor()
+        os.mkdir(self.cache)
+        self._reactor = self.make_reactor()
         self._row = lone_row()
+        near = None
+        if fresh_seconds is not None:
+            near = NearCache(StoreLocation("file", self.cache), 1 << 30, fresh_seconds)
         settings = Settings(
+            near=near,
             store=StoreLocation("file", self.root),
             durability=durability,
             access_log=os.path.join(self.folder, "log") if reports else None,
@@ -183,15 +197,24 @@ class Worker:
             # Else no request that names one takes the fast path.
             allowed_hosts=("kvd",),
         )
-        self._maker = SteppedStoreMaker(self._reactor, bounds)
+        self._maker = self.make_maker(bounds)
         memory = counting or CountingMemory()
-        parts = LoadedPlugins(self._maker, Dialects(()), rules, memory)
+        parts = LoadedPlugins(
+            self._maker,
+            Dialects(()),
+            rules,
+            memory,
+            has_password,
+            near=SteppedStoreMaker(self._reactor),
+        )
         self._server = HttpServerAtOnce(
             settings, number, self._reactor, self._row, parts
         )
         with (
             mock.patch("kvd.workers.outputs.Writer", InlineWriter),
             mock.patch("kvd.workers.http_server.in_threads_of", return_value=execute),
+            # A near cache goes by its clock.
+            mock.patch("twisted.internet.reactor", self._reactor),
         ):
             self._server.start()
         self.watched: WatchedFastPath | None = None
@@ -205,6 +228,18 @@ class Worker:
         self._clients: list[Client] = []
         self._replies: list[bytes] = []
         self._last_tag = LAST_TAG
+
+    def make_reactor(self) -> SteppedReactor:
+        """
+        What it runs in.
+        """
+        return SteppedReactor()
+
+    def make_maker(self, bounds: Bounds | None) -> SteppedStoreMaker:
+        """
+        What opens its store.
+        """
+        return SteppedStoreMaker(self._reactor, bounds)
 
     def _listen(self) -> socket.socket:
         """
@@ -333,6 +368,14 @@ class Worker:
         """
         return os.path.join(self.root, name)
 
+    def place(self, key: str, value: bytes) -> None:
+        """
+        Another program stores a value.
+        """
+        path = Path(self.path(key))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(value)
+
     def entries(self) -> list[dict[str, Any]]:
         """
         The access log so far.
@@ -368,9 +411,12 @@ class Worker:
         for number in range(len(self._clients)):
             self._receive(number)
         drained: list[Any] = []
-        self._server.drain(1).addCallback(drained.append)
+        # So long that uploads know before whether there is room: what two timers of one
+        # moment do is in no order.
+        self._server.drain(2 * WAIT_SECONDS).addCallback(drained.append)
         self._reactor.settle()
-        self._wait_for_room()
+        for _ in range(2):
+            self._wait_for_room()
         for number in range(len(self._clients)):
             self._receive(number)
         ended = [client.ended for client in self._clients]
@@ -381,7 +427,7 @@ class Worker:
         self._server.stop()
         if self._listener is not None:
             self._listener.close()
-        self._reactor.dispose()
+        self.dispose()
         words = self._row.words.tolist()
         _, _, begun, done, bytes_in, bytes_out, uploads = WORDS_OF_REQUESTS
         if self._secure:
@@ -402,6 +448,12 @@ class Worker:
             counted(words),
             self._maker.taken(),
         )
+
+    def dispose(self) -> None:
+        """
+        End its reactor.
+        """
+        self._reactor.dispose()
 
     def clean_up(self) -> None:
         """

@@ -469,3 +469,81 @@ def test_both_ways_come_to_the_same() -> None:
     assert compared // 10 < idle
     assert compared // 50 <= new
     assert compared // 50 <= behind
+
+
+FRESH_SECONDS = 5.0
+
+READ = st.builds(
+    lambda make, key, questions: make(key, questions),
+    st.sampled_from([get, get, get, head]),
+    st.sampled_from(["k", "k", "a/b", "a/b", "a/c", "n/e/w", "foreign"]),
+    st.just(b"") | QUESTIONS,
+)
+
+
+def meddle_with_cache(act: Callable[[str], None], worker: Worker) -> None:
+    """
+    Somebody does the same with all files of a near cache.
+    """
+    for folder, folders, names in os.walk(worker.cache):
+        folders[:] = [name for name in folders if name != ".kvd"]
+        for name in names:
+            act(os.path.join(folder, name))
+
+
+CACHE_STEPS: st.SearchStrategy[Step] = st.one_of(
+    *[step(send, NUMBERS, st.lists(READ, min_size=1, max_size=4), READS)] * 8,
+    *[step(send, NUMBERS, st.lists(PLAIN, min_size=1, max_size=4), READS)] * 2,
+    step(send, NUMBERS, st.tuples(requests()), READS),
+    step(send, NUMBERS, streams(), READS),
+    step(trickle, NUMBERS, bodies_in_pieces(), READS),
+    step(connect, READ, ROOM),
+    step(half_close, NUMBERS),
+    step(leave, NUMBERS),
+    *[step(wait, st.sampled_from([0.5, 1, FRESH_SECONDS, 60]))] * 2,
+    step(meddle, MEDDLING, NAMES),
+    step(
+        meddle_with_cache,
+        st.sampled_from([take_away, touch, shorten, partial(place, None)]),
+    ),
+)
+
+
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@pytest.mark.explores
+@pytest.mark.untraced
+def test_both_ways_through_a_near_cache_come_to_the_same() -> None:
+    """
+    Also where a value comes from.
+    """
+    served = 0
+
+    @exploring(EXAMPLES // 5)
+    @given(st.lists(CACHE_STEPS, min_size=10, max_size=30), st.booleans())
+    def compare(steps: list[Step], secure: bool) -> None:
+        nonlocal served
+        outcomes = []
+        for fast_path in (True, False):
+            worker = Worker(
+                fast_path=fast_path,
+                durability="process",
+                secure=secure,
+                fresh_seconds=FRESH_SECONDS,
+            )
+            try:
+                worker.connect(b"")
+                send(0, KNOWN + KNOWN[2:] * 2, True, worker)
+                counts = []
+                for step in steps:
+                    step(worker)
+                    counts.append(worker.counts())
+                outcomes.append((worker.end(), counts))
+            finally:
+                worker.clean_up()
+            if worker.watched is not None:
+                served += worker.watched.served
+        assert outcomes[0] == outcomes[1]
+
+    compare()
+
+    assert EXAMPLES * TIMES // 2 < served, "else nothing was compared"

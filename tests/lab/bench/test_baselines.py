@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from bench import __main__ as command
 from bench.building import Programs
-from bench.clients import Ccache, Curl
+from bench.clients import Ccache, Curl, ParallelCurl
 from bench.loads import Load, Report, Running, Traffic, Turn
 from bench.machine import describe, file_system
 from bench.measuring import Bench
@@ -85,7 +85,7 @@ def in_short(workload: Workload) -> Traffic:
     """
     load = workload.load
     if isinstance(load, Curl):
-        return Curl(shortened(load.load, workload.name))
+        return replace(load, load=shortened(load.load, workload.name))
     return shortened(load, workload.name) if isinstance(load, Load) else load
 
 
@@ -166,6 +166,23 @@ def test_what_ccache_does_not_find_has_failed(
         report = ccache.run(programs, server, turn)
 
     assert (3, "not in the cache") == (report.errors, report.first_error)
+
+
+def test_a_file_that_one_of_many_transfers_does_not_find_has_failed(
+    programs: Programs, tmp_path: Path
+) -> None:
+    """
+    The others are counted.
+    """
+    load, turn = Load("GET", 100, connections=2, once_per_second=4), Turn("only", 1)
+    (tmp_path / "values").mkdir()
+    with CServer().start(programs, tmp_path) as server:
+        ParallelCurl(replace(load, once_per_second=3)).store(programs, server, [turn])
+
+        report = ParallelCurl(load).run(programs, server, turn)
+
+    assert (3, 1) == (report.requests, report.errors)
+    assert "404" in str(report.first_error)
 
 
 def test_a_load_can_be_measured_beside_another(

@@ -1,0 +1,180 @@
+"""
+Keeps the process that verifies passwords (`kvd.workers.verification`). It is started
+when the first password is to be verified, or before, and ends with the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.logger import Logger
+
+from kvd.access.verifying import MOST_BYTES
+from kvd.system.code import LOADED
+from kvd.workers.backoff import Backoff
+from kvd.workers.forkserver import MODULE_PATH
+from kvd.workers.process import await_end
+
+LIVED_SECONDS: Final = 10.0
+"""
+A process that has lived for so long has worked.
+"""
+
+# The lowest priority comes first: to start takes longer than to verify.
+_BOOT: Final = (
+    "import json, os, sys; os.setpriority(os.PRIO_PROCESS, 0, 19);"
+    " sys.path[:] = json.loads(sys.argv[1]);"
+    " from kvd.workers.verification import main; main(int(sys.argv[2]), sys.argv[3])"
+)
+
+
+def spawn(requests: socket.socket) -> subprocess.Popen[bytes]:
+    """
+    Start the process.
+
+    Args:
+        requests: On which requests come.
+    """
+    return subprocess.Popen(  # noqa: S603  # all of it is ours
+        [
+            *[sys.executable, "-c", _BOOT],
+            *[json.dumps(MODULE_PATH), str(requests.fileno()), LOADED],
+        ],
+        pass_fds=[requests.fileno()],
+        stdin=subprocess.DEVNULL,
+        process_group=0,
+    )
+
+
+class _Watched(FileDescriptor):
+    """
+    A descriptor that somebody else reads.
+    """
+
+    def __init__(
+        self, descriptor: int, readable: Callable[[], None], reactor: Any
+    ) -> None:
+        super().__init__(reactor)
+        self._descriptor = descriptor
+        self._readable = readable
+        self.startReading()
+
+    def doRead(self) -> None:
+        self._readable()
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        return "kvd"
+
+
+class VerifierProcess:
+    """
+    Starts the process when there is something for it to do, and again if it ends. Who
+    waits when it cannot be started, or has ended, hears that.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        spawn: Callable[[socket.socket], subprocess.Popen[bytes]] = spawn,
+    ) -> None:
+        """
+        Args:
+            reactor: Waits for requests, and for the end of the process.
+            spawn: Starts a process.
+        """
+        self._reactor = reactor
+        self._spawn = spawn
+        self.asking, self._requests = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+        """To what `kvd.access.verifying.Verifier` sends; owned by this."""
+        self._backoff = Backoff()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end = -1  # A pidfd.
+        self._timer: Any = None
+        self._await_requests()
+
+    def _await_requests(self) -> None:
+        self._timer = None
+        self._watched = _Watched(self._requests.fileno(), self.start, self._reactor)
+
+    def start(self) -> None:
+        """
+        Start it now, if it is not running: later the files of kvd may have been
+        replaced, and then it would not start.
+        """
+        if self._process is not None or self._timer is not None:
+            return
+        self._watched.stopReading()
+        self._started = self._reactor.seconds()
+        try:
+            process = self._process = self._spawn(self._requests)
+        except OSError as error:
+            self._again(str(error.strerror))
+            return
+        try:
+            self._end = os.pidfd_open(process.pid)
+        except OSError as error:
+            process.kill()
+            self._reap()
+            self._again(str(error.strerror))
+            return
+        self._watched = _Watched(self._end, self._ended, self._reactor)
+
+    def _ended(self) -> None:
+        self._reap()
+        self._again("it has ended")
+
+    def _reap(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            await_end(process)
+        if self._end != -1:
+            self._watched.stopReading()
+            os.close(self._end)
+            self._end = -1
+
+    def _refuse_all(self) -> None:
+        while select.select([self._requests], [], [], 0)[0]:
+            _, descriptors, _, _ = socket.recv_fds(self._requests, MOST_BYTES, 1)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _again(self, reason: str) -> None:
+        self._refuse_all()
+        lived_seconds = self._reactor.seconds() - self._started
+        pause = self._backoff.pause_after(lived_seconds, lived_seconds >= LIVED_SECONDS)
+        self._log.error(
+            "no password is verified, as the process for it does not run: {reason};"
+            " another may start in {pause:g} seconds",
+            reason=reason,
+            pause=pause,
+        )
+        self._timer = self._reactor.callLater(pause, self._await_requests)
+
+    def stop(self) -> None:
+        """
+        End the process, and wait until it has ended. Call this when no worker runs any
+        more.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        self._watched.stopReading()
+        # Whoever else has it open.
+        self.asking.shutdown(socket.SHUT_RDWR)
+        self.asking.close()
+        self._reap()
+        self._requests.close()

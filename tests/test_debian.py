@@ -1,0 +1,111 @@
+"""
+What the package for Debian is made of. ``make deb`` makes it, on the release that it is
+for; here only what can be read without that is checked.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+from kvd import __version__
+
+ROOT = Path(__file__).parents[1]
+DEBIAN = ROOT / "debian"
+
+
+def read(name: str) -> str:
+    """
+    A file of the package's sources.
+    """
+    return (DEBIAN / name).read_text(encoding="utf-8")
+
+
+def setting(unit: str, name: str) -> list[str]:
+    """
+    The values of a setting, wherever it stands.
+    """
+    return re.findall(rf"^{name}=(.*)$", unit, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """
+    The texts of the units as the package has them.
+    """
+    folder = tmp_path_factory.mktemp("units")
+    make = ["make", "--silent", "-f", "debian/rules", "units", f"UNITS={folder}"]
+    subprocess.run(make, cwd=ROOT, check=True)
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+
+
+def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
+    """
+    From which the package has its own.
+    """
+    first = read("changelog").splitlines()[0]
+
+    assert f"kvd ({__version__}) unstable; urgency=medium" == first
+
+
+def test_the_package_is_described() -> None:
+    """
+    In two paragraphs of fields.
+    """
+    source, package = map(message_from_string, read("control").strip().split("\n\n"))
+
+    assert "kvd" == source["Source"] == package["Package"]
+    assert source["Maintainer"] in read("changelog")
+    assert "${shlibs:Depends}" in package["Depends"]
+    assert all(len(line) <= 80 for line in package["Description"].splitlines())
+
+
+def test_the_documents_of_the_package_are_there() -> None:
+    """
+    All that it installs.
+    """
+    assert [] == [
+        name for name in read("kvd.docs").split() if not (ROOT / name).exists()
+    ]
+
+
+@pytest.mark.parametrize("name", ["kvd.postinst", "kvd.prerm"])
+def test_the_scripts_can_be_parsed(name: str) -> None:
+    """
+    By the shell that runs them.
+    """
+    subprocess.run(["sh", "-n", DEBIAN / name], check=True)
+
+
+def test_the_service_is_that_of_the_package(units: dict[str, str]) -> None:
+    """
+    Its programs, its settings, and the user that it makes.
+    """
+    service = units["kvd.service"]
+    (command,) = setting(service, "ExecStart")
+    words = shlex.split(command)
+
+    assert "/usr/lib/kvd/bin/twistd" == words[0]
+    assert "/etc/kvd/kvd.toml" == words[words.index("--config") + 1]
+    assert ["kvd"] == setting(service, "User")
+    assert [] == setting(service, "DynamicUser")
+    assert read("kvd.sysusers").startswith("u kvd ")
+    assert "\nsu kvd kvd\n" in re.sub(r"\n\s+", "\n", read("kvd.logrotate"))
+    assert (ROOT / "etc" / "kvd.socket").read_text() == units["kvd.socket"]
+
+
+def test_the_daemon_that_an_upgrade_asks_is_that_of_the_service(
+    units: dict[str, str],
+) -> None:
+    """
+    At its control socket.
+    """
+    (asked,) = re.findall(r"kvd upgrade --control (\S+)", read("kvd.postinst"))
+    (command,) = setting(units["kvd.service"], "ExecStart")
+
+    assert f"--control {asked}" in command.replace("%t", "/run")
