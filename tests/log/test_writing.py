@@ -7,11 +7,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
+import pytest
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import (
     ILogObserver,
@@ -26,10 +27,28 @@ from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.log import writing
+from kvd.log.writer import Writer
 from kvd.log.writing import WrittenLater, write_log_later
 from tests.no_threads import no_more_threads
 
 MANY_SECONDS = 60.0
+
+
+@pytest.fixture(autouse=True)
+def threads_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """
+    A daemon has one of these threads until its end; here, many tests make one each.
+    """
+    made = []
+
+    def make(name: str) -> Writer:
+        made.append(Writer(name))
+        return made[-1]
+
+    monkeypatch.setattr(writing, "Writer", make)
+    yield
+    for writer in made:
+        writer.end()
 
 
 class Pipe:
