@@ -57,3 +57,18 @@ def test_hypothesis_never_repeats_one_list_of_examples() -> None:
     ]
 
     assert [] == careless
+
+
+def test_no_test_takes_the_descriptor_of_another() -> None:
+    """
+    `os.dup2` closes whatever has the number, and what owned it closes the number again,
+    later, when it is that of some other test. `F_DUPFD` takes one that is free.
+    """
+    careless = [
+        f"{path}: {call[0]}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for call in re.finditer(r"os\.dup2\(.*\)$", path.read_text("utf-8"), re.M)
+        if not call[0].endswith(".fileno())")
+    ]
+
+    assert [] == careless
