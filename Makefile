@@ -131,7 +131,8 @@ wheel: $(VENV)/developed
 	KVD_WHEEL="$$(echo dist/*.whl)" $(BIN)/python -m pytest tests/integration/test_wheel.py
 	$(BIN)/auditwheel show dist/*.whl
 
-# What the unit tests reach of kvd is measured: what only daemons run, they cannot miss.
+# What the unit tests reach of kvd in their own process is measured: what only daemons
+# run, they cannot miss.
 unit: $(VENV)/developed $(COMPILED)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST) --numprocesses=auto --dist=worksteal \

@@ -38,6 +38,7 @@ class WriterTests(SynchronousTestCase):
         self.reactor = SteppedReactor()
         self.addCleanup(self.reactor.dispose)
         self.writer = Writer("test")
+        self.addCleanup(self.writer.end)
 
     def ended(self, deferred: Deferred[None]) -> Deferred[None]:
         """
