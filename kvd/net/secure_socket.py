@@ -89,9 +89,10 @@ class SecureSocket(socket.socket):
             context: What the connections to an address share.
             peer_name: The client, for a log.
         """
-        kind = connection.family, connection.type, connection.proto
-        super().__init__(*kind, connection.detach())
-        self.setblocking(False)
+        # Said here, it takes no system call.
+        kind = connection.type | socket.SOCK_NONBLOCK
+        family, protocol = connection.family, connection.proto
+        super().__init__(family, kind, protocol, connection.detach())
         self._tls = context.wrap_bio(_incoming, _outgoing, server_side=True)
         # The wrapper around it adds nothing but a call.
         direct: Any = getattr(self._tls, "_sslobj", None) or self._tls

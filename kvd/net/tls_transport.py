@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 
 from kvd.errors import HandshakeFailed, TLSExpected
 from kvd.net.secure_socket import HEADER, RECORD_BYTES, SecureSocket
-from kvd.net.sockets import bytes_unread, has_ended
+from kvd.net.sockets import has_ended
 from kvd.net.tls import check_date, handshake_failure, user_of
 from kvd.net.transport import (
     BODY_BYTES,
@@ -118,17 +118,14 @@ class TLSTransport(ServerTransport):
         """
         shaking = self._shaking
         if shaking is None:
-            try:
-                header = self.socket.recv(HEADER.size, socket.MSG_PEEK)
-            except BlockingIOError:
-                return False
-            _check_first(header)
-            if not self._has_first_record(header):
+            first = self._first_record()
+            if first is None:
                 return False
             # With the same descriptor.
             shaking = self._shaking = SecureSocket(
                 self.socket, self._context, self.peer_name
             )
+            shaking.begun = first
             self.socket, self.fileno = shaking, shaking.fileno
         try:
             if not shaking.shake_hands():
@@ -147,24 +144,29 @@ class TLSTransport(ServerTransport):
         self.secure, self._shaking = shaking, None
         return True
 
-    def _has_first_record(self, header: bytes) -> bool:
+    def _first_record(self) -> bytes | None:
         """
-        Whether it has come; if not, the reactor wakes when it has.
+        Take it, or as much of it as a client may send first; None if that has not come:
+        the reactor wakes when it has.
         """
-        if self.socket.family == socket.AF_UNIX:
-            # There it would wake for each byte.
-            return True
+        try:
+            came = self.socket.recv(HEADER.size + MAX_HELLO_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        _check_first(came)
         needed = HEADER.size
-        if len(header) == needed:
-            _, _, length = HEADER.unpack(header)
+        if len(came) >= needed:
+            _, _, length = HEADER.unpack_from(came)
             needed += min(length, MAX_HELLO_BYTES)
-        if bytes_unread(self.socket) >= needed:
+        # Over a Unix socket it would wake for each byte.
+        if self.socket.family != socket.AF_UNIX:
+            if len(came) < needed:
+                if has_ended(self.socket):
+                    raise ConnectionResetError("the client has left")
+                self.set_low_water_mark(needed)
+                return None
             self.set_low_water_mark(1)
-            return True
-        if has_ended(self.socket):
-            raise ConnectionResetError("the client has left")
-        self.set_low_water_mark(needed)
-        return False
+        return self.socket.recv(needed)
 
     def read(self) -> Any:
         """
