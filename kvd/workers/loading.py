@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IReactorTime
 
 from kvd.access.rules import AccessRules
+from kvd.errors import OperatorError
 from kvd.http.dialects.choice import Dialects
 from kvd.interfaces import (
     IBoundedStoreMaker,
@@ -25,6 +26,7 @@ from kvd.interfaces import (
 )
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import TLS, Modes, Settings, StoreLocation, User
+from kvd.store.space import Space
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -236,9 +238,24 @@ def promise_of(settings: Settings) -> str:
     """
     The durability that clients are promised (`kvd.interfaces.IStore.durability`).
     """
-    return "engine" if _is_engine(settings.store.scheme) else settings.durability
+    return "engine" if is_engine(settings.store.scheme) else settings.durability
+
+
+def look_at_engine(location: StoreLocation) -> Space:
+    """
+    Whether an engine can be used now. Blocks until it answers.
+    """
+    maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
+    try:
+        maker.prepare(location.path)
+    except OperatorError as error:
+        return Space(f"{error.sentence[:1].upper()}{error.sentence[1:]}.")
+    return Space("")
 
 
 @cache
-def _is_engine(scheme: str) -> bool:
+def is_engine(scheme: str) -> bool:
+    """
+    Whether the store of a scheme is an engine on other machines.
+    """
     return bool(IEngineStoreMaker.providedBy(load(IStoreDeclaration, scheme)))
