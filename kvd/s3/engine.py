@@ -95,6 +95,12 @@ IDLE_CONNECTIONS: Final = 32
 Kept for the next requests, for each endpoint.
 """
 
+IDLE_SECONDS: Final = 8
+"""
+So long. SeaweedFS closes a connection after 10 s, others later; a request that crosses
+with that would fail, and have to be retried.
+"""
+
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 """
 A page of a listing with 1,000 names of 1,024 bytes fits.
@@ -240,6 +246,7 @@ class Connections:
         self._pool = HTTPConnectionPool(reactor)
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS
+        self._pool.cachedConnectionTimeout = IDLE_SECONDS
 
         def treq(pool: HTTPConnectionPool) -> HTTPClient:
             agent = Agent.usingEndpointFactory(reactor, endpoints, pool)

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any, cast
 
 from cryptography import x509
-from twisted.internet import ssl
+from twisted.internet import ssl, tcp
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols import tls
 from twisted.web.server import Site
@@ -24,7 +24,7 @@ from kvd.errors import (
     StoreFull,
 )
 from kvd.model.conditions import UNCONDITIONAL
-from kvd.s3.engine import ATTEMPTS
+from kvd.s3.engine import ATTEMPTS, IDLE_SECONDS
 from kvd.s3.store import ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, Asking, holds
 from tests.certificates import Certificate, authority, make_certificate
@@ -166,6 +166,30 @@ class UnreachableTests(FaultCase):
 
         self.say(b"SSH-2.0-OpenSSH\r\n", closes=False)
         self.error(EngineFailed, lambda: self.make_store().open(KEY))
+
+
+class IdleTests(FaultCase):
+    """
+    Connections that wait for the next request.
+    """
+
+    def test_they_end_before_the_engine_ends_them(self) -> None:
+        """
+        A request that crosses with that would fail.
+        """
+        self.put(self.make_store())
+        assert self.connections()
+        self.reactor.advance(IDLE_SECONDS - 1)
+        assert self.connections()
+        for _ in range(3):
+            self.reactor.advance(1)
+        assert not self.connections()
+
+    def connections(self) -> int:
+        """
+        How many there are to the engine.
+        """
+        return sum(isinstance(each, tcp.Client) for each in self.reactor.getReaders())
 
 
 class FailingTests(FaultCase):
