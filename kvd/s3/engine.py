@@ -160,6 +160,8 @@ class Ask:
     streams: bool = False
     """Whether the body of the reply is to be taken from the socket. Such a connection
     serves no further request."""
+    endpoint: Endpoint | None = None
+    """Where to send it, unless that fails; None: anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +357,7 @@ class Engine:
         return deferLater(self._clock, seconds, lambda: None)
 
     async def _ask_once(self, ask: Ask) -> Reply:
-        endpoint = self._endpoints.choose()
+        endpoint = self._endpoints.choose(ask.endpoint)
         endpoint.active += 1
         try:
             reply = Reply(*await self._send(ask, endpoint), endpoint)

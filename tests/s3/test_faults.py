@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from ipaddress import IPv4Address
 from typing import Any, cast
+from unittest import mock
 
 from cryptography import x509
 from twisted.internet import ssl, tcp
@@ -382,6 +383,22 @@ class EndpointsTests(FaultCase):
             self.put_large(store)
 
         assert LARGE == self.get(store)
+
+    def test_rest_of_a_value_comes_from_where_it_began(self) -> None:
+        """
+        The other one may not have heard of the value yet.
+        """
+        store = self.make_store()
+        self.put_large(store)
+        for _ in range(2):
+            before = len(self.memory.seen)
+            value = self.result(store.open(KEY))
+            other = self.second if len(self.memory.seen) > before else self.memory
+            with mock.patch.object(other, "objects", {}):
+                assert LARGE[70_000:70_010] == self.result(value.read(70_000, 10))
+            value.close()
+            # The next one begins at the other gateway.
+            self.result(store.stat(KEY))
 
     def test_gateway_that_hangs_is_left_alone(self) -> None:
         """
