@@ -47,11 +47,16 @@ class Endpoints:
         self._random = random
         self._turn = 0
 
-    def choose(self) -> Endpoint:
+    def choose(self, preferred: Endpoint | None = None) -> Endpoint:
         """
         The endpoint for the next request.
+
+        Args:
+            preferred: Chosen unless it failed.
         """
         now = self._clock.seconds()
+        if preferred is not None and preferred.down_until <= now:
+            return preferred
         self._turn = (self._turn + 1) % len(self.all)
         rotated = self.all[self._turn :] + self.all[: self._turn]
         able = [each for each in rotated if each.down_until <= now]

@@ -95,6 +95,12 @@ IDLE_CONNECTIONS: Final = 32
 Kept for the next requests, for each endpoint.
 """
 
+IDLE_SECONDS: Final = 8
+"""
+So long. SeaweedFS closes a connection after 10 s, others later; a request that crosses
+with that would fail, and have to be retried.
+"""
+
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 """
 A page of a listing with 1,000 names of 1,024 bytes fits.
@@ -154,6 +160,8 @@ class Ask:
     streams: bool = False
     """Whether the body of the reply is to be taken from the socket. Such a connection
     serves no further request."""
+    endpoint: Endpoint | None = None
+    """Where to send it, unless that fails; None: anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +248,7 @@ class Connections:
         self._pool = HTTPConnectionPool(reactor)
         self._pool.retryAutomatically = False
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS
+        self._pool.cachedConnectionTimeout = IDLE_SECONDS
 
         def treq(pool: HTTPConnectionPool) -> HTTPClient:
             agent = Agent.usingEndpointFactory(reactor, endpoints, pool)
@@ -348,7 +357,7 @@ class Engine:
         return deferLater(self._clock, seconds, lambda: None)
 
     async def _ask_once(self, ask: Ask) -> Reply:
-        endpoint = self._endpoints.choose()
+        endpoint = self._endpoints.choose(ask.endpoint)
         endpoint.active += 1
         try:
             reply = Reply(*await self._send(ask, endpoint), endpoint)

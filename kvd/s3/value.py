@@ -15,6 +15,7 @@ from kvd.client.sockets import BodySocket
 from kvd.errors import StoreFault
 from kvd.interfaces import Answer, IStreamedValue
 from kvd.model.keys import Key, escape
+from kvd.s3.endpoints import Endpoint
 from kvd.s3.engine import Ask, BrokenBody, Engine, Reply
 from kvd.s3.record import Stored, describe
 from kvd.store.faults import absence
@@ -84,13 +85,14 @@ async def _open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
     if reply.status == _NO_RANGE:
         # There is no first byte.
         engine.dismiss(reply)
-        return ObjectValue(engine, name, await stat_object(engine, key, name), b"")
+        stored = await stat_object(engine, key, name)
+        return ObjectValue(engine, name, stored, reply.endpoint, b"")
     size = _whole_size(reply)
     stored = describe(key, reply, size)
     receiver = engine.receive(reply)
     if reply.status != _PARTIAL and size > HEAD_BYTES:
         # An engine that sends all, whatever it is asked for.
-        return ObjectValue(engine, name, stored, b"", receiver)
+        return ObjectValue(engine, name, stored, reply.endpoint, b"", receiver)
     head = bytearray()
     # To the end of the body, so that the connection serves the next request.
     while piece := await engine.take(receiver):
@@ -102,7 +104,7 @@ async def _open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
             f"/{escape(key)} is damaged: its SHA-256 is not the one that was stored"
             " with it."
         )
-    return ObjectValue(engine, name, stored, bytes(head))
+    return ObjectValue(engine, name, stored, reply.endpoint, bytes(head))
 
 
 def _whole_size(reply: Reply) -> int:
@@ -127,8 +129,9 @@ class ObjectValue:
     A long rest can be taken from the socket, which spares this process from copying it.
 
     The rest comes from one more request, on the condition that the object is still the
-    same; if it was replaced in between, reading fails. If the engine breaks off, the
-    same is asked for once more from there, as often as a byte has come.
+    same; if it was replaced in between, reading fails. It goes to the same endpoint as
+    the first, as others may not have heard of the object yet. If the engine breaks off,
+    the same is asked for once more from there, as often as a byte has come.
     """
 
     def __init__(
@@ -136,6 +139,7 @@ class ObjectValue:
         engine: Engine,
         name: str,
         stored: Stored,
+        endpoint: Endpoint,
         head: bytes,
         receiver: Receiver | None = None,
     ) -> None:
@@ -144,6 +148,7 @@ class ObjectValue:
             engine: Where the object is.
             name: That of the object.
             stored: Describes it.
+            endpoint: Where it was found.
             head: Its first bytes.
             receiver: Gives the bytes from the first on; None: they are asked for.
         """
@@ -151,6 +156,7 @@ class ObjectValue:
         self._engine = engine
         self._name = name
         self._tag = stored.engine_tag
+        self._endpoint = endpoint
         self._head = head
         self._receiver = receiver
         self._socket: BodySocket | None = None
@@ -227,6 +233,7 @@ class ObjectValue:
                 },
                 expected=frozenset({_ABSENT, _CHANGED, _NO_RANGE}),
                 streams=self._is_long(offset),
+                endpoint=self._endpoint,
             )
         )
         if reply.status != _PARTIAL:

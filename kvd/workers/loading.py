@@ -197,7 +197,9 @@ def _load_fallback(settings: Settings) -> IStoreMaker | None:
 def _load_near(settings: Settings) -> IStoreMaker | None:
     if settings.near is None:
         return None
-    import kvd.near.store  # noqa: F401 - before the fork
+    # Before the fork.
+    import kvd.http.hits
+    import kvd.near.store  # noqa: F401
 
     return load_store(settings.near.store, settings.modes)
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 import time
 from ipaddress import IPv4Address
 from typing import Any, cast
+from unittest import mock
 
 from cryptography import x509
-from twisted.internet import ssl
+from twisted.internet import ssl, tcp
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols import tls
 from twisted.web.server import Site
@@ -24,7 +25,7 @@ from kvd.errors import (
     StoreFull,
 )
 from kvd.model.conditions import UNCONDITIONAL
-from kvd.s3.engine import ATTEMPTS
+from kvd.s3.engine import ATTEMPTS, IDLE_SECONDS
 from kvd.s3.store import ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, Asking, holds
 from tests.certificates import Certificate, authority, make_certificate
@@ -166,6 +167,30 @@ class UnreachableTests(FaultCase):
 
         self.say(b"SSH-2.0-OpenSSH\r\n", closes=False)
         self.error(EngineFailed, lambda: self.make_store().open(KEY))
+
+
+class IdleTests(FaultCase):
+    """
+    Connections that wait for the next request.
+    """
+
+    def test_they_end_before_the_engine_ends_them(self) -> None:
+        """
+        A request that crosses with that would fail.
+        """
+        self.put(self.make_store())
+        assert self.connections()
+        self.reactor.advance(IDLE_SECONDS - 1)
+        assert self.connections()
+        for _ in range(3):
+            self.reactor.advance(1)
+        assert not self.connections()
+
+    def connections(self) -> int:
+        """
+        How many there are to the engine.
+        """
+        return sum(isinstance(each, tcp.Client) for each in self.reactor.getReaders())
 
 
 class FailingTests(FaultCase):
@@ -358,6 +383,22 @@ class EndpointsTests(FaultCase):
             self.put_large(store)
 
         assert LARGE == self.get(store)
+
+    def test_rest_of_a_value_comes_from_where_it_began(self) -> None:
+        """
+        The other one may not have heard of the value yet.
+        """
+        store = self.make_store()
+        self.put_large(store)
+        for _ in range(2):
+            before = len(self.memory.seen)
+            value = self.result(store.open(KEY))
+            other = self.second if len(self.memory.seen) > before else self.memory
+            with mock.patch.object(other, "objects", {}):
+                assert LARGE[70_000:70_010] == self.result(value.read(70_000, 10))
+            value.close()
+            # The next one begins at the other gateway.
+            self.result(store.stat(KEY))
 
     def test_gateway_that_hangs_is_left_alone(self) -> None:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 from unittest import mock
@@ -33,6 +34,7 @@ from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, head, put
 from tests.http.test_connection import HOST, ConnectionCase, body, status
 from tests.http.test_tls import TLSCase
+from tests.patience import PATIENCE_SECONDS
 from tests.s3 import memory_engine
 from tests.s3.cases import EngineCase, EngineReactor, keeps_all
 from tests.s3.workers import EngineWorker
@@ -441,6 +443,7 @@ class TLSPutTests(OverEngine, TLSCase):
         """
         Gathered, in one request, and in parts; the reply has the same bytes.
         """
+        end = time.monotonic() + PATIENCE_SECONDS
         for size in (5, 300_000, 9_000_000):
             for framing in (b"Content-Length: %d\r\n\r\n" % size, CHUNKED):
                 content = bytes(range(251)) * (size // 251 + 1)
@@ -449,8 +452,13 @@ class TLSPutTests(OverEngine, TLSCase):
                 if framing is CHUNKED:
                     sent = b"%x\r\n%b\r\n0\r\n\r\n" % (size, content)
                 reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + framing + sent)
+                # A part of 8 MiB takes the engine many turns.
+                while not reply and time.monotonic() < end:
+                    reply = self.client.receive()
                 assert status(reply) in (201, 204)
                 got = self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+                while len(body(got)) < size and time.monotonic() < end:
+                    got += self.client.receive()
                 assert content == body(got)
 
 
