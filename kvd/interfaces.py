@@ -403,7 +403,8 @@ class IFileStoreMaker(IStoreMaker):
 class IEngineStoreMaker(IStoreMaker):
     """
     An `IStoreMaker` whose store is an engine on other machines: it decides how durable
-    values are, and creates no files here.
+    values are, and creates no files here. While kvd runs, `prepare` is called again, in
+    a thread, to see whether the engine can be used.
     """
 
     def load() -> None:

@@ -28,6 +28,7 @@ from kvd.log.writing import write_log_later
 from kvd.settings import Settings
 from kvd.store.space import Space, look_at
 from kvd.workers.changes import ROWS
+from kvd.workers.loading import is_engine, look_at_engine
 from kvd.workers.verifier import VerifierProcess
 
 if TYPE_CHECKING:
@@ -138,10 +139,11 @@ class ServingService(Service):
 
     def _disk(self) -> Callable[[], Space] | None:
         """
-        What looks at the disk of the store, if there is one.
+        What looks at the disk of the store, or at its engine, if there is one.
         """
+        store = self._settings.store
         if self._held is None:
-            return None
+            return partial(look_at_engine, store) if is_engine(store.scheme) else None
         bounds = self._settings.bounds
         if bounds is None or self._settings.near is not None:
             return partial(look_at, self._held)

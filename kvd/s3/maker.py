@@ -30,6 +30,8 @@ class ObjectStoreMaker:
     """
 
     _identity: Identity | None = None
+    _answered = ""
+    """The endpoint that had the bucket when it was last asked."""
 
     def resolve(self, path: str) -> str:
         location = read_location(path)
@@ -44,7 +46,7 @@ class ObjectStoreMaker:
     def prepare(self, path: str) -> None:
         from kvd.s3.preparing import check
 
-        check(read_location(path))
+        self._answered = check(read_location(path), self._answered)
 
     def load(self) -> None:
         import kvd.s3.opening  # noqa: F401 - before the fork

@@ -1,5 +1,6 @@
 """
-The check of a bucket before anything starts, in the supervisor, which may wait.
+The check of a bucket, in the supervisor: before anything starts, and in a thread when
+somebody asks whether kvd is ready.
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ from kvd.s3.signing import bundle_of, find_identity, signed
 _ANSWER_SECONDS = 20.0
 
 
-def check(location: Location) -> None:
+def check(location: Location, first: str = "") -> str:
     """
     Ask the endpoints for the bucket, until one answers.
+
+    Args:
+        location: Where the bucket is.
+        first: The endpoint to ask before the others, if it is one of them.
+
+    Returns:
+        The endpoint that has answered.
 
     Raises:
         StoreUnusable: There are no credentials, or no endpoint has the bucket for them.
@@ -44,7 +52,7 @@ def check(location: Location) -> None:
         frozen = identity.credentials.get_frozen_credentials()
     except BotoCoreError as error:
         raise StoreUnusable(f"the credentials of the S3 store: {error}") from error
-    for endpoint in endpoints_of(location):
+    for endpoint in sorted(endpoints_of(location), key=lambda each: each != first):
         query = "?list-type=2&max-keys=1"
         request = AWSRequest("GET", f"{endpoint}/{location.bucket}{query}")
         signed(request, frozen, region)
@@ -54,7 +62,7 @@ def check(location: Location) -> None:
             problems.append(f"{endpoint} cannot be reached: {error}")
             continue
         if status < 300:
-            return
+            return endpoint
         problems.append(f"{endpoint} answers {_meaning(status, location.bucket)}")
     raise StoreUnusable(f"the S3 store cannot be used: {'; '.join(problems)}")
 

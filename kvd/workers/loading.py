@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IReactorTime
 
 from kvd.access.rules import AccessRules
+from kvd.errors import OperatorError
 from kvd.http.dialects.choice import Dialects
 from kvd.interfaces import (
     IBoundedStoreMaker,
@@ -25,12 +26,12 @@ from kvd.interfaces import (
 )
 from kvd.plugins import IStoreDeclaration, load
 from kvd.settings import TLS, Modes, Settings, StoreLocation, User
+from kvd.store.space import Space
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
     from kvd.access.counting import CountingMemory
-    from kvd.access.verifying import Verifier
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class LoadedPlugins:
     """What the rights file says."""
     counting: CountingMemory | None = None
     """In which processes count what addresses and users do, if anybody needs it."""
-    verifier: Verifier | None = None
-    """Verifies the passwords of users, if there is a rights file."""
+    has_password: Callable[[str, str], bool] | None = None
+    """Whether a hash is of a password, if there is a rights file; may block."""
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
@@ -149,7 +150,7 @@ def load_plugins(
     store = load_store(settings.store, settings.modes)
     dialects = Dialects(settings.dialects)
     fallback, near = _load_fallback(settings), _load_near(settings)
-    users, rules, verifier = settings.users, None, None
+    users, rules, has_password = settings.users, None, None
     contexts = _load_contexts(settings)
     # Each only where it is needed, so that no other worker pays for it; and all before
     # the fork, so that workers share it.
@@ -164,7 +165,8 @@ def load_plugins(
         if verifying is not None:
             from kvd.access.verifying import Verifier
 
-            verifier = Verifier(socket.socket(fileno=os.dup(verifying)))
+            requests = socket.socket(fileno=os.dup(verifying))
+            has_password = Verifier(requests).has_password
     limits = settings.limits
     memory = None
     if limits.address_connections or limits.address_rate or rules is not None:
@@ -177,7 +179,7 @@ def load_plugins(
         dialects,
         rules,
         memory,
-        verifier,
+        has_password,
         contexts=contexts,
         fallback=fallback,
         near=near,
@@ -236,9 +238,24 @@ def promise_of(settings: Settings) -> str:
     """
     The durability that clients are promised (`kvd.interfaces.IStore.durability`).
     """
-    return "engine" if _is_engine(settings.store.scheme) else settings.durability
+    return "engine" if is_engine(settings.store.scheme) else settings.durability
+
+
+def look_at_engine(location: StoreLocation) -> Space:
+    """
+    Whether an engine can be used now. Blocks until it answers.
+    """
+    maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
+    try:
+        maker.prepare(location.path)
+    except OperatorError as error:
+        return Space(f"{error.sentence[:1].upper()}{error.sentence[1:]}.")
+    return Space("")
 
 
 @cache
-def _is_engine(scheme: str) -> bool:
+def is_engine(scheme: str) -> bool:
+    """
+    Whether the store of a scheme is an engine on other machines.
+    """
     return bool(IEngineStoreMaker.providedBy(load(IStoreDeclaration, scheme)))

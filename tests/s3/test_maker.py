@@ -15,6 +15,9 @@ from kvd.errors import BadSetting, StoreUnusable
 from kvd.interfaces import IEngineStoreMaker
 from kvd.plugins import IStoreDeclaration, load
 from kvd.s3.maker import maker
+from kvd.settings import StoreLocation
+from kvd.store.space import Space
+from kvd.workers.loading import look_at_engine
 from tests.s3.memory_engine import ACCESS_KEY, SECRET_KEY
 
 _IMPORTED = """
@@ -88,3 +91,32 @@ def test_engine_that_refuses_the_bucket(
 
     statuses["http://two/bucket"] = 200
     maker.prepare(path)
+
+
+def test_whether_an_engine_can_be_used_is_known_while_kvd_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    The endpoint that has answered is asked before the others, which may take long.
+    """
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    statuses = {"http://left/bucket": 503, "http://right/bucket": 200}
+    asked = []
+
+    def send(_: object, request: object) -> mock.Mock:
+        url = str(getattr(request, "url", "")).partition("?")[0]
+        asked.append(url)
+        return mock.Mock(status_code=statuses[url])
+
+    monkeypatch.setattr("kvd.s3.preparing.URLLib3Session.send", send)
+    location = StoreLocation("s3", "//bucket?endpoint=http://left,http://right")
+    assert Space("") == look_at_engine(location)
+    assert ["http://left/bucket", "http://right/bucket"] == asked
+    assert Space("") == look_at_engine(location)
+    assert "http://right/bucket" == asked.pop()
+    assert 2 == len(asked)
+
+    statuses["http://right/bucket"] = 500
+    said = "http://right answers 500; http://left answers 503."
+    assert Space(f"The S3 store cannot be used: {said}") == look_at_engine(location)

@@ -78,16 +78,12 @@ class Disk:
 
     def _late(self) -> None:
         self._timeout = None
-        self._tell(
-            Space(
-                f"The disk of the store has not answered for {WAIT_SECONDS:g} seconds."
-            )
-        )
+        self._tell(Space(f"The store has not answered for {WAIT_SECONDS:g} seconds."))
 
     def _failed(self, failure: Failure) -> None:
         # A bug in kvd.
         self._log.failure("the disk cannot be looked at", failure=failure)
-        self._found(Space("The disk of the store cannot be looked at."))
+        self._found(Space("The store cannot be looked at."))
 
     def _found(self, space: Space) -> None:
         self._asking = False

@@ -312,7 +312,7 @@ def _of_the_requests(sums: Sequence[Sums]) -> Iterator[Metric]:
 def _of_the_disk(space: Space) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "kvd_store_writable",
-        "1 if the store can take a value; 0 if its disk is full, read-only or gone.",
+        "1 if the store can take a value; 0 if its disk or engine cannot be used.",
         0 if space.complaint else 1,
     )
     for name, text, value in (

@@ -59,7 +59,7 @@ class DiskTests(SynchronousTestCase):
         self.clock.advance(WAIT_SECONDS - 0.1)
         self.assertNoResult(answer)
         self.clock.advance(0.1)
-        sentence = "The disk of the store has not answered for 2 seconds."
+        sentence = "The store has not answered for 2 seconds."
         assert Space(sentence) == self.successResultOf(answer)
         for _ in range(5):
             self.clock.advance(60)
@@ -81,7 +81,7 @@ class DiskTests(SynchronousTestCase):
         self.threads[0].errback(ZeroDivisionError("a bug"))
 
         found = self.successResultOf(answer)
-        assert found == Space("The disk of the store cannot be looked at.")
+        assert found == Space("The store cannot be looked at.")
         assert 1 == len(self.flushLoggedErrors(ZeroDivisionError))
 
     def test_a_store_without_a_disk_has_no_complaint(self) -> None:
