@@ -111,7 +111,11 @@ class Systemd:
             state = self.receive()
             assert state.startswith("READY=1\nSTATUS=serves http://127.0.0.1:"), state
             yield process
-            os.kill(self._main, signal.SIGTERM)
+            if self._main == process.pid:
+                # It may have ended.
+                process.send_signal(signal.SIGTERM)
+            else:
+                os.kill(self._main, signal.SIGTERM)
             process.wait(STOP_SECONDS)
         finally:
             process.kill()

@@ -24,6 +24,7 @@ from tests.integration.http import ask
 from tests.integration.twistd import RUN_TWISTD, Twistd
 from tests.patience import PATIENCE_SECONDS
 from tests.privileges import take_root
+from tests.processes import has_ended
 
 pytestmark = pytest.mark.integration
 
@@ -130,11 +131,11 @@ def test_a_daemon_in_the_background(folder: Path) -> None:
         wait_until_gone(pid)
 
 
-def wait_for_text(path: Path, text: str = "\n", bound: float = 30.0) -> str:
+def wait_for_text(path: Path, text: str = "\n") -> str:
     """
     What a file holds, once it has a text.
     """
-    end = time.monotonic() + bound
+    end = time.monotonic() + PATIENCE_SECONDS
     while True:
         found = path.read_text() if path.exists() else ""
         if text in found or (text == "\n" and found):
@@ -143,16 +144,12 @@ def wait_for_text(path: Path, text: str = "\n", bound: float = 30.0) -> str:
         time.sleep(0.02)
 
 
-def wait_until_gone(pid: int, bound: float = 30.0) -> None:
+def wait_until_gone(pid: int) -> None:
     """
-    Until there is no such process.
+    Until a process has ended.
     """
-    end = time.monotonic() + bound
-    while True:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not has_ended(pid):
         assert time.monotonic() < end, f"process {pid} does not end"
         time.sleep(0.02)
 

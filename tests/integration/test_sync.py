@@ -24,16 +24,26 @@ pytestmark = pytest.mark.integration
 VALUES = 200
 
 
-def digests(folder: Path) -> dict[str, str]:
+def values_in(folder: Path) -> list[Path]:
     """
-    Of all values in the folder of a store, also while it is opened: a probe of what the
+    All values in the folder of a store, also while it is opened: a probe of what the
     file system can do may be there.
     """
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+    return [
+        path
         for path in folder.rglob("*")
         if not any(part.startswith(".kvd") for part in path.relative_to(folder).parts)
         if path.is_file()
+    ]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """
+    Of all values in the folder of a store.
+    """
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in values_in(folder)
     }
 
 
@@ -58,9 +68,9 @@ def test_interrupted_runs_end_with_equal_digests(tmp_path: Path) -> None:
     for number in range(4):
         run = start_kvd(command, tmp_path)
         deadline = time.monotonic() + 60
-        before = len(digests(destination))
-        while len(digests(destination)) < before + 20 and time.monotonic() < deadline:
-            time.sleep(0.001)
+        enough = len(values_in(destination)) + 20
+        while len(values_in(destination)) < enough and time.monotonic() < deadline:
+            time.sleep(0.005)
         ending = chance.choice((signal.SIGKILL, signal.SIGINT, signal.SIGTERM))
         os.kill(run.pid, ending)
         _, errors = run.communicate(timeout=60)

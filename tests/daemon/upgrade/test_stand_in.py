@@ -34,7 +34,8 @@ os.execv(sys.executable,
 CHILD = """
 import os, signal, sys, time
 def got(number, frame):
-    print(signal.Signals(number).name, flush=True)
+    # Not print: the signal may have interrupted that.
+    os.write(1, signal.Signals(number).name.encode() + b"\\n")
     if number == signal.SIGUSR2:
         os._exit(7)
     if number == signal.SIGQUIT:
