@@ -196,9 +196,10 @@ figures: $(VENV)/developed
 engine: $(VENV)/developed
 	$(BIN)/python -m tests.s3.trying $(ARGS)
 
-# What takes longer with a real engine than a build may: nodes that are killed under load.
+# What takes longer with a real engine than a build may: nodes and machines that are killed
+# under load. Those of etc/cluster are in network namespaces, which take root and haproxy.
 test-engines: $(VENV)/developed
-	$(BIN)/python -m pytest --verbose tests/s3/engines.py
+	$(BIN)/python -m pytest --verbose tests/s3/engines.py tests/s3/cluster.py
 
 # The settings for reverse proxies in docs/operating.rst; nginx, haproxy and caddy are needed.
 test-proxies: $(VENV)/developed

@@ -36,8 +36,10 @@ from kvd.net.credentials import warn_of_dates
 from kvd.settings import Settings
 from kvd.system.signals import end_once, stop
 from kvd.workers.changes import Changes
-from kvd.workers.pool import Distribution, NoDistribution, Pool, State
+from kvd.workers.distribution import Distribution, NoDistribution
+from kvd.workers.pool import Pool
 from kvd.workers.process import ForkServerProcess
+from kvd.workers.record import State
 
 if TYPE_CHECKING:
     from kvd.admin.control.site import Change

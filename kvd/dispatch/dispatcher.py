@@ -112,7 +112,7 @@ class Dispatcher:
     A worker is open if it has only a few unacknowledged connections, its control socket
     takes messages, and it has not reached its limit of connections.
 
-    Provides `kvd.workers.pool.Distribution`.
+    Provides `kvd.workers.distribution.Distribution`.
     """
 
     _log = Logger()

@@ -79,7 +79,7 @@ class PolicyDistribution:
     """
     Assigns listeners and dispatches connections as the policy in force requires.
 
-    Provides `kvd.workers.pool.Distribution`.
+    Provides `kvd.workers.distribution.Distribution`.
     """
 
     _log = Logger()

@@ -42,7 +42,7 @@ class ListenerAssignment:
     ready, or if it names none, another ready worker gets the socket; if they make no
     turn, another gets it too.
 
-    Provides `kvd.workers.pool.Distribution`.
+    Provides `kvd.workers.distribution.Distribution`.
     """
 
     def __init__(

@@ -7,6 +7,9 @@ costs to load. So it is accepted, shown to the policy and sent in one compiled c
 The call is left to the dispatcher if another connection waits too, if a worker is near
 one of its limits or its control socket has a queue, if a message cannot be sent, and
 whenever the dispatcher has not said that things are as usual.
+
+Whether another connection waits is a system call. It is spared if none came in the half
+of a millisecond before: then one that waits too comes to the next event.
 """
 
 from __future__ import annotations
@@ -52,13 +55,13 @@ class Lone(Protocol):
 
     def accept_from(self, listener: int, /) -> bool:
         """
-        Accept what waits at a listening socket, and hand it over.
+        Accept what waits at a listening socket, and hand it over: after a pause, one.
 
         Args:
             listener: A descriptor; one that is not among `listeners` is left.
 
         Returns:
-            Whether nothing is left to do.
+            Whether nothing is left to do in this turn.
         """
 
     def close(self) -> None:

@@ -195,7 +195,8 @@ class ProcessContext:
             is_counted: Whether the scoreboard has it already.
         """
         self.connections.add(connection)
-        self.count_for_address(connection)
+        if connection.counted_for is None:
+            self.count_for_address(connection)
         if not is_counted:
             self.row.opened()
 

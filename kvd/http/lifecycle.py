@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from kvd.access.networks import network_of
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import Joined
 from kvd.http.states import ENDING, TRANSITIONS, Input, State
@@ -66,6 +67,10 @@ class ConnectionLifecycle:
         self._made = context.clock.seconds() if held_since is None else held_since
         self._timeouts = Timeouts(context.bounds, self._made)
 
+    @property
+    def _network(self) -> str:
+        return network_of(self.transport.client)
+
     def _enter(self, state: State) -> None:
         assert state in TRANSITIONS[self._state], (self._state, state)
         self._state = state
@@ -94,6 +99,12 @@ class ConnectionLifecycle:
             self._enter(State.BODY)
         else:
             self._wait(State.IDLE)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        See `IProtocol.dataReceived`.
+        """
+        raise NotImplementedError
 
     def learn_of_commit(self) -> None:
         """
@@ -255,6 +266,12 @@ class ConnectionLifecycle:
             self._wait(State.IDLE)
 
     # -- time -----------------------------------------------------------------
+
+    def check_time(self, now: float) -> None:
+        """
+        Called a few times a second: end what has waited too long.
+        """
+        raise NotImplementedError
 
     def _is_over(self, now: float) -> bool:
         """

@@ -598,6 +598,7 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 int find_lock(FastPath *self);
 int links_nameless(int folder);
 int set_lock(int lock, short kind, long long offset);
+void unlock_all(int lock);
 int reserve(Upload *upload);
 void release(Upload *upload);
 int create_file(FastPath *self, Upload *upload);

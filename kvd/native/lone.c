@@ -14,6 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Where a connection came so long ago, the next one comes alone. */
+#define ALONE_SECONDS 0.0005
+
 /* Hands over a connection that comes alone, while nothing is unusual. */
 typedef struct {
     PyObject_HEAD
@@ -36,6 +39,7 @@ typedef struct {
     PyObject *timer;
     Py_ssize_t turn, most_connections, most_waiting;
     char looks;                 /* whether it will look after what is on its way */
+    double last;                /* when it handed over the last one, or was made */
 } Lone;
 
 static double
@@ -44,6 +48,18 @@ monotonic(void)
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+/* The time; below 0 with an exception. */
+static double
+seconds(const Lone *self)
+{
+    if (self->clock == NULL)
+        return monotonic();
+    PyObject *time = PyObject_CallNoArgs(self->clock);
+    double read = time == NULL ? -1 : PyFloat_AsDouble(time);
+    Py_XDECREF(time);
+    return read;
 }
 
 static PyObject *
@@ -75,7 +91,8 @@ Lone_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords))
     Py_INCREF(self->looks_later);
     self->clock = clock == monotonic_clock ? NULL : Py_NewRef(clock);
     self->waiting = PyLong_FromLong(1);
-    if (self->waiting == NULL || PyTuple_Size(self->names) != FIELDS
+    self->last = seconds(self);
+    if (self->waiting == NULL || PyErr_Occurred() || PyTuple_Size(self->names) != FIELDS
         || PyObject_GetBuffer(words, &self->words, PyBUF_SIMPLE) < 0
         || !has_rows(&self->words, &self->at, 0)
         || self->in_use < 0 || self->in_use >= self->at.row_words) {
@@ -251,10 +268,10 @@ send_alone(const Lane *lane, unsigned long long number, int descriptor, int grou
     return 0;
 }
 
-/* Returns 1 if a connection was handed over, 0 if that is Python's, -1 with an
-   exception. */
+/* Returns 1 if a connection that was accepted now was handed over, 0 if that is Python's,
+   -1 with an exception. */
 static int
-hand_over(Lone *self, int descriptor, int group)
+hand_over(Lone *self, int descriptor, int group, double now)
 {
     Py_ssize_t workers
         = (Py_ssize_t)read_word((unsigned long long *)self->words.buf + self->in_use);
@@ -271,12 +288,6 @@ hand_over(Lone *self, int descriptor, int group)
     PyObject *next = PyIter_Next(self->numbers);
     unsigned long long number = next == NULL ? 0 : PyLong_AsUnsignedLongLong(next);
     Py_XDECREF(next);
-    double now = monotonic();
-    if (self->clock != NULL && !PyErr_Occurred()) {
-        PyObject *time = PyObject_CallNoArgs(self->clock);
-        now = time == NULL ? -1 : PyFloat_AsDouble(time);
-        Py_XDECREF(time);
-    }
     if (PyErr_Occurred())
         return -1;
     if (!send_alone(lane, number, descriptor, group))
@@ -285,6 +296,7 @@ hand_over(Lone *self, int descriptor, int group)
     lane->count++;
     lane->waiting++;
     self->turn = (worker + 1) % workers;
+    self->last = now;
     return 1;
 }
 
@@ -301,8 +313,8 @@ hold(Lone *self, int descriptor, int group)
 PyDoc_STRVAR(accept_from_doc,
 "accept_from(listener) -> bool\n"
 "\n"
-"Accept what waits at a listening socket, and hand it over. Returns whether nothing is\n"
-"left to do.");
+"Accept what waits at a listening socket, and hand it over: after a pause, one. Returns\n"
+"whether nothing is left to do in this turn.");
 
 static PyObject *
 Lone_accept_from(Lone *self, PyObject *listener)
@@ -321,8 +333,12 @@ Lone_accept_from(Lone *self, PyObject *listener)
         if (one < 0)
             /* Its port meets the error again, and copes with it. */
             Py_RETURN_FALSE;
-        int other = accept4(from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        int done = other < 0 ? hand_over(self, one, group) : 0;
+        double now = seconds(self);
+        /* After a pause, a second one is unlikely. If there is one, the next wait reports it
+           at once, and then more are looked for. */
+        int other = now - self->last > ALONE_SECONDS ? -1
+            : accept4(from, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int done = other < 0 ? hand_over(self, one, group, now) : 0;
         if (done > 0) {
             if (self->looks)
                 Py_RETURN_TRUE;

@@ -84,13 +84,26 @@ is_unsynced(const FastPath *self, const char *upload, long epoch,
         && has_no_place(self->uploads, upload, bytes);
 }
 
+static int
+set_range(int lock, short kind, long long offset, long long bytes)
+{
+    struct flock request = {
+        .l_type = kind, .l_whence = SEEK_SET, .l_start = offset, .l_len = bytes,
+    };
+    return fcntl(lock, F_OFD_SETLK, &request);
+}
+
 int
 set_lock(int lock, short kind, long long offset)
 {
-    struct flock request = {
-        .l_type = kind, .l_whence = SEEK_SET, .l_start = offset, .l_len = 1,
-    };
-    return fcntl(lock, F_OFD_SETLK, &request);
+    return set_range(lock, kind, offset, 1);
+}
+
+/* Unlock all keys that were locked with this descriptor. */
+void
+unlock_all(int lock)
+{
+    set_range(lock, F_UNLCK, 0, 0);
 }
 
 /*

@@ -32,7 +32,7 @@ typedef struct {
     const char *key;
     Py_ssize_t key_bytes;
     unsigned long long inode;
-    long long accessed_ns, offset;
+    long long accessed_ns;
     int is_locked;
     long long removed;          /* as kvd.store.removing */
 } Known;
@@ -44,24 +44,16 @@ typedef struct {
     long long from_ns, to_ns;
 } Protected;
 
-static void
-unlock(int lock, Known *known)
-{
-    if (known->is_locked)
-        set_lock(lock, F_UNLCK, known->offset);
-    known->is_locked = 0;
-}
-
 /*
- * Lock the keys of values, except those that are locked. Returns -1 if that cannot be
+ * Lock the keys of values, except those that others have locked. Returns -1 if that cannot be
  * said, or if another file of locks has to be opened.
  */
 static int
 lock_keys(int root, int lock, Known *known, Py_ssize_t count)
 {
     for (Py_ssize_t i = 0; i < count; i++) {
-        known[i].offset = lock_offset(known[i].key, (size_t)known[i].key_bytes);
-        known[i].is_locked = set_lock(lock, F_WRLCK, known[i].offset) == 0;
+        long long offset = lock_offset(known[i].key, (size_t)known[i].key_bytes);
+        known[i].is_locked = set_lock(lock, F_WRLCK, offset) == 0;
         if (!known[i].is_locked && errno != EAGAIN && errno != EACCES)
             return -1;
     }
@@ -96,7 +88,7 @@ remove_from(int folder, const Known *known, Protected protected)
 /* Remove values whose keys are locked, until they took so many bytes. Returns of how many
    it is known what came of them. */
 static Py_ssize_t
-remove_locked(int root, int lock, Known *known, Py_ssize_t count, long long wanted,
+remove_locked(int root, Known *known, Py_ssize_t count, long long wanted,
               Protected protected)
 {
     int folder = root;
@@ -118,7 +110,6 @@ remove_locked(int root, int lock, Known *known, Py_ssize_t count, long long want
             known[i].is_locked ? remove_from(folder, &known[i], protected) : STAYS;
         if (known[i].removed >= 0)
             wanted -= taken_by((unsigned long long)known[i].removed);
-        unlock(lock, &known[i]);
     }
     if (folder != root && folder >= 0)
         close(folder);
@@ -132,7 +123,6 @@ read_known(PyObject *list, Known *known, Py_ssize_t most)
 {
     Py_ssize_t count = Py_MIN(PyList_Size(list), most);
     for (Py_ssize_t i = 0; i < count; i++) {
-        known[i].is_locked = 0;
         if (!PyArg_ParseTuple(PyList_GetItem(list, i), "LKy#", &known[i].accessed_ns,
                               &known[i].inode, &known[i].key, &known[i].key_bytes))
             return -1;
@@ -160,9 +150,8 @@ remove_unchanged(PyObject *Py_UNUSED(module), PyObject *args)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
     if (lock_keys(root, lock, known, count) == 0)
-        done = remove_locked(root, lock, known, count, wanted, protected);
-    for (Py_ssize_t i = 0; i < count; i++)
-        unlock(lock, &known[i]);
+        done = remove_locked(root, known, count, wanted, protected);
+    unlock_all(lock);
     Py_END_ALLOW_THREADS
     if (done < 0)
         Py_RETURN_NONE;

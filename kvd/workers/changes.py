@@ -24,7 +24,8 @@ from kvd.errors import ChangeImpossible
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.settings import MAX_PROCS, Settings
 from kvd.system.code import check_code
-from kvd.workers.pool import START_SECONDS, Pool, State
+from kvd.workers.pool import START_SECONDS, Pool
+from kvd.workers.record import State
 
 LOOK_SECONDS: Final = 0.02
 

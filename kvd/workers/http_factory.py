@@ -103,6 +103,7 @@ class HttpFactory(ServerFactory):
 
             self.make_transport = partial(TLSTransport, context=context)
         self._first: Callable[[HttpConnection], Callable[[], Any]] | None = None
+        self._counted_for: Any = None
 
     def accept(
         self, listener: socket.socket, count: int, stays: int
@@ -160,21 +161,30 @@ class HttpFactory(ServerFactory):
     def take(self, connection: socket.socket, peer: Any) -> bool:
         """
         See `ServerFactory.take`. The fast path serves the first request before a
-        protocol is made, unless connections are counted by address.
+        protocol is made. A connection that ends with it never gets one.
         """
+        self._first = self._counted_for = None
         process = self._server.process
         by_address = process.by_address
         is_proxy = process.is_proxy(peer)
-        if by_address is not None and not (is_proxy or by_address.has_room(peer)):
-            self._refuse(process, connection, peer)
-            return True
+        if by_address is not None and not is_proxy:
+            if not by_address.has_room(peer):
+                self._refuse(process, connection, peer)
+                return True
+            # Before its client has a reply: another worker may have the next one
+            # already.
+            by_address.opened(peer)
+            self._counted_for = peer
         fast_path = self._plain_fast_path()
-        if fast_path is None or is_proxy or by_address is not None:
-            # One of a limited address is counted before its client has a reply: another
-            # worker may have the next one already.
-            self._first = None
+        if fast_path is None or is_proxy:
             return False
-        outcome = fast_path.serve(connection.fileno())
+        descriptor = connection.fileno()
+        if self.fast_path() is None and fast_path.serve_new((descriptor,)):
+            if by_address is not None:
+                by_address.closed(peer)
+            connection.detach()
+            return True
+        outcome = fast_path.serve(descriptor)
         self._first = lambda built: partial(built.after_fast_path, fast_path, outcome)
         return False
 
@@ -207,7 +217,9 @@ class HttpFactory(ServerFactory):
         """
         See `Factory.buildProtocol`.
         """
-        return HttpConnection(self._server.process, behind_proxy=self._behind_proxy)
+        built = HttpConnection(self._server.process, behind_proxy=self._behind_proxy)
+        built.counted_for, self._counted_for = self._counted_for, None
+        return built
 
     def first_read(self, built: HttpConnection) -> Callable[[], Any] | None:
         """

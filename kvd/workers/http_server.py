@@ -176,10 +176,10 @@ class HttpServer:
             process.address_rate = _address_rate(
                 rates, limits.address_rate, self._reactor
             )
-        rules, verifier = parts.rules, parts.verifier
+        rules, has_password = parts.rules, parts.has_password
         if rules is None:
             return
-        assert verifier is not None
+        assert has_password is not None
         from kvd.access.authentication import Authentication
         from kvd.access.throttle import Throttle
         from kvd.http.authorization import Authorization
@@ -189,7 +189,7 @@ class HttpServer:
             rules,
             throttle,
             self._outputs.thread_for("passwords"),
-            verifier.has_password,
+            has_password,
         )
         process.authorization = Authorization(
             rules, authentication, rates, counts, self._reactor

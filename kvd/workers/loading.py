@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from kvd.access.counting import CountingMemory
-    from kvd.access.verifying import Verifier
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class LoadedPlugins:
     """What the rights file says."""
     counting: CountingMemory | None = None
     """In which processes count what addresses and users do, if anybody needs it."""
-    verifier: Verifier | None = None
-    """Verifies the passwords of users, if there is a rights file."""
+    has_password: Callable[[str, str], bool] | None = None
+    """Whether a hash is of a password, if there is a rights file; may block."""
     held: int | None = None
     """A descriptor of what the store is in, which the supervisor has opened; see
     `IHeldStoreMaker`."""
@@ -151,7 +150,7 @@ def load_plugins(
     store = load_store(settings.store, settings.modes)
     dialects = Dialects(settings.dialects)
     fallback, near = _load_fallback(settings), _load_near(settings)
-    users, rules, verifier = settings.users, None, None
+    users, rules, has_password = settings.users, None, None
     contexts = _load_contexts(settings)
     # Each only where it is needed, so that no other worker pays for it; and all before
     # the fork, so that workers share it.
@@ -166,7 +165,8 @@ def load_plugins(
         if verifying is not None:
             from kvd.access.verifying import Verifier
 
-            verifier = Verifier(socket.socket(fileno=os.dup(verifying)))
+            requests = socket.socket(fileno=os.dup(verifying))
+            has_password = Verifier(requests).has_password
     limits = settings.limits
     memory = None
     if limits.address_connections or limits.address_rate or rules is not None:
@@ -179,7 +179,7 @@ def load_plugins(
         dialects,
         rules,
         memory,
-        verifier,
+        has_password,
         contexts=contexts,
         fallback=fallback,
         near=near,

@@ -1,34 +1,21 @@
 """
 The supervisor's pool of workers: starts them, replaces those that die, and drains them.
 
-======== =================================== ==================================
-state    means                               next
-======== =================================== ==================================
-WAITING  no process; a pause runs            STARTING
-STARTING forked, or about to be              READY, or WAITING if it ends
-READY    serves                              DRAINING, or WAITING if it ends
-DRAINING accepts nothing new, finishes its   ENDED, or WAITING if the worker is
-         requests and exits                  still wanted
-ENDED    no process, none wanted             STARTING, if one is wanted again
-======== =================================== ==================================
-
-The wanted number may change (`kvd.workers.changes`). The pool learns that a worker has
-ended when its control socket closes, whichever process reaps it. A `Distribution`
-brings connections to the ready workers.
+`kvd.workers.record` has the states of a worker. The wanted number may change
+(`kvd.workers.changes`). The pool learns that a worker has ended when its control socket
+closes, whichever process reaps it. A `Distribution` brings connections to the ready
+workers.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
 from itertools import count
 from typing import Any, Final, Protocol
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger, LogLevel
 
 from kvd.ipc.channel import Channel
@@ -45,7 +32,9 @@ from kvd.ipc.messages import (
 )
 from kvd.log.limiting import PASSES
 from kvd.settings import Settings
-from kvd.workers.backoff import Backoff
+from kvd.workers.distribution import Distribution
+from kvd.workers.endings import END_SECONDS, Endings, kill, pidfd_of
+from kvd.workers.record import State, WorkerRecord
 
 LEAVE_SECONDS: Final = 0.25
 """
@@ -64,29 +53,6 @@ Pause before the next attempt to start a worker, if the supervisor itself is out
 descriptors.
 """
 
-END_SECONDS: Final = 2.0
-"""
-The pool kills a process this long after its control socket has closed. A draining
-worker has this much beyond its time for draining.
-"""
-
-EXPLAIN_SECONDS: Final = 2.0
-"""
-How long the fork server may take to say why a worker ended.
-"""
-
-
-class State(Enum):
-    """
-    A worker's state; the module's docstring has the table.
-    """
-
-    WAITING = "waiting"
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    ENDED = "ended"
-
 
 class Forks(Protocol):
     """
@@ -102,123 +68,6 @@ class Forks(Protocol):
             request: Identifies this request in the answer, which may come late.
             control: The worker's end of its control socket; owned by this from here on.
         """
-
-
-class Distribution(Protocol):
-    """
-    Brings connections to workers.
-    """
-
-    def joined(self, worker: int, channel: Channel) -> None:
-        """
-        A worker is ready for connections.
-        """
-
-    def leaving(self, worker: int) -> None:
-        """
-        A worker is about to drain. Connections that it has not taken yet go to other
-        workers at once.
-        """
-
-    def left(self, worker: int) -> None:
-        """
-        A worker is gone, whether or not it had joined or was leaving. Connections on
-        their way to it go to other workers at once.
-        """
-
-    def received(self, worker: int, message: Message) -> None:
-        """
-        A worker has sent a message about connections.
-        """
-
-    def handing_over(self, worker: int) -> int:
-        """
-        The number of connections on their way to a worker.
-        """
-
-    def finish(self) -> Deferred[None]:
-        """
-        Stop listening, and deliver the connections already accepted. Workers may still
-        leave.
-
-        Returns:
-            Fires when workers may drain; soon, even if some connections could not be
-            delivered.
-        """
-
-    def close(self) -> None:
-        """
-        Release everything: the last worker has ended.
-        """
-
-
-class NoDistribution:
-    """
-    Brings no connections to workers that are not to serve yet.
-
-    Provides `Distribution`.
-    """
-
-    def joined(self, worker: int, channel: Channel) -> None:
-        """
-        See `Distribution`.
-        """
-
-    def leaving(self, worker: int) -> None:
-        """
-        See `Distribution`.
-        """
-
-    def left(self, worker: int) -> None:
-        """
-        See `Distribution`.
-        """
-
-    def received(self, worker: int, message: Message) -> None:
-        """
-        See `Distribution`.
-        """
-
-    def handing_over(self, worker: int) -> int:
-        """
-        See `Distribution`.
-        """
-        return 0
-
-    def finish(self) -> Deferred[None]:
-        """
-        See `Distribution`.
-        """
-        return succeed(None)
-
-    def close(self) -> None:
-        """
-        See `Distribution`.
-        """
-
-
-@dataclass
-class WorkerRecord:
-    """
-    What the pool knows of one worker, whichever process serves as it.
-    """
-
-    number: int
-    wanted: bool = True
-    """Whether there should be a process; if not, the last one is ending."""
-    state: State = State.WAITING
-    pid: int = 0
-    pidfd: int = -1
-    channel: Channel | None = None
-    request: int = 0
-    """The number of the request to the fork server that made the present process."""
-    started: float = 0.0
-    backoff: Backoff = field(default_factory=Backoff)
-    timer: Any = None
-    reason: str = ""
-    """Why the process ended, if the fork server has reported it already."""
-    failure: str = ""
-    """Why the process cannot serve, as it last reported."""
 
 
 class Pool:
@@ -260,7 +109,7 @@ class Pool:
         """Whether all workers are ending."""
         self._stopped: Deferred[None] | None = None
         self._last_call: Any = None
-        self._unexplained: dict[int, tuple[int, Any]] = {}
+        self._endings = Endings(reactor)
         self._requests = count(1)
         self.workers = [WorkerRecord(number) for number in range(settings.procs)]
 
@@ -325,7 +174,7 @@ class Pool:
         if record.channel is not None:
             record.channel.close()
             record.channel = None
-        self._reap(record, expected=True)
+        self._endings.lost(record, expected=True)
         record.state = State.ENDED
 
     def _start(self, record: WorkerRecord) -> None:
@@ -381,12 +230,7 @@ class Pool:
 
     def _still_there(self, record: WorkerRecord) -> None:
         record.timer = None
-        self._log.warn(
-            "worker {worker} (process {pid}) did not end and is killed",
-            worker=record.number,
-            pid=record.pid,
-            happened="kill",
-        )
+        self._endings.log_slow(record)
         self._retire(record)
 
     def _retire(self, record: WorkerRecord, explained: bool = False) -> None:
@@ -417,8 +261,7 @@ class Pool:
             seconds=seconds,
             happened="hang",
         )
-        if record.pidfd != -1:
-            _kill(record.pidfd)
+        kill(record)
         self._retire(record, explained=True)
 
     # -- reports from processes --------------------------------------------------------
@@ -438,7 +281,7 @@ class Pool:
         if record.channel is None or request != record.request:
             # The pool gave it up before this report came. The process ends when it
             # finds its control socket closed, if it gets that far.
-            self._kill_later(pidfd)
+            self._endings.kill_later(pidfd)
         elif not record.pid:
             record.pid, record.pidfd = pid, pidfd
         elif pidfd != -1:
@@ -457,16 +300,7 @@ class Pool:
                 happened="failure",
             )
             return
-        number, timer = self._unexplained.pop(pid, (worker, None))
-        if timer is not None:
-            timer.cancel()
-            self._log.warn(
-                "worker {worker} (process {pid}) {reason}; it is replaced",
-                worker=number,
-                pid=pid,
-                reason=reason,
-                happened="restart",
-            )
+        if self._endings.explain(pid, reason):
             return
         record = self.workers[worker]
         if record.pid == pid:
@@ -504,7 +338,7 @@ class Pool:
                 # The fork server died between starting the process and reporting it, or
                 # there was no room for a descriptor. The worker is alive, so no other
                 # process has its pid.
-                record.pid, record.pidfd = message.pid, _pidfd_of(message.pid)
+                record.pid, record.pidfd = message.pid, pidfd_of(message.pid)
             if not record.wanted:
                 self._leave(record)
                 return
@@ -554,7 +388,7 @@ class Pool:
         reported = bool(record.failure) and not worked
         drained = record.state is State.DRAINING
         expected = reported or explained or self.stopping or drained
-        self._reap(record, expected)
+        self._endings.lost(record, expected=expected)
         if self.stopping:
             record.state = State.ENDED
             self._end_when_all_ended()
@@ -569,41 +403,6 @@ class Pool:
             record.timer = self._reactor.callLater(pause, self._start, record)
         else:
             self._start(record)
-
-    def _reap(self, record: WorkerRecord, expected: bool) -> None:
-        """
-        Make sure that the process ends, and log why it ended.
-        """
-        pid, pidfd, reason = record.pid, record.pidfd, record.reason
-        record.pid, record.pidfd, record.reason = 0, -1, ""
-        self._kill_later(pidfd)
-        if expected or not pid:
-            return
-        if reason:
-            self._log.warn(
-                "worker {worker} (process {pid}) {reason}; it is replaced",
-                worker=record.number,
-                pid=pid,
-                reason=reason,
-                happened="restart",
-            )
-            return
-        timer = self._reactor.callLater(EXPLAIN_SECONDS, self._unexplain, pid)
-        self._unexplained[pid] = (record.number, timer)
-
-    def _kill_later(self, pidfd: int) -> None:
-        if pidfd != -1:
-            self._reactor.callLater(END_SECONDS, _kill_and_close, pidfd)
-
-    def _unexplain(self, pid: int) -> None:
-        worker, _ = self._unexplained.pop(pid)
-        self._log.warn(
-            "worker {worker} (process {pid}) has ended for an unknown reason; it is"
-            " replaced",
-            worker=worker,
-            pid=pid,
-            happened="restart",
-        )
 
     def _cancel(self, record: WorkerRecord) -> None:
         if record.timer is not None:
@@ -648,13 +447,8 @@ class Pool:
         self._last_call = None
         for record in self.workers:
             if record.pidfd != -1:
-                self._log.warn(
-                    "worker {worker} (process {pid}) did not end and is killed",
-                    worker=record.number,
-                    pid=record.pid,
-                    happened="kill",
-                )
-                _kill(record.pidfd)
+                self._endings.log_slow(record)
+                kill(record)
 
     def _end_when_all_ended(self) -> None:
         if self._stopped is None or any(
@@ -664,30 +458,7 @@ class Pool:
         if self._last_call is not None:
             self._last_call.cancel()
             self._last_call = None
-        for _, timer in self._unexplained.values():
-            timer.cancel()
-        self._unexplained.clear()
+        self._endings.forget()
         self._distribution.close()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)
-
-
-def _pidfd_of(pid: int) -> int:
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        # Then only closing its control socket can end it.
-        return -1
-
-
-def _kill(pidfd: int) -> None:
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        # It has ended already, as the close of its control socket shows.
-        pass
-
-
-def _kill_and_close(pidfd: int) -> None:
-    _kill(pidfd)
-    os.close(pidfd)

@@ -24,7 +24,13 @@ MOST_WORKERS: Final = 8
 Act = Callable[[ControlSocket, random.Random], None]
 
 
-def under_load(clients: int, folder: Path, act: Act, prelude: str = "") -> Report:
+def under_load(
+    clients: int,
+    folder: Path,
+    act: Act,
+    prelude: str = "",
+    pause_seconds: float = 0.0,
+) -> Report:
     """
     Serve, and change something meanwhile.
 
@@ -33,6 +39,7 @@ def under_load(clients: int, folder: Path, act: Act, prelude: str = "") -> Repor
         folder: Empty.
         act: Makes the changes.
         prelude: See `Twistd`; `EXEC` for a daemon that is upgraded.
+        pause_seconds: Of each client; see `Load`.
 
     Returns:
         What the clients saw; each request that got no reply is among the wrong.
@@ -45,10 +52,10 @@ def under_load(clients: int, folder: Path, act: Act, prelude: str = "") -> Repor
         closing(ControlSocket(str(folder / "control"))) as asked,
         Twistd(options, folder, prelude=prelude) as daemon,
     ):
-        with Load(daemon.port, clients) as load:
-            time.sleep(0.3)
+        with Load(daemon.port, clients, pause_seconds) as load:
+            load.go_on()
             act(asked, random.Random(new_seed()))
-            time.sleep(0.3)
+            load.go_on()
         workers = asked.status()["workers"]
     report = load.report
     lost = report.broken + report.refused

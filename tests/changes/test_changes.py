@@ -20,7 +20,8 @@ from tests.integration.twistd import EXEC
 
 pytestmark = pytest.mark.integration
 
-CLIENTS = 16
+CLIENTS = 8
+PAUSE_SECONDS = 0.01
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_no_request_is_lost(act: Act, tmp_path: Path) -> None:
     """
     Half of the clients connect for each, half keep their connections.
     """
-    report = under_load(CLIENTS, tmp_path, act)
+    report = under_load(CLIENTS, tmp_path, act, pause_seconds=PAUSE_SECONDS)
 
     assert [] == report.wrong
     # Else nothing was tested.
@@ -52,7 +53,8 @@ def test_an_upgrade_loses_no_request(policy: str, tmp_path: Path) -> None:
     """
     Whether workers accept, or the supervisor.
     """
-    report = under_load(CLIENTS, tmp_path, upgrade_under(policy, 1), EXEC)
+    upgrade = upgrade_under(policy, 1)
+    report = under_load(CLIENTS, tmp_path, upgrade, EXEC, PAUSE_SECONDS)
 
     assert [] == report.wrong
     assert report.requests > 100

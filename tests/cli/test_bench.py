@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from kvd.cli.bench import POLICIES, bench
+from tests.integration.measured import forked_programs
 from tests.processes import has_ended
 
 TINY = [
@@ -67,6 +68,7 @@ def test_two_results_in_one_file_are_refused(
 
 
 @pytest.mark.integration
+@forked_programs()
 def test_everything_is_measured(tmp_path: Path) -> None:
     """
     All policies in both modes, and every request is accounted for.
@@ -90,6 +92,7 @@ def test_everything_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+@forked_programs()
 def test_a_record_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     """
     After the table, in which everything stands.

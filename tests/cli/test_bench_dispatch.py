@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from kvd.cli.bench import bench
 from kvd.lab.bench.dispatch_plan import LOADS
+from tests.integration.measured import forked_programs
 
 DISPATCH = [
     "dispatch", "--procs=2", "--clients=4", "--seconds=0.2", "--rounds=1", "--mean=1ms",
@@ -47,6 +48,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(
 
 
 @pytest.mark.integration
+@forked_programs()
 def test_policies_are_compared(tmp_path: Path) -> None:
     """
     Under every load, with what a hand-over costs, in a table, a record and a page.
@@ -77,6 +79,7 @@ def test_policies_are_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+@forked_programs()
 def test_the_curve_is_measured(tmp_path: Path) -> None:
     """
     Each policy with each number of workers.
@@ -100,6 +103,7 @@ def test_the_curve_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+@forked_programs()
 def test_a_page_that_cannot_be_written_is_reported() -> None:
     """
     After the table, in which everything stands.

@@ -42,6 +42,8 @@ def kill_workers(
     folder: Path,
     spare: bool = False,
     durability: Durability = "process",
+    clients: int = CLIENTS,
+    pause_seconds: float = 0.0,
 ) -> Report:
     """
     Serve under load and kill workers.
@@ -52,6 +54,8 @@ def kill_workers(
         folder: Empty.
         spare: Kill none of them, to compare with.
         durability: Of what they store.
+        clients: How many there are; half of them keep their connections.
+        pause_seconds: Of each client; see `Load`.
 
     Returns:
         What the clients saw; more broken requests than there were connections
@@ -66,7 +70,7 @@ def kill_workers(
     ):
         asked.status()
         before = _descriptors(daemon.process.pid)
-        with Load(daemon.port, CLIENTS) as load:
+        with Load(daemon.port, clients, pause_seconds) as load:
             for number in range(kills):
                 time.sleep(chance.uniform(0.02, 0.12))
                 if spare:
@@ -76,7 +80,7 @@ def kill_workers(
                 open_there, stopped_seconds = _kill_one(asked, chance)
                 open_on_killed += open_there
                 longest_stop = max(longest_stop, stopped_seconds)
-            time.sleep(0.1)
+            load.go_on()
         _await(asked, WORKERS)
         # What a fork server prints is read for as long as a worker of its is left.
         asked.change("restart", {})
@@ -95,7 +99,9 @@ def kill_workers(
     return report
 
 
-def kill_daemon(policy: str, kills: int, folder: Path) -> Report:
+def kill_daemon(
+    policy: str, kills: int, folder: Path, clients: int, pause_seconds: float
+) -> Report:
     """
     Kill the supervisor under load and start it anew, some times.
 
@@ -111,9 +117,9 @@ def kill_daemon(policy: str, kills: int, folder: Path) -> Report:
     daemon = Twistd(options, folder)
     daemon.__enter__()
     try:
-        with Load(port, CLIENTS) as load:
+        with Load(port, clients, pause_seconds) as load:
             for _ in range(kills):
-                time.sleep(0.3)
+                load.go_on()
                 workers = [row["pid"] for row in control.status()["workers"]]
                 control.close()
                 daemon.process.kill()
@@ -121,7 +127,7 @@ def kill_daemon(policy: str, kills: int, folder: Path) -> Report:
                 _await_end(workers)
                 daemon = Twistd(options, folder)
                 daemon.__enter__()
-            time.sleep(0.3)
+            load.go_on()
     finally:
         daemon.__exit__(None, None, None)
         control.close()

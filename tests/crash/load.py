@@ -19,6 +19,7 @@ from typing import Final
 
 from tests.chance import new_seed
 from tests.integration.http import ask_over
+from tests.patience import PATIENCE_SECONDS
 
 KEYS: Final = 20
 """
@@ -91,6 +92,7 @@ class Client(threading.Thread):
         report: Report,
         end: threading.Event,
         seed: int,
+        pause_seconds: float,
     ) -> None:
         super().__init__(name=f"client {number}")
         self.number = number
@@ -98,6 +100,7 @@ class Client(threading.Thread):
         self._stays = stays
         self._report = report
         self._end = end
+        self._pause_seconds = pause_seconds
         self._rng = random.Random(seed + number)
         self._connection: http.client.HTTPConnection | None = None
         # What may be found under each key: the last write that was promised,
@@ -117,6 +120,8 @@ class Client(threading.Thread):
                     self._put(key)
                 else:
                     self._get(key)
+                if self._pause_seconds:
+                    self._end.wait(self._rng.uniform(0.0, 2 * self._pause_seconds))
             for key in range(KEYS):
                 self._get(key)
         except Exception as error:
@@ -202,12 +207,27 @@ class Load:
     connections.
     """
 
-    def __init__(self, port: int, clients: int) -> None:
+    def __init__(self, port: int, clients: int, pause_seconds: float = 0.0) -> None:
+        """
+        Args:
+            port: Where they ask.
+            clients: How many there are.
+            pause_seconds: How long each waits between two requests, on average. Without
+                it they take all that is left of the machine.
+        """
         self.report = Report()
         self._end = threading.Event()
         seed = new_seed()
         self._clients = [
-            Client(number, port, number % 2 == 0, self.report, self._end, seed)
+            Client(
+                number,
+                port,
+                number % 2 == 0,
+                self.report,
+                self._end,
+                seed,
+                pause_seconds,
+            )
             for number in range(clients)
         ]
 
@@ -215,6 +235,16 @@ class Load:
         for client in self._clients:
             client.start()
         return self
+
+    def go_on(self, requests: int = 60) -> None:
+        """
+        Wait until there have been so many more requests.
+        """
+        enough = self.report.requests + requests
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.report.requests < enough:
+            assert time.monotonic() < deadline, "the clients ask no more"
+            time.sleep(0.01)
 
     def __exit__(self, *_: object) -> None:
         self._end.set()

@@ -65,6 +65,21 @@ class LoneTests(LoneCase):
         assert ([3, 2, 2], 2) == (self.served(), self.left)
         assert list(range(7)) == self.all_served()
 
+    def test_after_a_pause_no_other_is_looked_for(self) -> None:
+        """
+        If there is one, it is handed over at once all the same; from then on others are
+        looked for.
+        """
+        self.join(3)
+        self.reactor.advance(1)
+        self.connect(2)
+        assert ([1, 1, 0], 0) == (self.served(), self.left)
+
+        self.reactor.advance(1)
+        self.connect(3)
+        assert ([2, 2, 1], 2) == (self.served(), self.left)
+        assert list(range(5)) == self.all_served()
+
     def test_a_policy_sees_the_same_view(self) -> None:
         """
         As the dispatcher would show it.

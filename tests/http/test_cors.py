@@ -39,10 +39,7 @@ class CorsTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        self.workers = [
-            Worker(fast_path=fast_path, durability="process", cors=CORS)
-            for fast_path in (True, False)
-        ]
+        self.workers = self.make_workers()
         for worker in self.workers:
             self.addCleanup(worker.clean_up)
         self.addCleanup(self.end)
@@ -51,8 +48,17 @@ class CorsTests(SynchronousTestCase):
         """
         Both did the same.
         """
-        first, second = (worker.end() for worker in self.workers)
-        assert second == first
+        outcomes = [worker.end() for worker in self.workers]
+        assert all(outcome == outcomes[0] for outcome in outcomes)
+
+    def make_workers(self) -> list[Worker]:
+        """
+        Those that do the same.
+        """
+        return [
+            Worker(fast_path=fast_path, durability="process", cors=CORS)
+            for fast_path in (True, False)
+        ]
 
     def ask(self, request: bytes) -> bytes:
         """

@@ -5,7 +5,9 @@ Limits of addresses and users, with the fast path and without.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -137,6 +139,37 @@ class DaemonTests(LimitsCase):
             counting=CountingMemory(self.memory),
             number=number,
         )
+
+    def test_a_connection_counts_before_its_client_has_a_reply(self) -> None:
+        """
+        So a client that has one finds no room at another worker. One that ends with its
+        request counts no more.
+        """
+        limits = replace(LIMITS, address_connections=1)
+        first, second = self.of_daemon(0, limits), self.of_daemon(1, limits)
+        watched = first.watched
+        assert watched is not None
+        serve_new = watched.serve_new
+        meanwhile = []
+
+        def ask_another(sockets: Sequence[int]) -> int:
+            second.connect(get("k"))
+            meanwhile.append(status(second._replies[-1]))
+            return serve_new(sockets)
+
+        with mock.patch.object(watched, "serve_new", ask_another):
+            first.connect(get("k", CLOSE))
+            first.connect(get("k"))
+        assert [429, 429] == meanwhile
+        assert [404, 404] == [status(reply) for reply in first._replies]
+        second.connect(get("k"))
+        assert 429 == status(second._replies[-1])
+        first._clients[1].close()
+        first._clients[1].ended = True
+        second.connect(get("k"))
+        assert 404 == status(second._replies[-1])
+        for worker in (first, second):
+            worker.end()
 
     def test_an_address_has_so_many_connections_at_all_workers(self) -> None:
         """

@@ -149,6 +149,7 @@ class RandomTests(ConnectionCase):
     """
 
     store: AnyTimeStore
+    runs = RUNS
     limits = Limits(
         head_seconds=10,
         body_seconds=60,
@@ -177,8 +178,35 @@ class RandomTests(ConnectionCase):
         """
         At the end everything is closed, counted and logged.
         """
-        for _ in range(RUNS):
+        for _ in range(self.runs):
             self.run_once()
+
+    def put(self, key: bytes, value: bytes) -> str:
+        """
+        See `ConnectionCase`. The store answers at once.
+        """
+        self.store.is_prompt = True
+        try:
+            return super().put(key, value)
+        finally:
+            self.store.is_prompt = False
+
+    def is_due(self) -> bool:
+        """
+        Whether the store has something to answer.
+        """
+        return bool(self.store.due)
+
+    def answer(self) -> None:
+        """
+        The store answers.
+        """
+        self.store.fire()
+
+    def rest(self) -> None:
+        """
+        Nobody wants anything any more.
+        """
 
     def some_request(self) -> bytes:
         """
@@ -207,11 +235,9 @@ class RandomTests(ConnectionCase):
         """
         Some steps, and the end.
         """
-        random, store, process = self.random, self.store, self.process
+        random, process = self.random, self.process
         opened = Descriptors("socket:", "pipe:", "/memfd:", "/tmp/")
-        store.is_prompt = True
         self.put(b"k0", os.urandom(random.choice((0, 500, 3_000_000))))
-        store.is_prompt = False
         process.draining = False
         # A time slice may end after each event.
         slice_end = random.choice((0.0, 1e18))
@@ -224,11 +250,12 @@ class RandomTests(ConnectionCase):
             for sock, _ in clients:
                 sock.close()
             for _ in range(ENDS):
-                while store.due:
-                    store.fire()
+                while self.is_due():
+                    self.answer()
                 self.later(31)
-                if not (process.connections or store.due):
+                if not (process.connections or self.is_due()):
                     break
+            self.rest()
         bad = [
             event
             for event in events
@@ -237,7 +264,7 @@ class RandomTests(ConnectionCase):
         assert [] == bad
         assert set() == process.connections
         assert 0 == process.answers_due
-        assert 0 == store.uploads
+        assert 0 == self.uploads()
         assert process.pipe is not None
         assert 0 == process.pipe.movers
         words, at = process.row.words.tolist(), WORDS_OF_REQUESTS
@@ -295,8 +322,8 @@ class RandomTests(ConnectionCase):
             sent = sock.send(to_send[:cut])
             del to_send[:sent]
         elif kind < 13:
-            while self.store.due and random.random() < 0.8:
-                self.store.fire()
+            while self.is_due() and random.random() < 0.8:
+                self.answer()
         elif kind < 16:
             sock.recv(random.choice((100, 1_000_000)))
         else:

@@ -22,14 +22,13 @@ WAIT_SECONDS = 60
 
 class Chromium:
     """
-    A browser for the length of a ``with``.
+    A browser with one page, for the length of a ``with``.
     """
 
-    def __init__(self, folder: Path, dark: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         """
         Args:
             folder: For its profile.
-            dark: The colour scheme that pages see.
         """
         program = shutil.which("chromium")
         assert program is not None, "chromium is not installed; .ci/run installs it"
@@ -47,11 +46,11 @@ class Chromium:
             f"--user-data-dir={folder}",
             "--remote-debugging-pipe",
         ]
-        self._dark = dark
         self._number = 0
         self._session: str | None = None
+        self._target: str | None = None
         self.complaints: list[str] = []
-        """What pages wrote to the console as an error, or did not catch."""
+        """What the page wrote to the console as an error, or did not catch."""
 
     def __enter__(self) -> Chromium:
         asked, self._ask = os.pipe()
@@ -124,11 +123,22 @@ class Chromium:
             if entry["level"] == "error":
                 self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
 
-    def open(self, url: str, width: int = 1280, height: int = 900) -> None:
+    def open(
+        self, url: str, width: int = 1280, height: int = 900, dark: bool = False
+    ) -> None:
         """
-        Open a page, and wait until all of it is there.
+        Open a page in the place of another one, and wait until all of it is there.
+
+        Args:
+            dark: The colour scheme that it sees.
         """
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        if self._target is not None:
+            self._session = None
+            self.ask("Target.closeTarget", targetId=self._target)
+            self.complaints.clear()
+        self._target = target = self.ask("Target.createTarget", url="about:blank")[
+            "targetId"
+        ]
         attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         self.ask("Runtime.enable")
@@ -143,7 +153,7 @@ class Chromium:
             deviceScaleFactor=1,
             mobile=False,
         )
-        taste = "dark" if self._dark else "light"
+        taste = "dark" if dark else "light"
         self.ask(
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": taste}],

@@ -183,6 +183,12 @@ class ForkedProcess(Generic[AnyStr]):
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def terminate(self) -> None:
+        """
+        Ask it to end.
+        """
+        self.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """
         End it at once.

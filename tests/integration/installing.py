@@ -60,19 +60,33 @@ def the_wheel(factory: pytest.TempPathFactory) -> Path:
     """
     if given := os.environ.get("KVD_WHEEL"):
         return Path(given).absolute()
+    folder = once(factory, "wheel", build_wheel)
+    [wheel] = folder.glob("*.whl")
+    return wheel
+
+
+def once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """
+    A folder that the first to ask fills for all processes of this run.
+
+    Args:
+        factory: Knows where it is.
+        name: Of the folder.
+        make: Fills it.
+    """
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    folder = shared / "wheel"
-    with open(shared / "wheel.lock", "w") as lock:
+    folder, made = shared / name, shared / f"{name}.made"
+    with open(shared / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            made = shared / "wheel.new"
-            made.mkdir()
-            build_wheel(made)
-            made.rename(folder)
-    [wheel] = folder.glob("*.whl")
-    return wheel
+        if not made.exists():
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
 
 
 class Installed:
@@ -80,40 +94,18 @@ class Installed:
     A Python of its own, with kvd installed.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *options: str,
-        python: str = sys.executable,
-        beside: Callable[[Path], None] | None = None,
-        environment: dict[str, str] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         """
         Args:
-            folder: Of its own.
-            options: For ``pip install``.
-            python: Which one it is.
-            beside: Puts what kvd requires into its folder of packages; None: all that
-                is installed here is there too.
-            environment: Of ``pip install``, in addition.
+            folder: Of its own; see `install`.
         """
-        subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
         self.python = str(folder / "bin" / "python")
         [self.packages] = (folder / "lib").glob("python*/site-packages")
-        (beside or _all_of_ours)(self.packages)
         self.environment = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("PYTHON", "COV"))
         }
-        pip = [sys.executable, "-m", "pip", "--python", self.python, "install"]
-        quietly = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
-        alone = ["--ignore-installed", "--no-build-isolation"]
-        subprocess.run(
-            [*pip, *quietly, *alone, *options],
-            env=os.environ | (environment or {}),
-            check=True,
-        )
 
     def run(self, folder: Path, *words: str) -> str:
         """
@@ -127,6 +119,38 @@ class Installed:
             stdout=subprocess.PIPE,
             text=True,
         ).stdout
+
+
+def install(
+    folder: Path,
+    *options: str,
+    python: str = sys.executable,
+    beside: Callable[[Path], None] | None = None,
+    environment: dict[str, str] | None = None,
+) -> Installed:
+    """
+    Make a Python of its own, and install kvd there.
+
+    Args:
+        folder: Of its own.
+        options: For ``pip install``.
+        python: Which one it is.
+        beside: Puts what kvd requires into its folder of packages; None: all that
+            is installed here is there too.
+        environment: Of ``pip install``, in addition.
+    """
+    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
+    installed = Installed(folder)
+    (beside or _all_of_ours)(installed.packages)
+    pip = [sys.executable, "-m", "pip", "--python", installed.python, "install"]
+    quietly = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
+    alone = ["--ignore-installed", "--no-build-isolation"]
+    subprocess.run(
+        [*pip, *quietly, *alone, *options],
+        env=os.environ | (environment or {}),
+        check=True,
+    )
+    return installed
 
 
 def _all_of_ours(packages: Path) -> None:

@@ -201,11 +201,11 @@ def pictures(folder: Path) -> Iterator[tuple[str, bytes]]:
     Make them, one by one.
 
     Args:
-        folder: For the browsers.
+        folder: For the browser.
     """
     history = an_hour()
     with ExitStack() as stack:
-        browser = stack.enter_context(Chromium(folder / "light"))
+        browser = stack.enter_context(Chromium(folder / "profile"))
         with serving(replies(history, GOOD, stalled=False)) as url:
             for name, width in WIDTHS.items():
                 browser.open(url, width=width)
@@ -213,15 +213,16 @@ def pictures(folder: Path) -> Iterator[tuple[str, bytes]]:
                 wide = "document.documentElement.scrollWidth"
                 assert browser.value(wide) <= width, f"{name} has to be scrolled"
                 yield name, browser.picture()
-            dark = stack.enter_context(Chromium(folder / "dark", dark=True))
-            dark.open(url)
-            dark.until(SHOWN)
-            yield "dark", dark.picture()
+                assert [] == browser.complaints
+            browser.open(url, dark=True)
+            browser.until(SHOWN)
+            yield "dark", browser.picture()
+            assert [] == browser.complaints
         with serving(replies(history, FULL, stalled=True)) as url:
             browser.open(url)
             browser.until(SHOWN)
             yield "full", browser.picture()
-            assert [] == browser.complaints == dark.complaints
+            assert [] == browser.complaints
         browser.until("document.body.classList.contains('stale')")
         yield "dead", browser.picture()
 

@@ -1,15 +1,12 @@
 """
 What a file store does on filesystems that are full, read-only or unfit.
 
-    python -m tests.integration.store_mounted CASE FOLDER
-
-Run by `tests.integration.test_store_room`, in a mount namespace of its own if
-the case needs one.
+Run by `tests.integration.test_store_room`, each case in a process of its own, and in a
+mount namespace of its own if the case needs one.
 """
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from socket import socketpair
 
@@ -281,5 +278,9 @@ CASES = {
     )
 }
 
-if __name__ == "__main__":
-    CASES[sys.argv[1]](sys.argv[2])
+
+def main(case: str, folder: str) -> None:
+    """
+    Run a case in an empty folder.
+    """
+    CASES[case](folder)

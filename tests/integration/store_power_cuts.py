@@ -1,9 +1,8 @@
 """
 What a file store keeps when the power is cut, on file systems of its own.
 
-    python -m tests.integration.store_power_cuts CASE KIND FOLDER
-
-Run by `tests.integration.test_store_power_cuts` in a mount namespace of its own.
+Run by `tests.integration.test_store_power_cuts`, each case in a process and a mount
+namespace of its own.
 """
 
 from __future__ import annotations
@@ -308,9 +307,13 @@ CASES: dict[str, Callable[[DiskImage], None]] = {
     )
 }
 
-if __name__ == "__main__":
-    disk = DiskImage(sys.argv[2], Path(sys.argv[3]))
+
+def main(case: str, kind: str, folder: str) -> None:
+    """
+    Run a case on a file system of a kind.
+    """
+    disk = DiskImage(kind, Path(folder))
     try:
-        CASES[sys.argv[1]](disk)
+        CASES[case](disk)
     finally:
         disk.leave()

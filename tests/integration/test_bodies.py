@@ -22,7 +22,7 @@ from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
 
-SOAK_REQUESTS = int(os.environ.get("KVD_SOAK_REQUESTS", "5000"))
+SOAK_REQUESTS = int(os.environ.get("KVD_SOAK_REQUESTS", "1500"))
 """
 ``make soak`` sends 100,000.
 """

@@ -16,6 +16,7 @@ from random import Random
 import pytest
 
 from tests.chance import new_seed
+from tests.exploring import TIMES
 from tests.integration.fuse import fuse, needs_fuse, renamed_by_fuse
 from tests.integration.http import ask, read_to_end
 from tests.integration.test_daemon import eventually
@@ -30,7 +31,7 @@ OLD = os.urandom(1 << 20) * (LARGE_BYTES >> 20)
 NEW = b"new"
 
 READERS = 3
-CHANGES = 12
+CHANGES = 6 * TIMES
 MARK_BYTES = 16
 # Of a value that is a mark again and again: the fast path serves the first of them.
 REPEATS = (100, LARGE_BYTES // MARK_BYTES)
@@ -233,6 +234,7 @@ class Crowd:
                         self.wrong.put(f"{key} is listed")
 
 
+@pytest.mark.explores
 @pytest.mark.parametrize("fast_path", ["on", "off"])
 @pytest.mark.parametrize("durability", ["disk", "process"])
 def test_values_that_change_while_they_are_read_are_whole(

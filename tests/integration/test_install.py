@@ -16,6 +16,8 @@ from tests.integration.http import ask
 from tests.integration.installing import (
     Installed,
     copied_sources,
+    install,
+    once,
     only_required,
     the_wheel,
 )
@@ -50,13 +52,17 @@ def installed(
     """
     Both ways of installing.
     """
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "wheel":
-        options = [str(the_wheel(tmp_path_factory))]
-    else:
-        options = ["--editable", str(copied_sources(folder))]
-    # What is compiled is asked only whether it is there, so it need not be fast.
-    made = Installed(folder / "python", *options, environment={"CFLAGS": "-O0"})
+
+    def make(folder: Path) -> None:
+        if request.param == "wheel":
+            options = [str(the_wheel(tmp_path_factory))]
+        else:
+            options = ["--editable", str(copied_sources(folder))]
+        # What is compiled is asked only whether it is there, so it need not be fast.
+        install(folder / "python", *options, environment={"CFLAGS": "-O0"})
+
+    folder = once(tmp_path_factory, f"installed-{request.param}", make)
+    made = Installed(folder / "python")
     where = made.run(folder, "-c", "import kvd; print(kvd.__file__)").strip()
     assert Path(where).is_relative_to(folder)
     return made
@@ -69,7 +75,7 @@ def uncompiled(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """
     folder = tmp_path_factory.mktemp("uncompiled")
     sources = str(copied_sources(folder))
-    return Installed(folder / "python", sources, environment={"CC": "false"})
+    return install(folder / "python", sources, environment={"CC": "false"})
 
 
 def test_what_is_compiled_is_there(installed: Installed, tmp_path: Path) -> None:
@@ -102,8 +108,11 @@ def required(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """
     Where nothing is installed but kvd and what it requires: no extras.
     """
-    folder = tmp_path_factory.mktemp("required")
-    return Installed(folder, str(the_wheel(tmp_path_factory)), beside=only_required)
+
+    def make(folder: Path) -> None:
+        install(folder, str(the_wheel(tmp_path_factory)), beside=only_required)
+
+    return Installed(once(tmp_path_factory, "installed-required", make))
 
 
 def test_what_it_requires_is_enough(required: Installed, tmp_path: Path) -> None:
@@ -247,7 +256,7 @@ def test_nothing_is_reported_of_a_cache_that_cannot_be_written(
     is still said.
     """
     folder = tmp_path_factory.mktemp("unwritable")
-    installed = Installed(folder, str(the_wheel(tmp_path_factory)))
+    installed = install(folder, str(the_wheel(tmp_path_factory)))
     [plugins] = folder.glob("lib/python*/site-packages/twisted/plugins")
     # Nobody can write it, not even root.
     (plugins / "dropin.cache").mkdir()

@@ -13,7 +13,7 @@ import pytest
 
 from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
-from tests.integration.installing import ROOT, Installed, the_wheel
+from tests.integration.installing import ROOT, Installed, install, once, the_wheel
 from tests.integration.twistd import RUN_TWISTD, Twistd
 
 pytestmark = pytest.mark.integration
@@ -26,8 +26,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """
     Beside kvd.
     """
-    folder = tmp_path_factory.mktemp("installed")
-    return Installed(folder, str(the_wheel(tmp_path_factory)), str(PACKAGE))
+
+    def make(folder: Path) -> None:
+        install(folder, str(the_wheel(tmp_path_factory)), str(PACKAGE))
+
+    return Installed(once(tmp_path_factory, "installed-policies", make))
 
 
 def serve(

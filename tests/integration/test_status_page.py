@@ -25,15 +25,25 @@ pytestmark = pytest.mark.integration
 WORKERS = 3
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """
+    One for all tests: it takes longer to start than to show a page.
+    """
+    with Chromium(tmp_path_factory.mktemp("browser") / "profile") as browser:
+        yield browser
+
+
 @contextmanager
 def load(port: int) -> Iterator[None]:
     """
-    Clients that go on asking, each over a connection for each request.
+    Clients that go on asking, each over a connection for each request; they leave the
+    processors to the browser.
     """
     enough = threading.Event()
 
     def go_on() -> None:
-        while not enough.is_set():
+        while not enough.wait(0.02):
             client = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
             client.request("PUT", "/k", b"x" * 1000)
             client.getresponse().read()
@@ -82,17 +92,16 @@ def sorting_works(browser: Chromium) -> None:
         assert sorted(pids, reverse=reverse) == found
 
 
-def test_the_page_shows_the_workers_as_they_work(tmp_path: Path) -> None:
+def test_the_page_shows_the_workers_as_they_work(
+    tmp_path: Path, browser: Chromium
+) -> None:
     """
     Each with its numbers, which change by themselves; and the balance over time. They
     can be sorted. What happens to a worker is among the events, the newest first.
     """
     options = ["--store=null:", "--control=off", "--policy=roundrobin"]
     options += [f"--procs={WORKERS}", "--status=tcp:0"]
-    with (
-        Twistd(options, tmp_path) as daemon,
-        Chromium(tmp_path / "profile") as browser,
-    ):
+    with Twistd(options, tmp_path) as daemon:
         browser.open(f"http://127.0.0.1:{daemon.status_port}/")
         browser.until("document.querySelectorAll('#workers tr').length === 3")
         for worker in range(WORKERS):
@@ -128,7 +137,9 @@ def test_the_page_shows_the_workers_as_they_work(tmp_path: Path) -> None:
         assert [] == browser.complaints
 
 
-def test_the_page_shows_what_a_shadow_would_have_done(tmp_path: Path) -> None:
+def test_the_page_shows_what_a_shadow_would_have_done(
+    tmp_path: Path, browser: Chromium
+) -> None:
     """
     How often it agreed, and what each worker got beside what it would have got;
     that there is nothing to see; and nothing, where there is none.
@@ -138,10 +149,7 @@ def test_the_page_shows_what_a_shadow_would_have_done(tmp_path: Path) -> None:
     options += [f"--procs={WORKERS}", "--status=tcp:0", "--shadow=leastbusy"]
     hidden = "document.querySelector('#shadow-card').hidden"
     words = "document.querySelector('#shadow-words')"
-    with (
-        Twistd(options, tmp_path) as daemon,
-        Chromium(tmp_path / "profile") as browser,
-    ):
+    with Twistd(options, tmp_path) as daemon:
         browser.open(f"http://127.0.0.1:{daemon.status_port}/")
         browser.until(
             f"{words}.textContent === 'No connection has been dispatched yet.'"
@@ -171,7 +179,7 @@ def test_the_page_shows_what_a_shadow_would_have_done(tmp_path: Path) -> None:
         assert [] == browser.complaints
 
 
-def test_the_page_says_when_nobody_answers(tmp_path: Path) -> None:
+def test_the_page_says_when_nobody_answers(tmp_path: Path, browser: Chromium) -> None:
     """
     And goes on by itself when somebody does again.
     """
@@ -179,15 +187,14 @@ def test_the_page_says_when_nobody_answers(tmp_path: Path) -> None:
     site = unused_port()
     options = ["--store=null:", "--control=off", "--procs=1", f"--status=tcp:{site}"]
     live = "document.querySelector('#live').textContent"
-    with Chromium(tmp_path / "profile", dark=True) as browser:
-        with Twistd(options, tmp_path):
-            browser.open(f"http://127.0.0.1:{site}/")
-            browser.until(f"{live} === 'live'")
-        browser.until(f"{live}.startsWith('no answer, the numbers are ')")
-        assert browser.value("document.body.classList.contains('stale')")
-        with Twistd(options, tmp_path) as daemon:
-            browser.until(f"{live} === 'live'")
-            assert not browser.value("document.body.classList.contains('stale')")
-            browser.until(f"{cell(0, 'pid')} !== ''")
-            fact = "document.querySelector('[data-fact=process] dd').textContent"
-            browser.until(f"{fact} === '{daemon.process.pid}'")
+    with Twistd(options, tmp_path):
+        browser.open(f"http://127.0.0.1:{site}/", dark=True)
+        browser.until(f"{live} === 'live'")
+    browser.until(f"{live}.startsWith('no answer, the numbers are ')")
+    assert browser.value("document.body.classList.contains('stale')")
+    with Twistd(options, tmp_path) as daemon:
+        browser.until(f"{live} === 'live'")
+        assert not browser.value("document.body.classList.contains('stale')")
+        browser.until(f"{cell(0, 'pid')} !== ''")
+        fact = "document.querySelector('[data-fact=process] dd').textContent"
+        browser.until(f"{fact} === '{daemon.process.pid}'")

@@ -2,13 +2,12 @@
 The file store where the power is cut, on ext4 and XFS.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.integration.disk_image import KINDS
+from tests.integration.mounting import run_case
 from tests.integration.store_power_cuts import CASES
 from tests.privileges import take_root
 
@@ -23,15 +22,6 @@ def test_power_cut(case: str, kind: str, tmp_path: Path) -> None:
     """
     take_root("mounting images of disks")
     module = "tests.integration.store_power_cuts"
-    ended = subprocess.run(
-        [
-            *("unshare", "--mount", sys.executable, "-m", module),
-            *(case, kind, str(tmp_path)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    status, errors = run_case(module, [case, kind, str(tmp_path)])
 
-    assert 0 == ended.returncode, ended.stderr
+    assert 0 == status, errors

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.file import FileStore
+from tests.exploring import TIMES
 from tests.integration.forked import ForkedProcess, fork_server
 from tests.integration.store_child import KEY, LOOPS
 from tests.patience import PATIENCE_SECONDS
@@ -164,12 +165,14 @@ def test_no_raise_of_a_counter_is_lost(
     assert sum(lost) > 0, "they never met, so nothing was tried"
 
 
-@pytest.mark.parametrize(("durability", "times"), [("process", 1000), ("disk", 50)])
+@pytest.mark.explores
+@pytest.mark.parametrize(("durability", "times"), [("process", 300), ("disk", 20)])
 def test_folders_come_and_go(tmp_path: Path, durability: str, times: int) -> None:
     """
     Values that are published and removed in a deep folder, which is pruned
     all the time, never fail, and leave no folder.
     """
+    times *= TIMES
     absent = together("churn", tmp_path, times, durability)
 
     assert all(number < times for number in absent)

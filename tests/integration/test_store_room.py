@@ -4,21 +4,16 @@ The file store on filesystems that are full, read-only or unfit.
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.mounting import run_case
 from tests.integration.store_mounted import CASES, IMAGES
-from tests.patience import PATIENCE_SECONDS
 from tests.privileges import take_root
 
 pytestmark = pytest.mark.integration
-
-# Mounts need privilege: root's, or that of a user namespace of one's own.
-NAMESPACE = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
 
 
 @pytest.fixture
@@ -40,14 +35,7 @@ def test_filesystem(case: str, folder: str) -> None:
     if case in IMAGES:
         take_root("mounting images of disks")
     module = "tests.integration.store_mounted"
-    namespace = [] if case == "not_permitted" else NAMESPACE
-    ended = subprocess.run(
-        [*namespace, sys.executable, "-m", module, case, folder],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
+    status, errors = run_case(module, [case, folder], mounts=case != "not_permitted")
 
     # Not its standard error: without privileges it cannot write what was measured.
-    assert 0 == ended.returncode, ended.stderr
+    assert 0 == status, errors

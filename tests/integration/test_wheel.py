@@ -16,7 +16,7 @@ import pytest
 from packaging.tags import Tag, cpython_tags
 from packaging.utils import parse_wheel_filename
 
-from tests.integration.installing import ROOT, Installed, the_wheel
+from tests.integration.installing import ROOT, install, the_wheel
 
 pytestmark = pytest.mark.integration
 
@@ -62,7 +62,7 @@ def test_it_works_without_a_compiler(wheel: Path, tmp_path: Path) -> None:
     """
     nowhere = {"PATH": "/nonexistent", "CC": "false"}
     for number, python in enumerate(pythons()):
-        installed = Installed(
+        installed = install(
             tmp_path / str(number),
             str(wheel),
             python=python,

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, TypeVar, cast
 
 from botocore.credentials import Credentials
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,11 +19,12 @@ from twisted.web.server import Site
 from kvd.client.connecting import ClientTLS
 from kvd.s3.endpoints import Endpoints
 from kvd.s3.engine import Connections, Engine
+from kvd.s3.guards import Change, Kept
 from kvd.s3.signing import Identity, Signer
 from kvd.s3.store import ObjectStore
 from tests.chance import new_seed
 from tests.s3.memory_engine import ACCESS_KEY, BUCKET, SECRET_KEY, MemoryEngine
-from tests.stepped import SteppedReactor
+from tests.stepped import TURNS, SteppedReactor
 
 T = TypeVar("T")
 
@@ -37,6 +38,70 @@ def at_once(work: Callable[[], T], /) -> Deferred[T]:
     An `OffReactor` that needs no thread.
     """
     return maybeDeferred(work)
+
+
+MOST_ASKED = 10
+"""
+After so many rounds a client that always asks for more is left alone for now.
+"""
+
+
+def keeps_all(*_: object) -> Deferred[Kept]:
+    """
+    What `kvd.s3.guards.try_conditions` finds out about a good engine.
+    """
+    every = frozenset(Change)
+    return succeed(Kept(create=every, quoted=every, bare=frozenset()))
+
+
+def close_all(reactor: SteppedReactor) -> None:
+    """
+    Close all connections of a reactor, those of servers too.
+    """
+    reactor.settle()
+    for each in reactor.removeAll():
+        cast(Any, each).connectionLost(Failure(ConnectionDone()))
+
+
+class EngineReactor(SteppedReactor):
+    """
+    Comes to rest when the engine does too.
+    """
+
+    engine: MemoryEngine | None = None
+
+    def settle(self, turns: int = TURNS) -> None:
+        """
+        See `SteppedReactor`.
+        """
+        asked = -1
+        for _ in range(MOST_ASKED):
+            super().settle(2 * turns)
+            before, asked = asked, len(self.engine.seen) if self.engine else -1
+            if asked == before:
+                return
+
+
+def make_client(
+    urls: list[str],
+    reactor: Any,
+    random: Random,
+    secret: str = SECRET_KEY,
+    bucket: str = BUCKET,
+    tls: ClientTLS | None = None,
+) -> Engine:
+    """
+    A client of engines in memory.
+    """
+    identity = Identity(Credentials(ACCESS_KEY, secret), "us-east-1")
+    return Engine(
+        bucket,
+        Endpoints(urls, reactor, random),
+        Signer(at_once, find=lambda: identity),
+        Connections(reactor, tls),
+        reactor,
+        random,
+    )
 
 
 class EngineCase(SynchronousTestCase):
@@ -60,18 +125,10 @@ class EngineCase(SynchronousTestCase):
         """
         Serve an engine that is empty.
         """
-        self.addCleanup(self._close_all)
+        self.addCleanup(close_all, self.reactor)
         self.random = Random(new_seed())
         self.memory = MemoryEngine()
         self.urls = [self.serve(self.memory)]
-
-    def _close_all(self) -> None:
-        """
-        Close the connections of the server too.
-        """
-        self.reactor.settle()
-        for each in self.reactor.removeAll():
-            cast(Any, each).connectionLost(Failure(ConnectionDone()))
 
     def serve(self, engine: MemoryEngine) -> str:
         """
@@ -96,14 +153,8 @@ class EngineCase(SynchronousTestCase):
         """
         A client of the engine.
         """
-        identity = Identity(Credentials(ACCESS_KEY, secret), "us-east-1")
-        engine = Engine(
-            bucket,
-            Endpoints(self.urls, self.reactor, self.random),
-            Signer(at_once, find=lambda: identity),
-            Connections(self.reactor, self.tls),
-            self.reactor,
-            self.random,
+        engine = make_client(
+            self.urls, self.reactor, self.random, secret, bucket, self.tls
         )
         self.addCleanup(lambda: self.finish(engine.close()))
         return engine

@@ -130,14 +130,7 @@ class SeaweedFS:
         """
         Whether every gateway has the bucket, and takes an object.
         """
-        for port in self._gateways:
-            # 409: another node has made it.
-            if _status(port, "PUT", f"/{BUCKET}") not in (200, 409):
-                return False
-            for method in ("PUT", "DELETE"):
-                if _status(port, method, f"/{BUCKET}/~ready") not in (200, 204):
-                    return False
-        return True
+        return all(has_bucket("127.0.0.1", port, BUCKET) for port in self._gateways)
 
     def kill_node(self, node: int) -> None:
         """
@@ -162,13 +155,26 @@ class SeaweedFS:
         )
 
 
-def _status(port: int, method: str, path: str) -> int:
+def has_bucket(host: str, port: int, bucket: str) -> bool:
+    """
+    Whether a gateway has a bucket, now if not before, and takes an object.
+    """
+    # 409: another node has made it.
+    if _status(host, port, "PUT", f"/{bucket}") not in (200, 409):
+        return False
+    return all(
+        _status(host, port, method, f"/{bucket}/~ready") in (200, 204)
+        for method in ("PUT", "DELETE")
+    )
+
+
+def _status(host: str, port: int, method: str, path: str) -> int:
     """
     The status of a request, 0 if there is none.
     """
-    request = AWSRequest(method, f"http://127.0.0.1:{port}{path}", data=b"")
+    request = AWSRequest(method, f"http://{host}:{port}{path}", data=b"")
     signed(request, Credentials(ACCESS_KEY, SECRET_KEY), DEFAULT_REGION)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request(method, path, headers=dict(request.headers.items()))
         return connection.getresponse().status

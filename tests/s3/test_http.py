@@ -9,55 +9,40 @@ import socket
 import struct
 from collections.abc import Callable
 from typing import Any, TypeVar
+from unittest import mock
 
 from twisted.internet import tcp
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.access.rules import AccessRules
 from kvd.http.request import PASSED_BYTES
 from kvd.interfaces import Answer
 from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport
 from kvd.s3 import store as store_module
 from kvd.s3.engine import SILENT_SECONDS
-from kvd.s3.guards import Change, Kept
 from kvd.s3.upload import GatheredUpload, PartsUpload, StreamedUpload
 from kvd.s3.value import HEAD_BYTES
+from tests.http import test_authorization as authorization
 from tests.http import test_connection as http
+from tests.http import test_cors as cors
+from tests.http import test_random
+from tests.http.fast_path.both import Worker
+from tests.http.fast_path.cases import get, head, put
 from tests.http.test_connection import HOST, ConnectionCase, body, status
-from tests.s3.cases import EngineCase
-from tests.s3.memory_engine import MemoryEngine
-from tests.stepped import TURNS, SteppedReactor
+from tests.http.test_tls import TLSCase
+from tests.s3 import memory_engine
+from tests.s3.cases import EngineCase, EngineReactor, keeps_all
+from tests.s3.workers import EngineWorker
 
 T = TypeVar("T")
 
 PREFIX = "tests/"
-
-MOST_ASKED = 10
-"""
-After so many rounds a client that always asks for more is left alone for now.
-"""
-
-ALL = frozenset(Change)
-
-
-class _Reactor(SteppedReactor):
-    """
-    Comes to rest when the engine does too.
-    """
-
-    engine: MemoryEngine | None = None
-
-    def settle(self, turns: int = TURNS) -> None:
-        """
-        See `SteppedReactor`.
-        """
-        asked = -1
-        for _ in range(MOST_ASKED):
-            super().settle(2 * turns)
-            before, asked = asked, len(self.engine.seen) if self.engine else -1
-            if asked == before:
-                return
+FAULTS = [(500, "InternalError"), (503, "SlowDown"), (403, "AccessDenied")]
+IDLE_SECONDS = 300
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class OverEngine(EngineCase):
@@ -72,11 +57,11 @@ class OverEngine(EngineCase):
         # Past `EngineCase`, whose parts are made below.
         ConnectionCase.setUp(self)  # type: ignore[arg-type]
 
-    def make_reactor(self) -> _Reactor:
+    def make_reactor(self) -> EngineReactor:
         """
         See `ConnectionCase`.
         """
-        return _Reactor()
+        return EngineReactor()
 
     def make_pipe(self) -> Pipe:
         """
@@ -98,8 +83,7 @@ class OverEngine(EngineCase):
             self._count(kind, "commit", self.open.discard)
             self._count(kind, "discard", self.open.discard)
         # What the engine keeps is found out by tests of `kvd.s3.guards`.
-        kept = Kept(create=ALL, quoted=ALL, bare=frozenset())
-        self.patch(store_module, "try_conditions", lambda *_: succeed(kept))
+        self.patch(store_module, "try_conditions", keeps_all)
         store = super().make_store(prefix)
         self.addCleanup(lambda: self.finish(store.close()))
         return store
@@ -341,3 +325,169 @@ class StreamTests(OverEngine, ConnectionCase):
                 if isinstance(each, tcp.Client)
             ]
             assert len(clients) <= 1, "only one that is kept for the next request"
+
+
+class RefusalTests(authorization.RefusalTests):
+    """
+    What a client learns from a refusal.
+    """
+
+    def make_worker(self, rules: AccessRules) -> Worker:
+        """
+        See `AuthorizationCase`.
+        """
+        return EngineWorker(rules=rules, reports=False)
+
+
+class PrefixRulesTests(authorization.PrefixRulesTests):
+    """
+    What holds for all values below a prefix.
+    """
+
+    def make_worker(self, rules: AccessRules) -> Worker:
+        """
+        See `AuthorizationCase`.
+        """
+        return EngineWorker(rules=rules, reports=False)
+
+    def test_a_connection_may_break_while_its_value_is_compared(self) -> None:
+        """
+        The rest is not read, and the upload is given up.
+        """
+        worker = self.worker
+        assert isinstance(worker, EngineWorker)
+        value = b"a" * 50_000
+        self.place("once/k", value)
+        asked = len(worker.memory.seen)
+        worker.memory.stop_next = True
+        with mock.patch.object(memory_engine, "MIB", 10_000):
+            assert b"" == self.ask(put("once/k", value))
+            for connection in list(worker._server.process.connections):
+                connection.abort()
+            worker.wait(0)
+        # The engine is given up, and asked for the rest.
+        for _ in range(4):
+            worker.wait(SILENT_SECONDS / 3)
+        assert set() == worker._server.process.connections
+        assert asked < len(worker.memory.seen) < asked + 40
+        assert 204 == authorization.status(self.ask(put("once/k", value)))
+
+
+class RandomRightsTests(authorization.RandomRightsTests):
+    """
+    Every method, prefix and user, at random.
+    """
+
+    files = 1
+    has_fast_path = False
+
+    def make_workers(self, rules: AccessRules) -> list[Worker]:
+        """
+        See there.
+        """
+        return [EngineWorker(rules=rules)]
+
+
+class CorsTests(cors.CorsTests):
+    """
+    Pages of other origins.
+    """
+
+    def make_workers(self) -> list[Worker]:
+        """
+        See there.
+        """
+        return [EngineWorker(cors=cors.CORS)]
+
+
+class GuardTests(SynchronousTestCase):
+    """
+    Names that anybody may have lead here.
+    """
+
+    def test_they_are_refused(self) -> None:
+        """
+        Before the engine hears of it.
+        """
+        worker = EngineWorker(guarded=True)
+        self.addCleanup(worker.clean_up)
+        self.addCleanup(worker.end)
+        worker.connect(put("k", b"value"))
+        assert 201 == authorization.status(worker._replies[-1])
+        asked = len(worker.memory.seen)
+        for method in (get, head):
+            worker.connect(method("k").replace(b"Host: kvd", b"Host: evil.example"))
+            assert 421 == authorization.status(worker._replies[-1])
+
+        assert asked == len(worker.memory.seen)
+
+
+class TLSGetTests(OverEngine, TLSCase, http.GetTests):
+    """
+    GET over TLS.
+    """
+
+    test_a_value_replaced_meanwhile_is_not_mixed = (
+        GetTests.test_a_value_replaced_meanwhile_is_not_mixed
+    )
+
+
+class TLSPutTests(OverEngine, TLSCase):
+    """
+    PUT over TLS.
+    """
+
+    def test_bodies_of_all_ways_to_the_engine(self) -> None:
+        """
+        Gathered, in one request, and in parts; the reply has the same bytes.
+        """
+        for size in (5, 300_000, 9_000_000):
+            for framing in (b"Content-Length: %d\r\n\r\n" % size, CHUNKED):
+                content = bytes(range(251)) * (size // 251 + 1)
+                content = content[:size]
+                sent = content
+                if framing is CHUNKED:
+                    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (size, content)
+                reply = self.ask(b"PUT /k HTTP/1.1\r\n" + HOST + framing + sent)
+                assert status(reply) in (201, 204)
+                got = self.ask(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+                assert content == body(got)
+
+
+class RandomTests(OverEngine, test_random.RandomTests):
+    """
+    Whatever comes, also of an engine that fails, breaks off and stops.
+    """
+
+    runs = 4
+    over_tcp = False
+    store: Any
+
+    def setUp(self) -> None:
+        test_random.RandomTests.setUp(self)
+
+    def put(self, key: bytes, value: bytes) -> str:
+        """
+        See `ConnectionCase`.
+        """
+        self.memory.fail_next.clear()
+        self.memory.cut_next = 0
+        self.memory.stop_next = False
+        return ConnectionCase.put(self, key, value)
+
+    def is_due(self) -> bool:
+        """
+        The engine answers by itself. Now and then it fails next.
+        """
+        if self.random.random() < 0.5:
+            self.memory.fail_next.append(self.random.choice(FAULTS))
+        self.memory.cut_next += self.random.random() < 0.3
+        self.memory.stop_next |= self.random.random() < 0.3
+        return False
+
+    def rest(self) -> None:
+        """
+        Connections to the engine that nobody uses are closed.
+        """
+        for _ in range(5):
+            self.later(IDLE_SECONDS)

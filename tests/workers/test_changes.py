@@ -29,7 +29,10 @@ from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.settings import MAX_PROCS, Settings
 from kvd.workers import changes
 from kvd.workers.changes import LOOK_SECONDS, Changes
-from kvd.workers.pool import END_SECONDS, START_SECONDS, Distribution, State
+from kvd.workers.distribution import Distribution
+from kvd.workers.endings import END_SECONDS
+from kvd.workers.pool import START_SECONDS
+from kvd.workers.record import State
 from tests.workers.test_pool import PoolCase
 
 DRAIN = Drain(5.0, others_serve=True)

@@ -35,17 +35,10 @@ from kvd.ipc.messages import (
 from kvd.net.listening import ListenerGroup, open_group
 from kvd.settings import Settings, TCPAddress
 from kvd.workers.backoff import FIRST_SECONDS
-from kvd.workers.pool import (
-    END_SECONDS,
-    EXPLAIN_SECONDS,
-    LEAVE_SECONDS,
-    RETRY_SECONDS,
-    START_SECONDS,
-    Distribution,
-    NoDistribution,
-    Pool,
-    State,
-)
+from kvd.workers.distribution import Distribution, NoDistribution
+from kvd.workers.endings import END_SECONDS, EXPLAIN_SECONDS
+from kvd.workers.pool import LEAVE_SECONDS, RETRY_SECONDS, START_SECONDS, Pool
+from kvd.workers.record import State
 from tests.descriptors import Descriptors
 from tests.ipc.played import PlayedForks, PlayedWorker
 from tests.patience import PATIENCE_SECONDS

@@ -20,11 +20,12 @@ from twisted.internet.defer import Deferred, execute
 from zope.interface import implementer
 
 from kvd.access.counting import CountingMemory
+from kvd.access.passwords import has_password
 from kvd.access.rules import AccessRules
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
 from kvd.http.record import read_record
-from kvd.interfaces import IStoreMaker
+from kvd.interfaces import IStore, IStoreMaker
 from kvd.ipc.row import WORDS_OF_REQUESTS, lone_row
 from kvd.log.buffered import FLUSH_SECONDS
 from kvd.settings import (
@@ -80,7 +81,7 @@ class SteppedStoreMaker:
     def prepare(self, path: str) -> None:
         pass
 
-    def open_store(self, path: str, durability: Durability) -> FileStore:
+    def open_store(self, path: str, durability: Durability) -> IStore:
         return FileStore(
             path, durability, self._reactor, execute, admission=self._admission
         )
@@ -176,7 +177,7 @@ class Worker:
         self.cache = os.path.join(self.folder, "cache")
         os.mkdir(self.root)
         os.mkdir(self.cache)
-        self._reactor = SteppedReactor()
+        self._reactor = self.make_reactor()
         self._row = lone_row()
         near = None
         if fresh_seconds is not None:
@@ -196,13 +197,14 @@ class Worker:
             # Else no request that names one takes the fast path.
             allowed_hosts=("kvd",),
         )
-        self._maker = SteppedStoreMaker(self._reactor, bounds)
+        self._maker = self.make_maker(bounds)
         memory = counting or CountingMemory()
         parts = LoadedPlugins(
             self._maker,
             Dialects(()),
             rules,
             memory,
+            has_password,
             near=SteppedStoreMaker(self._reactor),
         )
         self._server = HttpServerAtOnce(
@@ -226,6 +228,18 @@ class Worker:
         self._clients: list[Client] = []
         self._replies: list[bytes] = []
         self._last_tag = LAST_TAG
+
+    def make_reactor(self) -> SteppedReactor:
+        """
+        What it runs in.
+        """
+        return SteppedReactor()
+
+    def make_maker(self, bounds: Bounds | None) -> SteppedStoreMaker:
+        """
+        What opens its store.
+        """
+        return SteppedStoreMaker(self._reactor, bounds)
 
     def _listen(self) -> socket.socket:
         """
@@ -354,6 +368,14 @@ class Worker:
         """
         return os.path.join(self.root, name)
 
+    def place(self, key: str, value: bytes) -> None:
+        """
+        Another program stores a value.
+        """
+        path = Path(self.path(key))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(value)
+
     def entries(self) -> list[dict[str, Any]]:
         """
         The access log so far.
@@ -402,7 +424,7 @@ class Worker:
         self._server.stop()
         if self._listener is not None:
             self._listener.close()
-        self._reactor.dispose()
+        self.dispose()
         words = self._row.words.tolist()
         _, _, begun, done, bytes_in, bytes_out, uploads = WORDS_OF_REQUESTS
         if self._secure:
@@ -423,6 +445,12 @@ class Worker:
             counted(words),
             self._maker.taken(),
         )
+
+    def dispose(self) -> None:
+        """
+        End its reactor.
+        """
+        self._reactor.dispose()
 
     def clean_up(self) -> None:
         """

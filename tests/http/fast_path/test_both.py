@@ -517,7 +517,7 @@ def test_both_ways_through_a_near_cache_come_to_the_same() -> None:
     """
     served = 0
 
-    @exploring(EXAMPLES // 2)
+    @exploring(EXAMPLES // 5)
     @given(st.lists(CACHE_STEPS, min_size=10, max_size=30), st.booleans())
     def compare(steps: list[Step], secure: bool) -> None:
         nonlocal served

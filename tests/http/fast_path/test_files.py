@@ -286,7 +286,7 @@ class RemainingTests(ConnectionCase):
         """
         client = self.narrow()
         with mock.patch(
-            "kvd.http.connection.handler_for", side_effect=ZeroDivisionError
+            "kvd.http.fast_connection.handler_for", side_effect=ZeroDivisionError
         ):
             client.send(get("k"))
             client.receive()

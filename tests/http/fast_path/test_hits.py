@@ -7,10 +7,12 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
@@ -40,6 +42,7 @@ from tests.http.fast_path.cases import (
     put,
     without_date,
 )
+from tests.http.fast_path.test_leaks import LeakCase
 from tests.stepped import SteppedReactor, connect
 from tests.store.cases import FileStoreCase
 
@@ -337,6 +340,31 @@ class RestTests(HitCase):
         assert Key(b"k") == rest.hit.key
         self.near, self.far = self.pair()
         assert SERVED | REMAINS == self.serve(get("k"))
+
+
+@pytest.mark.untraced
+class LeakTests(HitCase, LeakCase):
+    """
+    Nothing grows with the number of requests.
+    """
+
+    def test_hits(self) -> None:
+        """
+        Of one key; and offers that come and go.
+        """
+        self.keep("k", bytes(1000))
+        self.assert_steady(lambda _: self.served(get("k")))
+        info = self.result(self.caching.stat(Key(b"k")))
+        hits = self.caching.hits
+        assert hits is not None
+
+        def offer(number: int) -> None:
+            key = Key(b"%d" % number)
+            for _ in range(2):
+                hits.offer(replace(info, key=key), info, 1e9, HIT)
+            hits.withdraw(key)
+
+        self.assert_steady(offer)
 
 
 class OfferTests(FileStoreCase):

@@ -13,6 +13,7 @@ import pytest
 from kvd.admin.control.asking import ControlSocket
 from kvd.lab.bench.programs import serving, sink
 from kvd.lab.measuring.errors import BenchFailed
+from tests.integration.measured import forked_programs
 from tests.processes import has_ended
 
 
@@ -31,6 +32,7 @@ def test_a_daemon_that_does_not_start_says_why() -> None:
 
 
 @pytest.mark.integration
+@forked_programs()
 def test_a_daemon_serves_until_the_end_of_the_with() -> None:
     """
     Also when the measurement fails.
