@@ -236,6 +236,7 @@ def _is_here(folder: str) -> bool:
     Whether this process works in a folder.
     """
     try:
-        return os.path.samefile(folder, ".")
-    except OSError:
+        # Of all questions, only this needs no permission for the folder.
+        return os.getcwd() == folder
+    except FileNotFoundError:
         return False
