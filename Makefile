@@ -41,12 +41,12 @@ BENCH ?=
 NATIVE := $(wildcard kvd/native/*.[ch])
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wundef \
 	-Wpointer-arith -Wstrict-prototypes -Wvla -Werror
-# Its tests, in which as many random examples are compared as fit into seconds.
+# Its tests, in which so many times as many random examples are compared as elsewhere.
 NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py tests/net/test_splice.py \
 	tests/net/test_reactor.py tests/dispatch/test_dispatcher.py tests/dispatch/test_lane.py \
 	tests/dispatch/test_lone.py tests/dispatch/test_primitives.py \
 	tests/store/test_usage.py tests/store/test_candidates.py tests/store/test_evicting.py
-SANITIZED_EXAMPLES ?= 25
+SANITIZED_TIMES ?= 0.25
 # What extends Twisted's reactor, ports and transports, and uses its private names.
 TWISTED_INSIDE := tests/net/test_private_names.py tests/net/test_reactor.py \
 	tests/net/test_port.py tests/net/test_transport.py tests/net/test_listening.py
@@ -121,7 +121,7 @@ trial: $(VENV)/developed
 # The tests of what is compiled under AddressSanitizer and UndefinedBehaviorSanitizer, in a
 # copy that is built with them.
 sanitize: $(VENV)/developed $(COMPILED)
-	KVD_BOTH_EXAMPLES=$(SANITIZED_EXAMPLES) tests/native/sanitize.sh $(NATIVE_TESTS)
+	KVD_EXAMPLES_TIMES=$(SANITIZED_TIMES) tests/native/sanitize.sh $(NATIVE_TESTS)
 
 # What is published, but for its platform's tag: in dist/, checked and tried. The tests do
 # the same with one of their own. KVD_PYTHONS names further Pythons to try it with.
@@ -146,6 +146,8 @@ integration: $(VENV)/developed $(COMPILED)
 
 # All tests, and all processes measured (but in tests marked untraced): the fork server,
 # the workers and every daemon (tool.coverage.run in pyproject.toml).
+coverage: export COVER_FORKS := fork
+coverage: export COVER_EXITS := _exit
 coverage: $(VENV)/developed
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal $(TESTS)

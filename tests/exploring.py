@@ -9,7 +9,7 @@ from typing import Final
 
 from hypothesis import settings
 
-TIMES: Final = int(os.environ.get("KVD_EXAMPLES_TIMES", "1"))
+TIMES: Final = float(os.environ.get("KVD_EXAMPLES_TIMES", "1"))
 
 
 def exploring(examples: int = 100) -> settings:
@@ -19,11 +19,12 @@ def exploring(examples: int = 100) -> settings:
     repeated, and no machine is too slow.
 
     Args:
-        examples: How many; ``make soak`` tries many times as many.
+        examples: How many; ``make soak`` tries many times as many, and a part of
+            them ``make sanitize``, where each takes as long as many.
     """
     return settings(
         derandomize=False,
         deadline=None,
         print_blob=True,
-        max_examples=examples * TIMES,
+        max_examples=round(examples * TIMES),
     )

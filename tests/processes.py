@@ -1,10 +1,42 @@
 """
-What a test asks the kernel about processes that are not its own children.
+Processes of tests: work in a child, and what the kernel says of those that are not
+children.
 """
 
 from __future__ import annotations
 
+import os
+import pickle
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def in_child(work: Callable[[], T]) -> T:
+    """
+    Do something in a process of its own, and give back what comes of it. It is forked:
+    there is nothing that it has to import.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with os.fdopen(writing, "wb") as pipe:
+                pickle.dump(work(), pipe)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    assert said, "it failed; its traceback is in the captured output"
+    result: T = pickle.loads(said)
+    return result
 
 
 def state_of(pid: int) -> str:

@@ -31,7 +31,7 @@ OLD = os.urandom(1 << 20) * (LARGE_BYTES >> 20)
 NEW = b"new"
 
 READERS = 3
-CHANGES = 6 * TIMES
+CHANGES = round(6 * TIMES)
 MARK_BYTES = 16
 # Of a value that is a mark again and again: the fast path serves the first of them.
 REPEATS = (100, LARGE_BYTES // MARK_BYTES)

@@ -172,7 +172,7 @@ def test_folders_come_and_go(tmp_path: Path, durability: str, times: int) -> Non
     Values that are published and removed in a deep folder, which is pruned
     all the time, never fail, and leave no folder.
     """
-    times *= TIMES
+    times = round(times * TIMES)
     absent = together("churn", tmp_path, times, durability)
 
     assert all(number < times for number in absent)

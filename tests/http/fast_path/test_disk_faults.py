@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import pickle
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 from unittest import mock
 
 import pytest
@@ -23,8 +21,7 @@ from kvd.http.commits import Commits
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, put
 from tests.http.fast_path.test_faults import forbid
-
-T = TypeVar("T")
+from tests.processes import in_child
 
 pytestmark = [
     pytest.mark.untraced,
@@ -47,26 +44,6 @@ REFUSALS = [
     ((FSTATFS,), errno.EIO),
     ((UNLINKAT,), errno.EIO),
 ]
-
-
-def in_child(work: Callable[[], T]) -> T:
-    """
-    Do something in a process of its own, and give back what comes of it.
-    """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            with os.fdopen(writing, "wb") as pipe:
-                pickle.dump(work(), pipe)
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    result: T = pickle.loads(said)
-    return result
 
 
 @dataclass

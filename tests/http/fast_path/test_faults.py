@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import io
 import os
 import resource
 import struct
-import subprocess
-import sys
+import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from kvd.model.keys import Key
 from tests.descriptors import Descriptors
+from tests.http.fast_path import test_puts
 from tests.http.fast_path.cases import FastPathCase, put
+from tests.processes import in_child
 
 NOBODY = 65534
 
@@ -124,22 +127,23 @@ def forbid(number: int, error: int) -> None:
     assert (-1, error) == (libc.syscall(number), ctypes.get_errno())
 
 
-def run_without(number: int, error: int) -> None:
+def stored_without(number: int, error: int) -> str:
     """
     Run the tests of uploads where a system call fails, in this process.
+
+    Returns:
+        What they say if they fail.
     """
-    import unittest
-
-    from tests.http.fast_path import test_puts
-
     forbid(number, error)
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(test_puts.InTheWayTests)
     suite.addTest(test_puts.StoringTests("test_a_value_is_replaced"))
     suite.addTest(test_puts.StoringTests("test_new_keys_and_known_ones_in_turn"))
     files = Descriptors("/", "socket:")
-    result = unittest.TextTestRunner().run(suite)
+    said = io.StringIO()
+    result = unittest.TextTestRunner(said).run(suite)
     assert 0 == files.more
-    sys.exit(not result.wasSuccessful())
+    assert result.testsRun > 2
+    return "" if result.wasSuccessful() else said.getvalue()
 
 
 def assert_stored_without(number: int, *errors: int) -> None:
@@ -147,15 +151,7 @@ def assert_stored_without(number: int, *errors: int) -> None:
     Run the tests of uploads where a system call fails.
     """
     for error in errors:
-        program = "from tests.http.fast_path import test_faults as t;"
-        program += f" t.run_without({number}, {error})"
-        ended = subprocess.run(
-            [sys.executable, "-c", program],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        assert 0 == ended.returncode, ended.stderr
+        assert "" == in_child(partial(stored_without, number, error))
 
 
 def test_kernels_without_getxattrat() -> None:
