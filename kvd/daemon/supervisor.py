@@ -180,9 +180,8 @@ class SupervisorService(ServingService):
             return
         # Not before: the service manager ignores other processes than the main one.
         self._report_ready(reactor)
-        # Only one process at a time removes values to make room.
-        await predecessor.ended(reactor)
         self._start_evicting(reactor)
+        await predecessor.ended(reactor)
 
     def _failed(self, failure: Failure, reactor: Any) -> None:
         self._log.failure("kvd cannot take the place of another one", failure=failure)
@@ -246,6 +245,10 @@ class SupervisorService(ServingService):
         for site in self._sites:
             site.close()
         self._notifier.hand_on(successor.pid)
+        if self._evictor is not None:
+            # Now, since the last request may take long, and only one process at a time
+            # makes room.
+            self._evictor.leave()
         successor.confirm()
         self._successor = successor
         self._origin.leave_pid_file()

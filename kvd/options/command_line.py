@@ -200,7 +200,11 @@ def check_folder(twistd: Mapping[str, Any]) -> None:
     Raises:
         UsageError: It cannot write them.
     """
-    written = [(twistd["pidfile"], "number", "--pidfile=")]
+    written = []
+    if VARIABLE not in os.environ:
+        # The new daemon of an upgrade replaces the file, or warns that it cannot: it is
+        # root's, if twistd has become another user since.
+        written += [(twistd["pidfile"], "number", "--pidfile=")]
     if not (twistd["nodaemon"] or twistd["logfile"] or twistd["syslog"]):
         written += [("twistd.log", "log", "--logfile=PATH")]
     for name, what, option in written:

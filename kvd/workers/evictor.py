@@ -212,13 +212,20 @@ class EvictorProcess:
         """
         End it, and wait until it has ended. Call this when no worker runs any more.
         """
+        self.leave()
+        self._end()
+
+    def leave(self) -> None:
+        """
+        Let it end, since that of another daemon makes room from now on. `stop` has to
+        follow.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        self._end()
 
     def _end(self) -> None:
         if self._process is not None:

@@ -346,3 +346,29 @@ def ready(asked: ControlSocket) -> set[int]:
     rows = asked.status()["workers"]
     pids = {row["pid"] for row in rows if row["state"] == "ready"}
     return pids if len(pids) == len(rows) else set()
+
+
+def test_room_is_made_while_the_old_daemon_finishes_its_requests(
+    tmp_path: Path,
+) -> None:
+    """
+    However long that takes: in a store that is full, and evicts.
+    """
+    limits = ["--max-size=64KiB", "--full=evict"]
+    waits = ["--body-timeout=1h", "--drain-timeout=1h"]
+    daemon = Upgradable(tmp_path, *limits, *waits)
+    with daemon.serve() as process, daemon.asking() as asked:
+        for number in range(20):
+            assert 201 == ask(process.port, "PUT", f"/{number}", bytes(8000)).status
+        with socket.create_connection(("127.0.0.1", process.port)) as uploading:
+            head = b"PUT /half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\n"
+            uploading.sendall(head + b"half")
+            until(lambda: any(row["in_progress"] for row in asked.status()["workers"]))
+            asked.upgrade()
+            until(lambda: bool(asked.status()["usage"][0]["counted"]))
+            for number in range(20, 40):
+                assert 201 == ask(process.port, "PUT", f"/{number}", bytes(8000)).status
+            uploading.sendall(b"half")
+            assert uploading.recv(4096).startswith(b"HTTP/1.1 201 ")
+        (usage,) = asked.status()["usage"]
+        assert usage["taken"] <= 65536

@@ -28,6 +28,7 @@ from kvd.settings import (
     TCPAddress,
     UNIXAddress,
 )
+from kvd.system.inherited import VARIABLE
 from tests.declared import declare_doubles
 
 
@@ -126,6 +127,10 @@ class UnderTwistdTests(OptionsCase):
         assert "with --pidfile= before kvd" in said
 
         said = self.ended(pidfile="", nodaemon=False)
+        assert f"may not write its log to {self.folder}/twistd.log" in said
+        # In an upgrade, the file may be root's, and can be replaced all the same.
+        self.patch(os, "environ", os.environ | {VARIABLE: "3"})
+        said = self.ended(nodaemon=False)
         assert f"may not write its log to {self.folder}/twistd.log" in said
 
 

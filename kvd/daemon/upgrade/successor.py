@@ -106,10 +106,7 @@ class Successor:
         near.send(manifest.encode())
         self._process = subprocess.Popen(  # noqa: S603  # as this was started
             [sys.executable, *self._command],
-            # A user that twistd --uid made of root may have no way back to it.
-            cwd=None
-            if self._folder is None or _is_here(self._folder)
-            else self._folder,
+            cwd=self._folder,
             env={**self._environment, VARIABLE: str(far.fileno())},
             pass_fds=[far.fileno(), *manifest.descriptors()],
             stdin=subprocess.DEVNULL,
@@ -229,13 +226,3 @@ class Successor:
         # If it has ended, the next look finds that.
         with suppress(OSError):
             self._channel.send(json.dumps(message).encode("ascii"))
-
-
-def _is_here(folder: str) -> bool:
-    """
-    Whether this process works in a folder.
-    """
-    try:
-        return os.path.samefile(folder, ".")
-    except OSError:
-        return False

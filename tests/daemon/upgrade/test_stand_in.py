@@ -16,17 +16,23 @@ import pytest
 
 from kvd.daemon.upgrade import stand_in
 
-# Becomes the stand-in of a child, as a daemon does; the child writes that it runs.
+# Becomes the stand-in of a child, as a daemon does; the child writes that it runs, but
+# not before signals wait for the stand-in.
 PROGRAM = """
-import os, subprocess, sys
+import os, signal, subprocess, sys
 from kvd.daemon.upgrade.foreground import adopt_orphans
+from kvd.daemon.upgrade.stand_in import FORWARDED
 adopt_orphans()
 read, write = os.pipe()
 os.set_blocking(read, False)
 os.set_inheritable(read, True)
 child = subprocess.Popen(
-    [sys.executable, "-c", sys.argv[2], str(write)], pass_fds=[write])
+    [sys.executable, "-c", "import sys; sys.stdin.readline()\\n" + sys.argv[2],
+        str(write)], pass_fds=[write], stdin=subprocess.PIPE)
 os.close(write)
+signal.pthread_sigmask(signal.SIG_SETMASK, FORWARDED)
+child.stdin.write(b"\\n")
+child.stdin.close()
 os.execv(sys.executable,
     [sys.executable, "-I", "-S", sys.argv[1], str(child.pid), str(read)])
 """
