@@ -220,6 +220,9 @@ class RequestReader:
                 "This address speaks plain HTTP, and the client begins with TLS: use"
                 " http:// in place of https://."
             )
+        if data.startswith(b"\n", begin):
+            # A CR before it is the last byte of a body.
+            refuse_bare(b"\n", 0, 1)
         # The LF of a last CR may still arrive.
         stop = len(data) - (data[-1:] == b"\r") if end < 0 else end
         unsearched = max(begin, self._at + self._searched - 1)

@@ -198,6 +198,18 @@ def test_bare_line_ends_are_refused_at_once(data: bytes) -> None:
     assert "bare" in str(refusal(data))
 
 
+@pytest.mark.parametrize("rest", [b"\n", b"\n\r\n", b"\nGET / HTTP/1.1\r\n"])
+def test_the_last_byte_of_a_body_is_no_part_of_a_line_end(rest: bytes) -> None:
+    """
+    Though it is a CR, and the LF behind it is in the same piece.
+    """
+    for pieces in ways(PUT + b"body\r" + rest):
+        *_, body, end, error = read(pieces)
+
+        assert (b"body\r", "end") == (body, end)
+        assert "bare LF" in str(error)
+
+
 def test_tls_is_refused_at_once() -> None:
     """
     Its first bytes, which contain no line.
