@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Given to pytest: make integration TESTS="-k roundrobin"
 TESTS ?=
-# How many integration tests run side by side; they wait more than they compute.
-JOBS ?= 6
+# How many integration tests run side by side; they wait more than they compute. With more,
+# the whole takes longer: they displace each other from the processors' caches.
+JOBS ?= 4
 # What trial runs: make trial TRIAL=tests
 TRIAL ?= tests.log tests.workers
 # Of all chance in the tests: another one each time, unless a run is to be repeated.

@@ -8,6 +8,7 @@ still takes milliseconds and always says the same.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from kvd.ipc.row import lone_row
 from kvd.net.reactor import WorkerReactor
 from kvd.net.sockets import bytes_unread
 from kvd.net.transport import ServerTransport, serve_connection
+from tests.patience import PATIENCE_SECONDS
 
 T = TypeVar("T")
 
@@ -131,6 +133,18 @@ class Client:
             pieces.append(piece)
             self.ended = not piece
         return b"".join(pieces)
+
+    def receive_until(self, is_whole: Callable[[bytes], bool]) -> bytes:
+        """
+        All that comes, until it is whole, or the connection ends: over TCP, the rest
+        may come a moment after nothing more comes.
+        """
+        last = time.monotonic() + PATIENCE_SECONDS
+        data = self.receive()
+        while not (self.ended or is_whole(data)):
+            assert time.monotonic() < last
+            data += self.receive()
+        return data
 
     def half_close(self) -> Client:
         """

@@ -56,10 +56,11 @@ def hall(request: pytest.FixtureRequest) -> Iterator[Hall]:
     """
     memory = create_scoreboard(2)
     board = Scoreboard(memory)
-    present = time.monotonic_ns
-    with mock.patch("time.monotonic_ns", side_effect=present) as clock:
+    # It stands still: else a turn of a test's worker may be a long one.
+    now = time.monotonic_ns()
+    with mock.patch("time.monotonic_ns", return_value=now) as clock:
         made = Hall(board, request.param)
-        clock.side_effect = lambda: present() + made.later_ns
+        clock.side_effect = lambda: now + made.later_ns
         yield made
     os.close(memory)
 
