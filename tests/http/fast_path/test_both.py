@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kvd.settings import Bounds, Durability, Quota
 from kvd.store import attribute
 from tests.exploring import TIMES, exploring
-from tests.http.fast_path.both import LAST_TAG, Worker
+from tests.http.fast_path.both import LAST_TAG, Outcome, Worker
 from tests.http.fast_path.cases import get, head, put
 
 Step: TypeAlias = Callable[[Worker], None]
@@ -398,6 +398,24 @@ KNOWN = [put("k", b"value"), put("a/b", b"value"), get("k"), get("a/b")]
 EXAMPLES = 100
 
 
+def take(worker: Worker, steps: Sequence[Step]) -> tuple[Outcome, list[Any]]:
+    """
+    Take steps with a worker, and end it.
+
+    Returns:
+        What came of it, and its counts behind each step.
+    """
+    try:
+        worker.connect(b"")
+        counts = []
+        for step in steps:
+            step(worker)
+            counts.append(worker.counts())
+        return worker.end(), counts
+    finally:
+        worker.clean_up()
+
+
 # Hypothesis would rather not print bodies of this size, and hides the failure.
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.explores
@@ -439,16 +457,7 @@ def test_both_ways_come_to_the_same() -> None:
                 bounds=bounds,
                 accepts=accepts,
             )
-            try:
-                worker.connect(b"")
-                send(0, KNOWN, True, worker)
-                counts = []
-                for step in steps:
-                    step(worker)
-                    counts.append(worker.counts())
-                outcomes.append((worker.end(), counts))
-            finally:
-                worker.clean_up()
+            outcomes.append(take(worker, [partial(send, 0, KNOWN, True), *steps]))
             if worker.watched is not None:
                 served += worker.watched.served
                 served_over_tls += worker.watched.served * secure
@@ -530,16 +539,9 @@ def test_both_ways_through_a_near_cache_come_to_the_same() -> None:
                 secure=secure,
                 fresh_seconds=FRESH_SECONDS,
             )
-            try:
-                worker.connect(b"")
-                send(0, KNOWN + KNOWN[2:] * 2, True, worker)
-                counts = []
-                for step in steps:
-                    step(worker)
-                    counts.append(worker.counts())
-                outcomes.append((worker.end(), counts))
-            finally:
-                worker.clean_up()
+            outcomes.append(
+                take(worker, [partial(send, 0, KNOWN + KNOWN[2:] * 2, True), *steps])
+            )
             if worker.watched is not None:
                 served += worker.watched.served
         assert outcomes[0] == outcomes[1]
