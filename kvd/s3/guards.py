@@ -22,7 +22,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.errors import ConditionUnsupported
-from kvd.s3.engine import Ask, Engine, Reply
+from kvd.s3.engine import Engine
+from kvd.s3.requests import Ask, Reply
 from kvd.s3.together import together
 
 _CHANGED: Final = frozenset({404, 409, 412})

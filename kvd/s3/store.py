@@ -15,10 +15,11 @@ from kvd.interfaces import Answer, IStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, ValueInfo
-from kvd.s3.engine import Ask, Engine
+from kvd.s3.engine import Engine
 from kvd.s3.guards import Change, Guards, Kept, try_conditions
 from kvd.s3.listing import ObjectListing
 from kvd.s3.names import object_name
+from kvd.s3.requests import Ask
 from kvd.s3.upload import (
     GATHERED_BYTES,
     LARGEST_SINGLE_BYTES,

@@ -38,9 +38,10 @@ from kvd.interfaces import Answer, IUpload
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import Metadata, Published, ValueInfo
-from kvd.s3.engine import Ask, Engine
+from kvd.s3.engine import Engine
 from kvd.s3.guards import Change, Guards
 from kvd.s3.record import Stored, fields_of
+from kvd.s3.requests import Ask
 from kvd.s3.value import stat_object
 from kvd.store.attribute import new_etag
 from kvd.store.faults import fault_of
