@@ -84,10 +84,10 @@ def test_a_listing_needs_the_right_for_all_that_it_names() -> None:
     rules = parse_rights(
         '[anonymous.rights]\n"/" = ["list"]\n"/secret/" = ["read"]', "file"
     )
-    may_list = rules.anonymous.may_list
+    may_below = rules.anonymous.may_below
 
     assert [False, False, True] == [
-        may_list(prefix) for prefix in (b"", b"secret/", b"public/")
+        may_below(Right.LIST, prefix) for prefix in (b"", b"secret/", b"public/")
     ]
 
 
