@@ -48,7 +48,7 @@ from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put
 from kvd.model.requests import Request
 from kvd.model.values import Published, ValueInfo
-from kvd.net.transport import (
+from kvd.net.sending import (
     LARGE_FILE_BYTES,
     LOW_ROUND_TRIP_MICROSECONDS,
     LOW_ROUND_TRIP_SEND_BUFFER,

@@ -1,0 +1,53 @@
+"""
+The interfaces that plugins and stores provide.
+"""
+
+from kvd.interfaces.dialects import IDialect
+from kvd.interfaces.dispatch import (
+    IConfigurablePolicy,
+    IDispatchPolicy,
+    IExtendedPolicy,
+    IGatedPolicy,
+    ILoadedProgram,
+    IProgramPolicy,
+)
+from kvd.interfaces.stores import (
+    Answer,
+    IBoundedStoreMaker,
+    ICachedValue,
+    ICachingStore,
+    IEngineStoreMaker,
+    IFileStoreMaker,
+    IHeldStoreMaker,
+    IHits,
+    IListing,
+    IStore,
+    IStoreMaker,
+    IStreamedValue,
+    IUpload,
+    IValue,
+)
+
+__all__ = [
+    "Answer",
+    "IBoundedStoreMaker",
+    "ICachedValue",
+    "ICachingStore",
+    "IConfigurablePolicy",
+    "IDialect",
+    "IDispatchPolicy",
+    "IEngineStoreMaker",
+    "IExtendedPolicy",
+    "IFileStoreMaker",
+    "IGatedPolicy",
+    "IHeldStoreMaker",
+    "IHits",
+    "IListing",
+    "ILoadedProgram",
+    "IProgramPolicy",
+    "IStore",
+    "IStoreMaker",
+    "IStreamedValue",
+    "IUpload",
+    "IValue",
+]
