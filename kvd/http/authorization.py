@@ -55,13 +55,17 @@ from kvd.http.wire.heads import MEMO_HEADS
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
 from kvd.model.operations import (
+    Append,
+    CancelUpload,
     Compound,
     Delete,
     FixedReply,
     Get,
     List,
+    LookAtUpload,
     Operation,
     Put,
+    ResumablePut,
 )
 from kvd.model.requests import Request
 
@@ -76,6 +80,10 @@ _NEEDED: Final[dict[type, tuple[Right, str]]] = {
     Put: (Right.WRITE, "write"),
     Delete: (Right.DELETE, "delete"),
     List: (Right.LIST, "list"),
+    ResumablePut: (Right.WRITE, "write"),
+    Append: (Right.WRITE, "write"),
+    LookAtUpload: (Right.WRITE, "write"),
+    CancelUpload: (Right.WRITE, "write"),
 }
 
 
@@ -250,7 +258,7 @@ class Authorization:
         if isinstance(operation, List):
             allowed = who.may_below(right, operation.prefix)
         else:
-            assert isinstance(operation, Get | Put | Delete)
+            assert not isinstance(operation, FixedReply)
             allowed = who.may(right, operation.key)
         if not allowed:
             raise _refusal(who, verb)

@@ -15,6 +15,7 @@ from kvd.errors import (
     RangeNotSatisfiable,
     TooManyRequests,
     Unauthorized,
+    UploadMismatch,
 )
 from kvd.http.dialects.plain import ALLOWED
 from kvd.http.wire.kept import CLIENT_TIME
@@ -118,6 +119,8 @@ def refusal_fields(error: PeerError | Fault) -> Fields:
         fields += CHALLENGES
     elif isinstance(error, RangeNotSatisfiable):
         fields.append(("Content-Range", f"bytes */{error.size}"))
+    elif isinstance(error, UploadMismatch):
+        fields.append(("Upload-Offset", str(error.offset)))
     elif isinstance(error, TooManyRequests):
         fields.append(("Retry-After", str(error.seconds)))
     elif error.status == SERVICE_UNAVAILABLE:

@@ -11,10 +11,26 @@ from kvd.http.methods.delete import DeleteHandler
 from kvd.http.methods.get import GetHandler
 from kvd.http.methods.listing import ListHandler
 from kvd.http.methods.put import PutHandler
+from kvd.http.methods.resumable import (
+    AppendHandler,
+    BeginUploadHandler,
+    CancelUploadHandler,
+    LookAtUploadHandler,
+)
 from kvd.http.methods.without_store import FixedReplyHandler, RefusalHandler
 from kvd.http.request import RequestHandler
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, FixedReply, Get, List, Put
+from kvd.model.operations import (
+    Append,
+    CancelUpload,
+    Delete,
+    FixedReply,
+    Get,
+    List,
+    LookAtUpload,
+    Put,
+    ResumablePut,
+)
 from kvd.model.requests import Request
 
 _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
@@ -23,6 +39,10 @@ _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
     Get: GetHandler,
     Delete: DeleteHandler,
     List: ListHandler,
+    ResumablePut: BeginUploadHandler,
+    Append: AppendHandler,
+    LookAtUpload: LookAtUploadHandler,
+    CancelUpload: CancelUploadHandler,
 }
 
 
