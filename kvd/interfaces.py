@@ -18,8 +18,9 @@ from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.operations import Operation
 from kvd.model.programs import ClassicProgram, LoadedProgram
+from kvd.model.replies import Reply
 from kvd.model.requests import Request
-from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
+from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
 from kvd.model.view import View
 from kvd.settings import Bounds, Durability, Modes, User
 
@@ -270,6 +271,41 @@ class IStore(Interface):
         """
         Release everything that the store holds. Called once, after the last upload has
         ended.
+        """
+
+
+class IFolderListing(Interface):
+    """
+    A walk over one folder.
+    """
+
+    def next_slice() -> Answer[Sequence[Entry]]:
+        """
+        Return the next values and folders, or an empty sequence at the end; like
+        `IListing.next_slice`.
+        """
+
+    def close() -> None:
+        """
+        End the walk. Further calls do nothing.
+        """
+
+
+class IFolderStore(IStore):
+    """
+    A store that lists one folder in less time than all that is below it. Of other
+    stores, `kvd.store.level` skips what is below.
+    """
+
+    def list_folder(prefix: bytes, after: bytes, limit: int | None) -> IFolderListing:
+        """
+        List the values in one folder, and its folders that have values anywhere below,
+        but not those values.
+
+        Args:
+            prefix: See `list`.
+            after: See `list`; compared with keys, and with the prefixes of folders.
+            limit: See `list`; values and folders count alike.
         """
 
 
@@ -636,8 +672,8 @@ class IConfigurablePolicy(Interface):
 
 class IDialect(Interface):
     """
-    Interprets the requests of one kind of client, and decides the statuses of its
-    replies. A provider keeps no state.
+    Interprets the requests of one kind of client, and renders its replies. A provider
+    keeps no state: what has to last is a value of the store, which all workers see.
     """
 
     def understand(request: Request, prefix: bytes) -> Operation:
@@ -654,12 +690,18 @@ class IDialect(Interface):
             PeerError: The request is invalid, or kvd does not support it.
         """
 
-    def render_status(status: int, operation: Operation | None, writing: bool) -> int:
+    def render(
+        reply: Reply, request: Request, operation: Operation | None, writing: bool
+    ) -> Reply:
         """
-        The status that this kind of client expects.
+        The reply that this kind of client expects.
 
         Args:
-            status: The status according to RFC 9110.
+            reply: The reply according to RFC 9110; may be changed and returned. The
+                body of a value or of a listing is not in it, and cannot be replaced.
+                If it is a refusal with `AccessRefused`, its status stays, because
+                clients act on it.
+            request: The head of the request.
             operation: The operation; None if the request was not understood.
             writing: Whether the failure came while the body was written, not before.
         """
