@@ -361,7 +361,7 @@ class ValueContract(Asking):
         A copy has the bytes of the value, and is published like any upload.
         """
         store = self.make_store()
-        body = bytes(range(256)) * 8200
+        body = bytes(range(256)) * 4100
         self.put(store, KEY, body)
         value = self.value(store)
         metadata = {"content-type": "a/b"}
