@@ -10,6 +10,7 @@ from kvd.model.operations import Operation
 
 if TYPE_CHECKING:
     from kvd.access.counting import OpenCounts
+    from kvd.access.rules import Principal
 
 
 class Permit(NamedTuple):
@@ -23,6 +24,8 @@ class Permit(NamedTuple):
     """As what it is counted until it has ended, if it is."""
     serving: OpenCounts | None = None
     """Where it is counted."""
+    who: Principal | None = None
+    """Who has sent it, where the operation asks the store for several things."""
 
     def ended(self) -> None:
         """

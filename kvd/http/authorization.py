@@ -36,7 +36,15 @@ from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
-from kvd.model.operations import Delete, FixedReply, Get, List, Operation, Put
+from kvd.model.operations import (
+    Delete,
+    Exchange,
+    FixedReply,
+    Get,
+    List,
+    Operation,
+    Put,
+)
 from kvd.model.requests import Request
 
 # The names by which clients and other servers pass credentials (RFC 6750 section 2.3).
@@ -202,9 +210,9 @@ class Authorization:
     def _permit(self, who: Principal, operation: Operation) -> Permit:
         if who.rate is not None:
             self._rates.check(f"The user {who.name}", who.rate, self._clock)
-        permitted = self._permitted(who, operation)
+        permitted = self.permitted(who, operation)
         if who.at_once is None:
-            return Permit(permitted)
+            return Permit(permitted, who=who)
         # Addresses are counted in the same table.
         counted = f"user {who.name}"
         if self._serving[counted] >= who.at_once:
@@ -214,9 +222,27 @@ class Authorization:
                 1,
             )
         self._serving.add(counted)
-        return Permit(permitted, counted, self._serving)
+        return Permit(permitted, counted, self._serving, who)
 
-    def _permitted(self, who: Principal, operation: Operation) -> Operation:
+    def permitted(self, who: Principal, operation: Operation) -> Operation:
+        """
+        Decide whether somebody may do something.
+
+        Args:
+            who: Who has sent a request.
+            operation: What the request asks for, or a part of it.
+
+        Returns:
+            The operation, with what the rules of its prefix add.
+
+        Raises:
+            AccessRefused: They may not.
+            BadRequest: The rules of its prefix do not allow the key.
+        """
+        if isinstance(operation, Exchange):
+            for need in operation.needs:
+                self.permitted(who, need)
+            return operation
         right, verb = _NEEDED[operation.__class__]
         if isinstance(operation, List):
             allowed = who.may_list(operation.prefix)

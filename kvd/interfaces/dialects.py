@@ -7,13 +7,14 @@ from __future__ import annotations
 from zope.interface import Interface
 
 from kvd.model.operations import Operation
+from kvd.model.replies import Reply
 from kvd.model.requests import Request
 
 
 class IDialect(Interface):
     """
-    Interprets the requests of one kind of client, and decides the statuses of its
-    replies. A provider keeps no state.
+    Interprets the requests of one kind of client, and renders its replies. A provider
+    keeps no state: what has to last is a value of the store, which all workers see.
     """
 
     def understand(request: Request, prefix: bytes) -> Operation:
@@ -30,12 +31,18 @@ class IDialect(Interface):
             PeerError: The request is invalid, or kvd does not support it.
         """
 
-    def render_status(status: int, operation: Operation | None, writing: bool) -> int:
+    def render(
+        reply: Reply, request: Request, operation: Operation | None, writing: bool
+    ) -> Reply:
         """
-        The status that this kind of client expects.
+        The reply that this kind of client expects.
 
         Args:
-            status: The status according to RFC 9110.
+            reply: The reply according to RFC 9110; may be changed and returned. The
+                body of a value or of a listing is not in it, and cannot be replaced.
+                If it is a refusal with `AccessRefused`, its status stays, because
+                clients act on it.
+            request: The head of the request.
             operation: The operation; None if the request was not understood.
             writing: Whether the failure came while the body was written, not before.
         """

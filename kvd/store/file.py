@@ -40,7 +40,7 @@ from zope.interface import implementer
 from kvd.errors import QuotaFull, StoreFull, StoreUnusable
 from kvd.interfaces import (
     Answer,
-    IStore,
+    IFolderStore,
     IUpload,
     IValue,
 )
@@ -53,7 +53,7 @@ from kvd.store.exchange import is_of_one_machine, is_on_a_disk
 from kvd.store.faults import absence, fault_of
 from kvd.store.folders import prune, split
 from kvd.store.hidden import open_hidden, renew_hidden
-from kvd.store.listing import FileListing
+from kvd.store.listing import FileFolderListing, FileListing
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.sync import MAX_THREADS, Syncs
@@ -112,7 +112,7 @@ class FastPathState:
     """How many bytes of the file system stay free."""
 
 
-@implementer(IStore)
+@implementer(IFolderStore)
 class FileStore:
     """
     The values below one folder, open in this process.
@@ -395,6 +395,13 @@ class FileStore:
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> FileListing:
         return FileListing(
+            self._root, prefix, after, limit, self._off_reactor, self._underway
+        )
+
+    def list_folder(
+        self, prefix: bytes, after: bytes, limit: int | None
+    ) -> FileFolderListing:
+        return FileFolderListing(
             self._root, prefix, after, limit, self._off_reactor, self._underway
         )
 

@@ -82,7 +82,7 @@ class LaterNearStoreTests(NearStoreTests):
         )
 
     def wait_for(self, answer: Deferred[T]) -> None:
-        for _ in range(60):
+        for _ in range(200):
             if answer.called:
                 break
             self.far_clock.advance(1.0)

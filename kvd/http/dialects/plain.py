@@ -15,9 +15,14 @@ from kvd.http.wire.targets import page_of, parse_target
 from kvd.http.wire.unsupported import refuse_unsupported
 from kvd.interfaces import IDialect
 from kvd.model.operations import Delete, FixedReply, Get, List, Operation, Put
+from kvd.model.replies import Reply
 from kvd.model.requests import Request
 
 ALLOWED: Final = "GET, HEAD, PUT, DELETE, OPTIONS"
+
+WEBDAV_METHODS: Final = frozenset(
+    ("PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK")
+)
 
 
 @implementer(IDialect)
@@ -29,7 +34,7 @@ class Plain:
     def understand(self, request: Request, prefix: bytes) -> Operation:
         method = request.method
         if method not in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
-            raise MethodNotAllowed(f"{method} is not allowed here; {ALLOWED} are.")
+            raise MethodNotAllowed(_not_allowed(method), ALLOWED)
         target = parse_target(request.target, method)
         if method == "OPTIONS":
             return FixedReply(204, (("Allow", ALLOWED),))
@@ -56,10 +61,24 @@ class Plain:
             return Delete(target.key, conditions)
         return Get(target.key, conditions, body=method == "GET")
 
-    def render_status(
-        self, status: int, operation: Operation | None, writing: bool
-    ) -> int:
-        return status
+    def render(
+        self,
+        reply: Reply,
+        request: Request,
+        operation: Operation | None,
+        writing: bool,
+    ) -> Reply:
+        return reply
+
+
+def _not_allowed(method: str) -> str:
+    sentence = f"{method} is not allowed here; {ALLOWED} are."
+    if method in WEBDAV_METHODS:
+        sentence += (
+            " It belongs to WebDAV, which kvd speaks below prefixes with the dialect"
+            " webdav, such as --dialect /dav/=webdav."
+        )
+    return sentence
 
 
 dialect = Plain()

@@ -8,13 +8,14 @@ from typing import Final
 
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods.delete import DeleteHandler
+from kvd.http.methods.exchange import ExchangeHandler
 from kvd.http.methods.get import GetHandler
 from kvd.http.methods.listing import ListHandler
 from kvd.http.methods.put import PutHandler
 from kvd.http.methods.without_store import FixedReplyHandler, RefusalHandler
 from kvd.http.request import RequestHandler
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, FixedReply, Get, List, Put
+from kvd.model.operations import Delete, Exchange, FixedReply, Get, List, Put
 from kvd.model.requests import Request
 
 _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
@@ -23,6 +24,7 @@ _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
     Get: GetHandler,
     Delete: DeleteHandler,
     List: ListHandler,
+    Exchange: ExchangeHandler,
 }
 
 

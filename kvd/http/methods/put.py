@@ -22,6 +22,7 @@ from kvd.http.fast_path import PartialUpload
 from kvd.http.methods.same_value import OwnDigest, digest_of
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
+from kvd.http.values import values_for
 from kvd.http.wire.digests import Verification
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
@@ -46,6 +47,22 @@ class PutHandler(RequestHandler):
     _own: OwnDigest | None = None
 
     def begin(self) -> None:
+        if self._operation.check is None:
+            self._begin()
+        else:
+            self._check_then(self._begin)
+
+    def _check_then(self, then: Callable[[], None]) -> None:
+        check = self._operation.check
+        assert check is not None
+        checked = check(values_for(self._context, self._permit))
+
+        def holds(_: None) -> None:
+            then()
+
+        self.when(Deferred.fromCoroutine(checked), holds)
+
+    def _begin(self) -> None:
         operation, request = self._operation, self._request
         if operation.digests:
             self._verification = Verification(operation.digests)
@@ -149,6 +166,12 @@ class PutHandler(RequestHandler):
     def end(self) -> None:
         if self._verification is not None:
             self._verification.check()
+        if self._operation.check is None:
+            self._end()
+        else:
+            self._check_then(self._end)
+
+    def _end(self) -> None:
         if self._own is None:
             self._commit(self._operation.conditions)
         else:
