@@ -180,7 +180,7 @@ serve_or_leave(FastPath *self, int socket, Joined *joined, unsigned int expected
 }
 
 /*
- * Close a connection that `is_settled`; as kvd.net.transport.close_both_ways. Bytes that
+ * Close a connection that `is_settled`; as kvd.net.sockets.close_both_ways. Bytes that
  * have come since then make close(2) alone send a reset in place of the end, and the
  * client reads an error behind the reply.
  */

@@ -35,13 +35,9 @@ from kvd.interfaces import Answer
 from kvd.log.buffered import FLUSH_SECONDS
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from kvd.net.sending import LOW_ROUND_TRIP_SEND_BUFFER
 from kvd.net.splice import Pipe
-from kvd.net.transport import (
-    HEAD_BYTES,
-    LOW_ROUND_TRIP_SEND_BUFFER,
-    ServerTransport,
-    serve_connection,
-)
+from kvd.net.transport import HEAD_BYTES, ServerTransport, serve_connection
 from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.testing import MemoryStore
 from kvd.workers.http_server import FRESH_SECONDS

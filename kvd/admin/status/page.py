@@ -13,9 +13,30 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import Final
 
+_PARTS: Final = (
+    "state",
+    "format",
+    "elements",
+    "head",
+    "tiles",
+    "disk",
+    "events",
+    "chart",
+    "minutes",
+    "hour",
+    "map",
+    "shadow",
+    "workers",
+    "watch",
+)
+"""
+The parts of the script, which share their names. The first says that it is strict; the
+last starts it.
+"""
+
 
 def _read(name: str) -> str:
-    return (files("kvd.admin.status") / name).read_text(encoding="utf-8")
+    return (files("kvd.admin.status.browser") / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -23,7 +44,7 @@ def _hash(text: str) -> str:
 
 
 _STYLE = "\n" + _read("page.css")
-_SCRIPT = "\n" + _read("page.js")
+_SCRIPT = "\n" + "\n".join(_read(f"{part}.js") for part in _PARTS)
 
 PAGE: Final = (
     _read("page.html")
