@@ -244,8 +244,8 @@ class HeadTooLarge(PeerError):
 
 class MetadataTooLarge(PeerError):
     """
-    The fields to store with a value have more bytes than the store's file system can
-    keep for one file.
+    The fields to store with a value have more bytes than kvd, or the store, keeps for
+    one value.
     """
 
     status = 431

@@ -376,6 +376,11 @@ class Settings:
     ttl_seconds: float | None = None
     quotas: tuple[QuotaChoice, ...] = ()
     dialects: tuple[DialectChoice, ...] = ()
+    keep_fields: tuple[str, ...] = ()
+    """The names of fields that are stored with values, in lower case; a ``*`` at the
+    end stands for any characters."""
+    guess_types: bool = False
+    """Whether a value without a type is given the one that its key suggests."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names, beside this machine's own, that requests to loopback addresses may
     have: in lower case, without ports; or `ANY_HOST`."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kvd.access.proxies import Proxies
     from kvd.http.authorization import Authorization
     from kvd.http.cors import Cors
+    from kvd.http.reply_fields import GuessType
 
 Readahead = Callable[[int, int, int], Deferred[None] | None]
 """
@@ -177,6 +178,8 @@ class ProcessContext:
         """Decides what each client may do. None: everything."""
         self.cors: Cors | None = None
         """Tells browsers which pages may use kvd. None: no other site's."""
+        self.guess_type: GuessType | None = None
+        """Gives the type of a value that was stored without one. None: nobody does."""
         self.fast_path: FastPath | None = None
         """Serves the requests that it can. None: there is none, or kvd is draining."""
         self.commits: Commits | None = None

@@ -5,6 +5,7 @@ The fields of a reply that describe a value.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from kvd.errors import (
@@ -16,8 +17,9 @@ from kvd.errors import (
     Unauthorized,
 )
 from kvd.http.dialects.plain import ALLOWED
+from kvd.http.wire.kept import CLIENT_TIME
 from kvd.http.wire.replies import NO_SNIFFING, http_date
-from kvd.model.values import Published, ValueInfo
+from kvd.model.values import Published, ValueInfo, is_field
 
 Fields = list[tuple[str, str]]
 
@@ -39,12 +41,29 @@ def _validators(info: ValueInfo) -> Fields:
     ]
 
 
-def part_fields(info: ValueInfo, first: int, length: int) -> Fields:
+GuessType = Callable[[bytes], str | None]
+"""
+See `kvd.http.guessing.guess_type`.
+"""
+
+
+def part_fields(
+    info: ValueInfo, first: int, length: int, guess: GuessType | None = None
+) -> Fields:
     """
     The fields of a 206, except the length of what is sent.
+
+    Args:
+        info: Describes the value.
+        first: Where the part begins.
+        length: How many bytes it has.
+        guess: See `fields_of`.
     """
     last = first + length - 1
-    return [*fields_of(info), ("Content-Range", f"bytes {first}-{last}/{info.size}")]
+    return [
+        *fields_of(info, guess),
+        ("Content-Range", f"bytes {first}-{last}/{info.size}"),
+    ]
 
 
 def unchanged_fields(info: ValueInfo) -> Fields:
@@ -57,15 +76,24 @@ def unchanged_fields(info: ValueInfo) -> Fields:
     return [*_validators(info), *fields]
 
 
-def fields_of(info: ValueInfo) -> Fields:
+def fields_of(info: ValueInfo, guess: GuessType | None = None) -> Fields:
     """
     The fields that describe a value, except the length of what is sent.
+
+    Args:
+        info: Describes the value.
+        guess: Gives the type of a value that has none; None: nobody guesses.
     """
     fields = [*_validators(info), ("Accept-Ranges", "bytes"), NO_SNIFFING]
     # An older kvd stored fields without a value.
-    fields += [(name.title(), value) for name, value in info.metadata.items() if value]
+    fields += [
+        (name.title(), value)
+        for name, value in info.metadata.items()
+        if value and is_field(name)
+    ]
     if not info.metadata.get("content-type"):
-        fields.append(DEFAULT_TYPE)
+        kind = None if guess is None else guess(info.key)
+        fields.append(("Content-Type", kind) if kind else DEFAULT_TYPE)
     return fields
 
 
@@ -101,7 +129,10 @@ def published_reply(published: Published, durability: str) -> tuple[int, Fields]
     """
     The status and the fields of the reply to a PUT.
     """
-    return 201 if published.created else 204, [
+    fields: Fields = [
         ("ETag", f'"{published.info.etag}"'),
         ("Kvd-Durability", durability),
     ]
+    if CLIENT_TIME in published.info.metadata:
+        fields.append(("X-OC-Mtime", "accepted"))
+    return 201 if published.created else 204, fields

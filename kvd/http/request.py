@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from kvd.access.proxies import Proxies
 
 T = TypeVar("T")
+OneOperation = TypeVar("OneOperation", bound=Operation)
 
 PASSED_BYTES: Final = 256 * 1024
 """
@@ -241,6 +242,25 @@ class RequestHandler:
                 self._log.failure("after its connection was lost", failure=result)
         elif undo is not None:
             undo(result)
+
+    def permitted(self, operation: OneOperation) -> OneOperation:
+        """
+        Decide about an operation that the head of the request does not tell, such as
+        the removal of keys that its body names. May be called from `begin` on.
+
+        Returns:
+            The operation, with what the rules of its prefix add: this is what may be
+            carried out.
+
+        Raises:
+            AccessRefused: The client may not do this.
+            BadRequest: The rules of its prefix do not allow the key.
+        """
+        if self._context.authorization is None:
+            return operation
+        assert self._permit is not None, "there is no permit before begin"
+        permitted: OneOperation = self._permit.also(operation)
+        return permitted
 
     def proceed(self) -> None:
         """

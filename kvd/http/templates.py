@@ -85,6 +85,12 @@ The most small values that are kept in memory. Each holds a descriptor; they use
 eighth of the descriptors of the process at most.
 """
 
+MOST_LINES: Final = 1200
+"""
+Values with metadata of more bytes, as lines, take the ordinary way; so what is kept of
+their replies takes little memory.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class _Templates:
@@ -182,8 +188,10 @@ class _Templates:
         ):
             return None
         lines = encode_metadata(operation.metadata)
-        created = self._reply_to_put(request, created=True)
-        replaced = self._reply_to_put(request, created=False)
+        if len(lines) > MOST_LINES:
+            return None
+        created = self._reply_to_put(request, operation, created=True)
+        replaced = self._reply_to_put(request, operation, created=False)
         most_bytes = MAX_BODY_BYTES if limit is None else min(limit, MAX_BODY_BYTES)
         return self.native.put_template(
             word_of_method(request.method),
@@ -192,13 +200,13 @@ class _Templates:
         )
 
     def _reply_to_put(
-        self, request: Request, *, created: bool
+        self, request: Request, operation: Put, *, created: bool
     ) -> tuple[int, tuple[bytes, bytes, bytes]]:
         """
         The status of a reply; and what stands before its date, between date and id,
         and behind the id.
         """
-        info = ValueInfo(Key(b""), 0, _SOME_ID, 0.0)
+        info = ValueInfo(Key(b""), 0, _SOME_ID, 0.0, operation.metadata)
         status, fields = published_reply(
             Published(info, created=created), self.process.store.durability
         )
@@ -211,12 +219,25 @@ class _Templates:
         before, _, behind = rest.partition(_SOME_ID.encode())
         return status, (line, before, behind)
 
-    def make_parts(self, lines: bytes, cache_status: str | None = None) -> object:
+    def ending_of(self, key: Key) -> bytes:
+        """
+        What of a key the type of a value without one depends on.
+        """
+        if self.process.guess_type is None:
+            return b""
+        from kvd.http.guessing import ending_of
+
+        return ending_of(key)
+
+    def make_parts(
+        self, lines: bytes, ending: bytes, cache_status: str | None = None
+    ) -> object:
         """
         What the head of a reply with a value looks like.
 
         Args:
             lines: The value's metadata, as its attribute has it.
+            ending: See `ending_of`.
             cache_status: See `kvd.interfaces.ICachedValue`; None: it comes from no
                 cache.
 
@@ -229,11 +250,12 @@ class _Templates:
             record = decode(encode(_SOME_ID, 0, 0, lines))
         except MalformedAttribute:
             return None
-        info = ValueInfo(Key(b""), _SIZE, _SOME_ID, 0.0, record.metadata)
-        part = part_fields(info, _FIRST, _LENGTH)
+        info = ValueInfo(Key(ending), _SIZE, _SOME_ID, 0.0, record.metadata)
+        guess = self.process.guess_type
+        part = part_fields(info, _FIRST, _LENGTH, guess)
         last = _FIRST + _LENGTH - 1
         cached = [] if cache_status is None else [cache_field(cache_status)]
-        whole, part = [*fields_of(info), *cached], [*part, *cached]
+        whole, part = [*fields_of(info, guess), *cached], [*part, *cached]
         return (
             _pieces(200, with_length(200, whole, _SIZE), _SIZE),
             _pieces(206, with_length(206, part, _LENGTH), _FIRST, last, _SIZE, _LENGTH),
@@ -369,6 +391,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         prune=state.prune,
         clock=process.clock.seconds,
         has_hits=near is not None,
+        guesses=process.guess_type is not None,
     )
     state.uploads.made = made.upload_to
     state.lock.renewed = made.lock_renewed
@@ -380,7 +403,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         # Not at the top: only where it is needed.
         from kvd.http.hits import FastHits
 
-        near.hits = FastHits(made, templates.make_parts)
+        near.hits = FastHits(made, templates.make_parts, templates.ending_of)
     process.pieces.changed = fast_path.send_at_most
     if state.syncs is not None:
         process.commits = Commits(fast_path, state, state.syncs, process)

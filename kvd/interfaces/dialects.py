@@ -18,7 +18,15 @@ class IDialect(Interface):
 
     def understand(request: Request, prefix: bytes) -> Operation:
         """
-        Return the operation that the request asks for. Uses nothing but the arguments.
+        Return the operation that the request asks for. Uses nothing but the arguments:
+        it is called before anybody has asked who sends the request, so its errors must
+        not tell what is stored.
+
+        The rights that the request needs follow from the operation alone
+        (`kvd.http.authorization`). So the operation has to name all keys that the
+        request reads, writes, removes or lists; one that does several of these is a
+        `kvd.model.operations.Compound`. Keys that only a body names are decided about
+        by `kvd.http.request.RequestHandler.permitted`.
 
         Args:
             request: Its path begins with the prefix.
@@ -32,7 +40,8 @@ class IDialect(Interface):
 
     def render_status(status: int, operation: Operation | None, writing: bool) -> int:
         """
-        The status that this kind of client expects.
+        The status that this kind of client expects. Not asked where a right is missing
+        or credentials are wrong: 401 and 403 are the same in all dialects.
 
         Args:
             status: The status according to RFC 9110.

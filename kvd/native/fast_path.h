@@ -265,6 +265,7 @@ typedef struct {
     int may_block;              /* whether its socket may be a blocking one */
     int root, lock, uploads, exchanges, mode, folder_mode;
     dev_t device;               /* of the root */
+    int guesses;                /* whether the end of a key may say the type of its value */
     int finds_unwritten;        /* whether its file system reports unwritten parts */
     int expects_new;            /* whether the next PUT is tried as one of a new key */
     int may_not_replace;        /* whether a rename can be told not to replace anything */
@@ -481,7 +482,7 @@ int open_value(FastPath *self, const char *key, Value *value, Attribute *attribu
 int is_written(const FastPath *self, int file, const struct stat *status);
 int is_unchanged(const Value *value, const struct stat *found);
 int are_parts(PyObject *parts);
-int find_parts(FastPath *self, Value *value, const Attribute *attribute);
+int find_parts(FastPath *self, Value *value, const Attribute *attribute, PyObject *key);
 size_t value_head(FastPath *self, char *head, const Value *value,
                   const Selection *selected, PyObject *tail);
 

@@ -16,6 +16,7 @@ from kvd.dispatch.selection import load_policy
 from kvd.errors import BadSetting
 from kvd.model.quantities import Count, Seconds, Size
 from kvd.options.addresses import read_listen, read_status
+from kvd.options.kept_fields import read_keep_fields
 from kvd.options.locations import (
     read_access_log,
     read_allowed_host,
@@ -361,6 +362,23 @@ CHOICES: Final[Sequence[Choice]] = (
         None,
         Form.TABLE,
         key="dialects",
+    ),
+    Choice(
+        "keep-fields",
+        "keep_fields",
+        read_keep_fields,
+        ["none"],
+        "The fields, beside Content-Type and the like, that are stored with a value and"
+        " given back with it, with commas between them, such as"
+        " x-oc-mtime,x-amz-meta-*; all begin with x-; none: no others.",
+    ),
+    Choice(
+        "guess-types",
+        "guess_types",
+        _read_switch,
+        ["off"],
+        "on: a value that was stored without a type gets the one that the end of its"
+        " key suggests; off: no type is guessed.",
     ),
     Choice(
         "allowed-host",

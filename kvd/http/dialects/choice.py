@@ -10,9 +10,10 @@ from urllib.parse import unquote_to_bytes
 
 from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
+from kvd.http.wire.kept import KeptFields
 from kvd.http.wire.targets import is_path, path_segments
 from kvd.interfaces import IDialect
-from kvd.model.operations import Operation
+from kvd.model.operations import Operation, Put
 from kvd.model.requests import Request
 from kvd.plugins import IDialectDeclaration, load
 from kvd.settings import DialectChoice
@@ -33,7 +34,15 @@ class Dialects:
     The dialects of a daemon by prefix; ``plain`` where none was chosen.
     """
 
-    def __init__(self, choices: Sequence[DialectChoice]) -> None:
+    def __init__(
+        self, choices: Sequence[DialectChoice], kept_fields: Sequence[str] = ()
+    ) -> None:
+        """
+        Args:
+            choices: Which dialect is where.
+            kept_fields: See `KeptFields`.
+        """
+        self._kept = KeptFields(kept_fields) if kept_fields else None
         self._elsewhere = Place(load(IDialectDeclaration, "plain"), b"")
         by_prefix = {
             unquote_to_bytes(choice.prefix)[1:]: load(IDialectDeclaration, choice.name)
@@ -78,4 +87,6 @@ class Dialects:
         if known is not None:
             return known
         operation = place.dialect.understand(request, place.prefix)
+        if self._kept is not None and isinstance(operation, Put):
+            operation = self._kept.add(operation, request)
         return self._understood.remember(request, operation)

@@ -70,7 +70,7 @@ class GetHandler(RequestHandler):
     def _opened(self, value: IValue) -> None:
         self._value = value
         info = value.info
-        operation = self._operation
+        operation, context = self._operation, self._context
         conditions = operation.conditions
         if conditions is not UNCONDITIONAL and conditions.is_unchanged(info):
             value.close()
@@ -81,10 +81,10 @@ class GetHandler(RequestHandler):
             part = range_of(self._request, info)
         if part is None:
             status, first, length = 200, 0, info.size
-            fields = fields_of(info)
+            fields = fields_of(info, context.guess_type)
         else:
             status, (first, length) = 206, part
-            fields = part_fields(info, first, length)
+            fields = part_fields(info, first, length, context.guess_type)
         fields += _cache_fields(value)
         if 0 < length <= CHUNK_BYTES and operation.body:
             self._send_whole(status, fields, value, first, length)

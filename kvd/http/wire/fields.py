@@ -11,7 +11,7 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-from kvd.errors import BadRequest, RangeNotSatisfiable
+from kvd.errors import BadRequest, MetadataTooLarge, RangeNotSatisfiable
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.requests import Request
 from kvd.model.values import (
@@ -248,7 +248,7 @@ def metadata_of(request: Request) -> Metadata:
     stored, since it has no meaning.
 
     Raises:
-        BadRequest: Together they are too large.
+        MetadataTooLarge: Together they are.
     """
     fields = request.fields
     stored = {
@@ -258,11 +258,22 @@ def metadata_of(request: Request) -> Metadata:
     }
     if not stored:
         return NO_METADATA
-    # As stores count: a byte beyond ASCII becomes two.
-    size = sum(len(name) + len(value.encode()) for name, value in stored.items())
-    if size > MAX_METADATA_BYTES:
-        raise BadRequest(
-            f"The fields that are stored with the value ({', '.join(stored).title()})"
-            f" have {size} bytes together; at most {MAX_METADATA_BYTES} can be stored."
-        )
+    check_size(stored)
     return stored
+
+
+def check_size(metadata: Metadata) -> None:
+    """
+    Check that metadata is not too large.
+
+    Raises:
+        MetadataTooLarge: It is.
+    """
+    # As stores count: a byte beyond ASCII becomes two.
+    size = sum(len(name) + len(value.encode()) for name, value in metadata.items())
+    if size > MAX_METADATA_BYTES:
+        names = ", ".join(metadata).title()
+        raise MetadataTooLarge(
+            f"The fields to store with the value ({names:.200}) have {size} bytes"
+            f" together; at most {MAX_METADATA_BYTES} can be stored."
+        )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvd.errors import BadRequest, RangeNotSatisfiable
+from kvd.errors import BadRequest, MetadataTooLarge, RangeNotSatisfiable
 from kvd.http.wire import fields
 from kvd.http.wire.fields import (
     conditions_of,
@@ -392,7 +392,7 @@ def test_too_much_metadata_is_refused() -> None:
     """
     In one sentence with the bound.
     """
-    with pytest.raises(BadRequest, match=str(MAX_METADATA_BYTES)):
+    with pytest.raises(MetadataTooLarge, match=str(MAX_METADATA_BYTES)):
         metadata_of(with_fields(content_type=b"x" * MAX_METADATA_BYTES))
-    with pytest.raises(BadRequest, match=str(MAX_METADATA_BYTES)):
+    with pytest.raises(MetadataTooLarge, match=str(MAX_METADATA_BYTES)):
         metadata_of(with_fields(content_type=b"\xff" * (MAX_METADATA_BYTES // 2)))
