@@ -119,6 +119,11 @@ class MethodNotAllowed(PeerError):
 
     status = 405
 
+    def __init__(self, sentence: str, allowed: str) -> None:
+        super().__init__(sentence)
+        self.allowed = allowed
+        """The methods that are served, for ``Allow``."""
+
 
 class HeadTimeout(PeerError):
     """

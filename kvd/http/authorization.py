@@ -11,12 +11,11 @@ and can neither give a right nor forget one:
 - A `FixedReply` needs no right, so it must not depend on the store or on the user.
 - `Get`, `Put`, `Delete` and `List` each need one right (`_NEEDED`), for their key, or
   for all keys below their prefix.
-- Whatever does more than one thing is a `Compound` of these, and needs what its parts
-  need: MOVE is a Get and a Delete of the source and a Put of the target.
+- An `Exchange` states what it needs as far as the head tells. Whatever it does with the
+  store goes through `kvd.http.values`, which asks again: also for keys that only the
+  body names.
 - An operation of another class is a fault, also one derived from these four: kvd
   replies 500 and does nothing. One with a right of its own is added to `_NEEDED`.
-- A key that only the body names (a list of keys to delete) is asked for when it has
-  been read (`kvd.http.request.RequestHandler.permitted`).
 
 A handler carries out the operation that it finds permitted, and never the one that the
 dialect understood: the rules of a prefix may have added a digest that the value must
@@ -54,11 +53,12 @@ from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
+from kvd.model.keys import Key
 from kvd.model.operations import (
     Append,
     CancelUpload,
-    Compound,
     Delete,
+    Exchange,
     FixedReply,
     Get,
     List,
@@ -249,8 +249,10 @@ class Authorization:
         return Permit(permitted, also, counted, self._serving)
 
     def _permitted(self, who: Principal, operation: Operation) -> Operation:
-        if isinstance(operation, Compound):
-            return operation.with_parts(partial(self._permitted, who))
+        if isinstance(operation, Exchange):
+            for need in operation.needs:
+                self._permitted(who, need)
+            return operation
         if operation.__class__ is FixedReply:
             return operation
         # By the very class: one derived from it may do more.
@@ -264,7 +266,17 @@ class Authorization:
             raise _refusal(who, verb)
         if isinstance(operation, Put):
             return self._constrained(operation)
+        if isinstance(operation, Append):
+            self._refuse_parts(operation.key)
         return operation
+
+    def _refuse_parts(self, key: Key) -> None:
+        if self._rules.prefixes.of(key, NO_RULES) is not NO_RULES:
+            # They were begun before the prefix had these rules.
+            raise Forbidden(
+                "Below this prefix a value has to come in one request, so that kvd can"
+                " check it."
+            )
 
     def _constrained(self, operation: Put) -> Put:
         rules = self._rules.prefixes.of(operation.key, NO_RULES)

@@ -17,7 +17,6 @@ from kvd.errors import (
     Unauthorized,
     UploadMismatch,
 )
-from kvd.http.dialects.plain import ALLOWED
 from kvd.http.wire.kept import CLIENT_TIME
 from kvd.http.wire.replies import NO_SNIFFING, http_date
 from kvd.model.values import Published, ValueInfo, is_field
@@ -113,7 +112,7 @@ def refusal_fields(error: PeerError | Fault) -> Fields:
     """
     fields: Fields = [("Content-Type", "application/problem+json"), NO_SNIFFING]
     if isinstance(error, MethodNotAllowed):
-        fields.append(("Allow", ALLOWED))
+        fields.append(("Allow", error.allowed))
     elif isinstance(error, Unauthorized):
         # Basic first: browsers ask for a user and a password then.
         fields += CHALLENGES

@@ -7,13 +7,14 @@ from __future__ import annotations
 from zope.interface import Interface
 
 from kvd.model.operations import Operation
+from kvd.model.replies import Reply
 from kvd.model.requests import Request
 
 
 class IDialect(Interface):
     """
-    Interprets the requests of one kind of client, and decides the statuses of its
-    replies. A provider keeps no state.
+    Interprets the requests of one kind of client, and renders its replies. A provider
+    keeps no state: what has to last is a value of the store, which all workers see.
     """
 
     def understand(request: Request, prefix: bytes) -> Operation:
@@ -24,9 +25,8 @@ class IDialect(Interface):
 
         The rights that the request needs follow from the operation alone
         (`kvd.http.authorization`). So the operation has to name all keys that the
-        request reads, writes, removes or lists; one that does several of these is a
-        `kvd.model.operations.Compound`. Keys that only a body names are decided about
-        by `kvd.http.request.RequestHandler.permitted`.
+        request reads, writes, removes or lists, as far as the head tells. What an
+        `Exchange` does beyond that is asked for when it does it.
 
         Args:
             request: Its path begins with the prefix.
@@ -38,13 +38,18 @@ class IDialect(Interface):
             PeerError: The request is invalid, or kvd does not support it.
         """
 
-    def render_status(status: int, operation: Operation | None, writing: bool) -> int:
+    def render(
+        reply: Reply, request: Request, operation: Operation | None, writing: bool
+    ) -> Reply:
         """
-        The status that this kind of client expects. Not asked where a right is missing
-        or credentials are wrong: 401 and 403 are the same in all dialects.
+        The reply that this kind of client expects.
 
         Args:
-            status: The status according to RFC 9110.
+            reply: The reply according to RFC 9110; may be changed and returned. The
+                body of a value or of a listing is not in it, and cannot be replaced.
+                If it is a refusal with `AccessRefused`, its status stays, because
+                clients act on it.
+            request: The head of the request.
             operation: The operation; None if the request was not understood.
             writing: Whether the failure came while the body was written, not before.
         """

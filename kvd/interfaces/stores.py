@@ -17,7 +17,7 @@ from zope.interface import Attribute, Interface
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.uploads import UploadRecord
-from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
+from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
 from kvd.settings import Bounds, Durability, Modes, User
 
 T = TypeVar("T")
@@ -264,6 +264,41 @@ class IStore(Interface):
         """
         Release everything that the store holds. Called once, after the last upload has
         ended.
+        """
+
+
+class IFolderListing(Interface):
+    """
+    A walk over one folder.
+    """
+
+    def next_slice() -> Answer[Sequence[Entry]]:
+        """
+        Return the next values and folders, or an empty sequence at the end; like
+        `IListing.next_slice`.
+        """
+
+    def close() -> None:
+        """
+        End the walk. Further calls do nothing.
+        """
+
+
+class IFolderStore(IStore):
+    """
+    A store that lists one folder in less time than all that is below it. Of other
+    stores, `kvd.store.level` skips what is below.
+    """
+
+    def list_folder(prefix: bytes, after: bytes, limit: int | None) -> IFolderListing:
+        """
+        List the values in one folder, and its folders that have values anywhere below,
+        but not those values.
+
+        Args:
+            prefix: See `list`.
+            after: See `list`; compared with keys, and with the prefixes of folders.
+            limit: See `list`; values and folders count alike.
         """
 
 

@@ -4,13 +4,26 @@ The operations that a request can ask for, in any dialect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.digests import Digest
+from kvd.model.exchanges import SMALL_BYTES, Values
 from kvd.model.keys import Key
+from kvd.model.replies import Reply
+
+Check: TypeAlias = Callable[[Values], Coroutine[Any, Any, None]]
+"""
+Raises a `PeerError` if a request cannot be granted.
+"""
+
+Answer: TypeAlias = Callable[[Values, bytes], Coroutine[Any, Any, Reply]]
+"""
+Gets what the sender may use of the store, and the body of the request, and returns the
+reply.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,10 @@ class Put:
     """The key's value may not be replaced by another one."""
     empty: bool = False
     """Store an empty value, and skip the body if there is one."""
+    check: Check | None = None
+    """Asked before the body."""
+    confirm: Check | None = None
+    """Asked when the body is complete, before the value is published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,40 +147,19 @@ class FixedReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Compound:
+class Exchange:
     """
-    An operation that consists of others: its parts are what its fields hold, operations
-    and tuples of them. COPY, for example, has a `Get` of the source and a `Put` of the
-    target; MOVE has a `Delete` of the source too.
-
-    It may be carried out if each part may (`kvd.http.authorization`), so a compound
-    states no right of its own. Its handler has to carry out the parts as it finds them
-    in the permitted operation, because rules of a prefix are added there: a `Put` may
-    have become one that demands a digest, or that replaces no other value.
+    Read a short body, ask the store for whatever the dialect needs, and send the reply
+    that the dialect makes of it.
     """
 
-    def with_parts(self, permitted: Callable[[Operation], Operation]) -> Self:
-        """
-        The same with each part replaced.
-
-        Args:
-            permitted: Called with each part. What it raises is raised.
-        """
-        return replace(
-            self,
-            **{
-                each.name: _replaced(getattr(self, each.name), permitted)
-                for each in fields(self)
-            },
-        )
-
-
-def _replaced(value: Any, permitted: Callable[[Operation], Operation]) -> Any:
-    if isinstance(value, Operation):
-        return permitted(value)
-    if isinstance(value, tuple):
-        return tuple(_replaced(item, permitted) for item in value)
-    return value
+    answer: Answer
+    """Runs to its end even if the client leaves."""
+    needs: tuple[Put | Get | Delete | List, ...] = ()
+    """What the sender must be allowed to do, as far as the head tells: refused before
+    the body. Whatever `answer` does is asked for again when it does it."""
+    body_bytes: int = SMALL_BYTES
+    """How long the body may be; it is given to `answer` whole."""
 
 
 Operation = (
@@ -171,9 +167,9 @@ Operation = (
     | Get
     | Delete
     | List
+    | Exchange
     | FixedReply
     | Append
     | LookAtUpload
     | CancelUpload
-    | Compound
 )

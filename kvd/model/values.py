@@ -86,6 +86,29 @@ class ValueInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Folder:
+    """
+    A folder that has values, in it or further below.
+    """
+
+    prefix: bytes
+    """That of the keys in it, with the slash."""
+
+
+Entry: TypeAlias = ValueInfo | Folder
+"""
+What one folder contains.
+"""
+
+
+def entry_key(entry: Entry) -> bytes:
+    """
+    By which entries are in order: the key, or the prefix of a folder.
+    """
+    return entry.prefix if isinstance(entry, Folder) else entry.key
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """
     The result of a commit.

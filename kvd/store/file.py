@@ -40,6 +40,7 @@ from zope.interface import implementer
 from kvd.errors import QuotaFull, StoreFull, StoreUnusable
 from kvd.interfaces import (
     Answer,
+    IFolderStore,
     IResumingStore,
     IUpload,
     IValue,
@@ -54,7 +55,7 @@ from kvd.store.exchange import is_of_one_machine, is_on_a_disk
 from kvd.store.faults import absence, fault_of
 from kvd.store.folders import prune, split
 from kvd.store.hidden import open_hidden, renew_hidden
-from kvd.store.listing import FileListing
+from kvd.store.listing import FileFolderListing, FileListing
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.resuming import ResumableFolder
@@ -115,7 +116,7 @@ class FastPathState:
     """How many bytes of the file system stay free."""
 
 
-@implementer(IResumingStore)
+@implementer(IFolderStore, IResumingStore)
 class FileStore:
     """
     The values below one folder, open in this process.
@@ -420,6 +421,13 @@ class FileStore:
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> FileListing:
         return FileListing(
+            self._root, prefix, after, limit, self._off_reactor, self._underway
+        )
+
+    def list_folder(
+        self, prefix: bytes, after: bytes, limit: int | None
+    ) -> FileFolderListing:
+        return FileFolderListing(
             self._root, prefix, after, limit, self._off_reactor, self._underway
         )
 

@@ -1866,12 +1866,12 @@ class WrongDialectTests(ConnectionCase):
             assert 1 == len(self.flushLoggedErrors(KeyError))
         assert 200 == status(self.ask(self.GET))
 
-    def test_a_status_that_cannot_be_rendered_is_sent_as_it_is(self) -> None:
+    def test_a_reply_that_cannot_be_rendered_is_sent_as_it_is(self) -> None:
         """
         What was done is done, whatever the dialect says of it.
         """
         with mock.patch.object(
-            type(self.dialect), "render_status", side_effect=ZeroDivisionError
+            type(self.dialect), "render", side_effect=ZeroDivisionError
         ):
             assert 200 == status(self.ask(self.GET))
             assert 404 == status(self.ask(self.GET.replace(b"/k", b"/none")))

@@ -30,9 +30,14 @@ from kvd.model.operations import (
     Operation,
     Put,
 )
+from kvd.model.replies import Reply
 from kvd.model.requests import Request
 
 ALLOWED: Final = "GET, HEAD, PUT, DELETE, OPTIONS"
+
+WEBDAV_METHODS: Final = frozenset(
+    ("PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK")
+)
 
 
 @implementer(IDialect)
@@ -47,7 +52,7 @@ class Plain:
         if method not in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH") and (
             not resumes
         ):
-            raise MethodNotAllowed(f"{method} is not allowed here; {ALLOWED} are.")
+            raise MethodNotAllowed(_not_allowed(method), ALLOWED)
         target = parse_target(request.target, method)
         if method == "OPTIONS":
             accepted = ("Accept-Patch", PARTIAL_TYPE)
@@ -65,7 +70,8 @@ class Plain:
         if method == "PATCH":
             if identity is None:
                 raise MethodNotAllowed(
-                    f"PATCH is for the URL of an upload; {ALLOWED} are for keys."
+                    f"PATCH is for the URL of an upload; {ALLOWED} are for keys.",
+                    ALLOWED,
                 )
             return append_of(request, target.key, identity)
         if identity is not None and method == "HEAD":
@@ -87,10 +93,24 @@ class Plain:
             return Delete(target.key, conditions)
         return Get(target.key, conditions, body=method == "GET")
 
-    def render_status(
-        self, status: int, operation: Operation | None, writing: bool
-    ) -> int:
-        return status
+    def render(
+        self,
+        reply: Reply,
+        request: Request,
+        operation: Operation | None,
+        writing: bool,
+    ) -> Reply:
+        return reply
+
+
+def _not_allowed(method: str) -> str:
+    sentence = f"{method} is not allowed here; {ALLOWED} are."
+    if method in WEBDAV_METHODS:
+        sentence += (
+            " It belongs to WebDAV, which kvd speaks below prefixes with the dialect"
+            " webdav, such as --dialect /dav/=webdav."
+        )
+    return sentence
 
 
 dialect = Plain()

@@ -8,6 +8,7 @@ from typing import Final
 
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods.delete import DeleteHandler
+from kvd.http.methods.exchange import ExchangeHandler
 from kvd.http.methods.get import GetHandler
 from kvd.http.methods.listing import ListHandler
 from kvd.http.methods.put import PutHandler
@@ -24,6 +25,7 @@ from kvd.model.operations import (
     Append,
     CancelUpload,
     Delete,
+    Exchange,
     FixedReply,
     Get,
     List,
@@ -43,6 +45,7 @@ _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
     Append: AppendHandler,
     LookAtUpload: LookAtUploadHandler,
     CancelUpload: CancelUploadHandler,
+    Exchange: ExchangeHandler,
 }
 
 

@@ -22,11 +22,12 @@ from kvd.http.fast_path import PartialUpload
 from kvd.http.methods.same_value import OwnDigest, digest_of
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
+from kvd.http.values import values_for
 from kvd.http.wire.digests import Verification
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
-from kvd.model.operations import Put
+from kvd.model.operations import Check, Put
 from kvd.model.values import Published, ValueInfo
 
 Found = TypeVar("Found")
@@ -46,6 +47,21 @@ class PutHandler(RequestHandler):
     _own: OwnDigest | None = None
 
     def begin(self) -> None:
+        check = self._operation.check
+        if check is None:
+            self._begin()
+        else:
+            self._check_then(check, self._begin)
+
+    def _check_then(self, check: Check, then: Callable[[], None]) -> None:
+        checked = check(values_for(self._context, self._permit))
+
+        def holds(_: None) -> None:
+            then()
+
+        self.when(Deferred.fromCoroutine(checked), holds)
+
+    def _begin(self) -> None:
         operation, request = self._operation, self._request
         if operation.digests:
             self._verification = Verification(operation.digests)
@@ -149,6 +165,13 @@ class PutHandler(RequestHandler):
     def end(self) -> None:
         if self._verification is not None:
             self._verification.check()
+        confirm = self._operation.confirm
+        if confirm is None:
+            self._end()
+        else:
+            self._check_then(confirm, self._end)
+
+    def _end(self) -> None:
         if self._own is None:
             self._commit(self._operation.conditions)
         else:

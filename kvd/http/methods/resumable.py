@@ -4,6 +4,8 @@ Uploads that several requests write (draft-ietf-httpbis-resumable-upload-11).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kvd.errors import (
     BadRequest,
     LengthRequired,
@@ -119,7 +121,7 @@ class PartHandler(PutHandler):
         self._suspend()
         super().abandon()
 
-    def _head(self, status: int, fields: Fields) -> bytes:
+    def _head(self, status: int, fields: Sequence[tuple[str, str]]) -> bytes:
         if self._is_last:
             fields = [*fields, ("Upload-Complete", "?1")]
         return super()._head(status, fields)
