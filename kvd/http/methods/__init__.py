@@ -13,6 +13,7 @@ from kvd.http.methods.get import GetHandler
 from kvd.http.methods.listing import ListHandler
 from kvd.http.methods.put import PutHandler
 from kvd.http.methods.without_store import FixedReplyHandler, RefusalHandler
+from kvd.http.page_guard import check_page
 from kvd.http.request import RequestHandler
 from kvd.interfaces import IDialect
 from kvd.model.operations import Delete, Exchange, FixedReply, Get, List, Put
@@ -37,6 +38,7 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
         guard = connection.context.guard
         if not guard.knows(request.host):
             guard.check(request, connection.transport.socket.getsockname())
+        check_page(request, connection.context.cors)
         dialects = connection.context.dialects
         place = dialects.of(request.target)
         dialect = place.dialect
