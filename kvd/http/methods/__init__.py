@@ -10,7 +10,7 @@ from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods.delete import DeleteHandler
 from kvd.http.methods.exchange import ExchangeHandler
 from kvd.http.methods.get import GetHandler
-from kvd.http.methods.listing import ListHandler
+from kvd.http.methods.listing import ListHandler, wants_page
 from kvd.http.methods.put import PutHandler
 from kvd.http.methods.without_store import FixedReplyHandler, RefusalHandler
 from kvd.http.page_guard import check_page
@@ -44,6 +44,11 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
         dialect = place.dialect
         operation = dialects.understand(place, request)
         handler = _HANDLERS[operation.__class__]
+        if handler is ListHandler and wants_page(connection.context, request):
+            # Not at the top: only where it is needed.
+            from kvd.http.methods.browsing import BrowseHandler
+
+            handler = BrowseHandler
     except Exception as error:
         return RefusalHandler(connection, request, dialect, error)
     return handler(connection, request, dialect, operation)
