@@ -42,7 +42,9 @@ class Put:
     empty: bool = False
     """Store an empty value, and skip the body if there is one."""
     check: Check | None = None
-    """Asked before the body, and again before the value is published."""
+    """Asked before the body."""
+    confirm: Check | None = None
+    """Asked when the body is complete, before the value is published."""
 
 
 @dataclass(frozen=True, slots=True)

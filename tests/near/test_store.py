@@ -63,8 +63,21 @@ class NearStoreTests(StoreContract, FileStoreCase):
 
     has_descriptors = False
 
+    far_delay: float | None = None
+    """After how many seconds the store answers; None: at once."""
+
     def make_store(self) -> IStore:
-        return NearStore(MemoryStore(), self.open_store(), 0.0, Clock())
+        self.far_clock = Clock()
+        far = MemoryStore()
+        if self.far_delay is not None:
+            far = MemoryStore(self.far_clock, self.far_delay)
+        return NearStore(far, self.open_store(), 0.0, self.far_clock)
+
+    def wait_for(self, answer: Deferred[T]) -> None:
+        for _ in range(200):
+            if answer.called:
+                break
+            self.far_clock.advance(self.far_delay or 0.0)
 
     def debris(self) -> list[str]:
         return []
@@ -75,17 +88,7 @@ class LaterNearStoreTests(NearStoreTests):
     The same, where the store answers later.
     """
 
-    def make_store(self) -> IStore:
-        self.far_clock = Clock()
-        return NearStore(
-            MemoryStore(self.far_clock, 1.0), self.open_store(), 0.0, self.far_clock
-        )
-
-    def wait_for(self, answer: Deferred[T]) -> None:
-        for _ in range(200):
-            if answer.called:
-                break
-            self.far_clock.advance(1.0)
+    far_delay = 1.0
 
 
 class CacheCase(FileStoreCase):

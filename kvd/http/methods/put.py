@@ -27,7 +27,7 @@ from kvd.http.wire.digests import Verification
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
-from kvd.model.operations import Put
+from kvd.model.operations import Check, Put
 from kvd.model.values import Published, ValueInfo
 
 Found = TypeVar("Found")
@@ -47,14 +47,13 @@ class PutHandler(RequestHandler):
     _own: OwnDigest | None = None
 
     def begin(self) -> None:
-        if self._operation.check is None:
+        check = self._operation.check
+        if check is None:
             self._begin()
         else:
-            self._check_then(self._begin)
+            self._check_then(check, self._begin)
 
-    def _check_then(self, then: Callable[[], None]) -> None:
-        check = self._operation.check
-        assert check is not None
+    def _check_then(self, check: Check, then: Callable[[], None]) -> None:
         checked = check(values_for(self._context, self._permit))
 
         def holds(_: None) -> None:
@@ -166,10 +165,11 @@ class PutHandler(RequestHandler):
     def end(self) -> None:
         if self._verification is not None:
             self._verification.check()
-        if self._operation.check is None:
+        confirm = self._operation.confirm
+        if confirm is None:
             self._end()
         else:
-            self._check_then(self._end)
+            self._check_then(confirm, self._end)
 
     def _end(self) -> None:
         if self._own is None:
