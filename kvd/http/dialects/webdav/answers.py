@@ -55,6 +55,7 @@ from kvd.http.dialects.webdav.resources import (
 from kvd.http.wire.fields import check_size, parse_http_date
 from kvd.http.wire.kept import CLIENT_TIME
 from kvd.http.wire.replies import NO_SNIFFING
+from kvd.http.wire.targets import key_of_segments
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import Values
 from kvd.model.keys import Key, escape
@@ -405,14 +406,14 @@ async def _transfer_all(
     try:
         async for infos in walked:
             for info in infos:
-                key = Key(target.prefix + info.key[len(prefix) :])
                 try:
                     if info.key == prefix + MARKER:
                         # The target has one already.
                         if moves:
                             await values.remove(info.key)
                         continue
-                    await step(info.key, key)
+                    key = target.prefix + info.key[len(prefix) :]
+                    await step(info.key, key_of_segments(key.split(b"/")))
                 except KeyAbsent:
                     continue
                 except (PeerError, Fault) as error:

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 from xml.sax.saxutils import escape as escape_text
 
-from kvd.errors import BadRequest
+from kvd.errors import AccessRefused, BadRequest
 from kvd.http.dialects.webdav.documents import DAV, property_of
 from kvd.http.wire.kept import CLIENT_TIME, client_time
 from kvd.http.wire.replies import http_date
@@ -176,7 +177,11 @@ async def member(values: Values, entry: ValueInfo | Folder) -> Resource | None:
             return None
         return Resource(Path(entry.key, False, False), entry, is_collection=False)
     path = Path(entry.prefix[:-1], False, True)
-    return Resource(path, await values.stat(path.marker), is_collection=True)
+    marker = None
+    # Whoever may only list sees that it is there.
+    with suppress(AccessRefused):
+        marker = await values.stat(path.marker)
+    return Resource(path, marker, is_collection=True)
 
 
 # -- properties ---------------------------------------------------------------
