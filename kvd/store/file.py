@@ -10,6 +10,7 @@ The file store: every value is a file below one folder, named by its key, usable
             4711-09fe…/      what a process uploads    (kvd.store.uploads)
                 0, 1, …
                 k2.ab␟cdef   what was ab/cdef before   (kvd.store.writeback)
+            resumable/       uploads of several requests (kvd.store.resuming)
 
 A value is written to the upload folder of the process. A commit sets an attribute that
 identifies the value (`kvd.store.attribute`) and renames the file to its key while it
