@@ -34,6 +34,10 @@ TIMES ?= 20
 SWITCHES ?= 100
 RESIZES ?= 20
 UPGRADES ?= 10
+# How often in the long form, and for how many minutes at most: make endurance HANGS=1000
+RELOADS ?= 20
+HANGS ?= 20
+MINUTES ?= 15
 # Given to the benchmark: make bench BENCH="--rounds 9 put-large get-small"
 BENCH ?=
 
@@ -67,7 +71,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes alerts soak test-clients figures bench engine test-engines share deb test-proxies clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench engine test-engines share deb test-proxies clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -168,7 +172,7 @@ powercuts: $(VENV)/developed
 
 # The long form of what the tests do a little of: kills, power cuts, changes, many requests
 # over one connection, with and without splice, and many examples of all that is random.
-soak: crash powercuts changes
+soak: crash powercuts changes endurance
 	KVD_SOAK_REQUESTS=$(REQUESTS) $(BIN)/python -m $(PYTEST) --timeout=0 \
 		tests/integration/test_bodies.py -k many_requests
 	KVD_EXAMPLES_TIMES=$(TIMES) $(BIN)/python -m $(PYTEST) --timeout=0 \
@@ -184,6 +188,11 @@ test-clients: $(VENV)/developed
 changes: $(VENV)/developed
 	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES) $(UPGRADES)
 	$(BIN)/python -m tests.changes.pipelining $(RESIZES)
+
+# New code, other settings and workers that hang, under load side by side:
+# make endurance UPGRADES=1000 RELOADS=1000 HANGS=1000
+endurance: $(VENV)/developed
+	$(BIN)/python -m tests.changes.endurance $(UPGRADES) $(RELOADS) $(HANGS) $(MINUTES)
 
 # The metrics, and the alerts in etc/prometheus; promtool is in Debian's package prometheus.
 alerts: $(VENV)/developed

@@ -4,13 +4,13 @@ That a request may be carried out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvd.model.operations import Operation
 
 if TYPE_CHECKING:
     from kvd.access.counting import OpenCounts
-    from kvd.access.rules import Principal
 
 
 class Permit(NamedTuple):
@@ -20,12 +20,13 @@ class Permit(NamedTuple):
 
     operation: Operation
     """With what the rules of its prefix add."""
+    also: Callable[[Any], Any]
+    """Decides about another operation for the same client, and returns it with what the
+    rules of its prefix add."""
     counted: str | None = None
     """As what it is counted until it has ended, if it is."""
     serving: OpenCounts | None = None
     """Where it is counted."""
-    who: Principal | None = None
-    """Who has sent it, where the operation asks the store for several things."""
 
     def ended(self) -> None:
         """

@@ -37,6 +37,7 @@ from kvd.settings import Settings
 from kvd.system.signals import end_once, stop
 from kvd.workers.changes import Changes
 from kvd.workers.distribution import Distribution, NoDistribution
+from kvd.workers.heartbeat import ProcessState
 from kvd.workers.pool import Pool
 from kvd.workers.process import ForkServerProcess
 from kvd.workers.record import State
@@ -271,6 +272,7 @@ class SupervisorService(ServingService):
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
         self._distribution.hang_seconds = settings.hang_seconds
+        self._watch_others(settings.hang_seconds)
 
     def _reload(self) -> Deferred[None]:
         return self._reloading.start()
@@ -309,6 +311,9 @@ class SupervisorService(ServingService):
 
     def _hangs(self) -> int:
         return self._pool.hangs
+
+    def _processes(self) -> list[ProcessState]:
+        return [self._forks.state(), *super()._processes()]
 
     def _control_changes(self) -> Mapping[str, Change]:
         # Not at the top: importing the reactor installs one.

@@ -4,6 +4,22 @@ the store is asked, before ``100 Continue`` and before the body.
 
 The store is not asked for a request that is refused here, so nothing in the refusal,
 and nothing in its time, tells whether the key has a value.
+
+This is the only place that asks for rights. A dialect states what a request asks for,
+and can neither give a right nor forget one:
+
+- A `FixedReply` needs no right, so it must not depend on the store or on the user.
+- `Get`, `Put`, `Delete` and `List` each need one right (`_NEEDED`), for their key, or
+  for all keys below their prefix.
+- An `Exchange` states what it needs as far as the head tells. Whatever it does with the
+  store goes through `kvd.http.values`, which asks again: also for keys that only the
+  body names.
+- An operation of another class is a fault, also one derived from these four: kvd
+  replies 500 and does nothing. One with a right of its own is added to `_NEEDED`.
+
+A handler carries out the operation that it finds permitted, and never the one that the
+dialect understood: the rules of a prefix may have added a digest that the value must
+have, or that it may not be replaced.
 """
 
 from __future__ import annotations
@@ -11,6 +27,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -137,8 +154,6 @@ class Authorization:
             decided = self._decided.find(request)
             if decided is not None and decided.holds():
                 return decided.permit
-        if isinstance(operation, FixedReply):
-            return Permit(operation)
         _refuse_secrets(request.target)
         value = request.fields.get(b"authorization")
         user = None if certified is None else self._rules.users.get(certified)
@@ -210,9 +225,9 @@ class Authorization:
     def _permit(self, who: Principal, operation: Operation) -> Permit:
         if who.rate is not None:
             self._rates.check(f"The user {who.name}", who.rate, self._clock)
-        permitted = self.permitted(who, operation)
+        permitted, also = self._permitted(who, operation), partial(self._permitted, who)
         if who.at_once is None:
-            return Permit(permitted, who=who)
+            return Permit(permitted, also)
         # Addresses are counted in the same table.
         counted = f"user {who.name}"
         if self._serving[counted] >= who.at_once:
@@ -222,30 +237,19 @@ class Authorization:
                 1,
             )
         self._serving.add(counted)
-        return Permit(permitted, counted, self._serving, who)
+        return Permit(permitted, also, counted, self._serving)
 
-    def permitted(self, who: Principal, operation: Operation) -> Operation:
-        """
-        Decide whether somebody may do something.
-
-        Args:
-            who: Who has sent a request.
-            operation: What the request asks for, or a part of it.
-
-        Returns:
-            The operation, with what the rules of its prefix add.
-
-        Raises:
-            AccessRefused: They may not.
-            BadRequest: The rules of its prefix do not allow the key.
-        """
+    def _permitted(self, who: Principal, operation: Operation) -> Operation:
         if isinstance(operation, Exchange):
             for need in operation.needs:
-                self.permitted(who, need)
+                self._permitted(who, need)
             return operation
+        if operation.__class__ is FixedReply:
+            return operation
+        # By the very class: one derived from it may do more.
         right, verb = _NEEDED[operation.__class__]
         if isinstance(operation, List):
-            allowed = who.may_list(operation.prefix)
+            allowed = who.may_below(right, operation.prefix)
         else:
             assert isinstance(operation, Get | Put | Delete)
             allowed = who.may(right, operation.key)

@@ -430,7 +430,7 @@ class RequestHandler:
             return
         source.sent(sent)
         self._sent += sent
-        if sent == part.count:
+        if sent == part.count and not source.has_more():
             self._end_source()
         else:
             connection.when_taken(self._next_chunk)
@@ -444,12 +444,14 @@ class RequestHandler:
 
     def _pass_on(self, stream: Stream) -> None:
         connection, pipe = self._connection, self._context.pipe
+        source = self._source
         assert pipe is not None
+        assert source is not None
         count = min(stream.count, PASSED_BYTES)
         passed, ended = connection.transport.pass_on(pipe, stream.descriptor, count)
         stream.taken(passed, ended)
         self._sent += passed
-        if passed == stream.count:
+        if passed == stream.count and not source.has_more():
             self._end_source()
         elif passed == count or ended or connection.transport.queued:
             connection.when_taken(self._next_chunk)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final
 
 from twisted.internet.task import deferLater
@@ -43,11 +42,7 @@ def values_for(context: ProcessContext, permit: Permit | None) -> PermittedValue
         context: Of the process.
         permit: Of the request; None: everything is permitted.
     """
-    authorization = context.authorization
-    if authorization is None or permit is None:
-        return PermittedValues(context, _as_it_is)
-    assert permit.who is not None
-    return PermittedValues(context, partial(authorization.permitted, permit.who))
+    return PermittedValues(context, _as_it_is if permit is None else permit.also)
 
 
 def _as_it_is(operation: Operation) -> Operation:

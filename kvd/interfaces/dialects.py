@@ -19,7 +19,14 @@ class IDialect(Interface):
 
     def understand(request: Request, prefix: bytes) -> Operation:
         """
-        Return the operation that the request asks for. Uses nothing but the arguments.
+        Return the operation that the request asks for. Uses nothing but the arguments:
+        it is called before anybody has asked who sends the request, so its errors must
+        not tell what is stored.
+
+        The rights that the request needs follow from the operation alone
+        (`kvd.http.authorization`). So the operation has to name all keys that the
+        request reads, writes, removes or lists, as far as the head tells. What an
+        `Exchange` does beyond that is asked for when it does it.
 
         Args:
             request: Its path begins with the prefix.

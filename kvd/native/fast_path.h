@@ -443,7 +443,7 @@ int send_file_secure(FastPath *self, int socket, Value *value, const Selection *
 
 /* fields.c */
 enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };
-enum { WHOLE, PART, BEYOND };
+enum { WHOLE, PART, BEYOND, SEVERAL };
 int match_tags(const Text *list, const char *etag, Py_ssize_t etag_bytes);
 int read_date(const Text *text, long long *second);
 int read_range(const Text *asked, const Text *condition, const char *etag,

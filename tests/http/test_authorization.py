@@ -409,6 +409,10 @@ class RefusalTests(AuthorizationCase):
         assert 404 == status(self.ask(get("public/x")))
         assert 404 == status(self.ask(get("public/x", basic("ci", "secret"))))
         assert 401 == status(self.ask(get("public/x", basic("ci", "guess"))))
+        options = b"OPTIONS /public/x HTTP/1.1\r\nHost: kvd\r\n"
+        assert 204 == status(self.ask(options + b"\r\n"))
+        assert 204 == status(self.ask(options + basic("ci", "secret") + b"\r\n"))
+        assert 401 == status(self.ask(options + basic("ci", "guess") + b"\r\n"))
 
     def test_a_token_expires_between_two_requests(self) -> None:
         """

@@ -28,9 +28,9 @@ from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
-from kvd.http.methods.get import CHUNK_BYTES
 from kvd.http.recorder import Recorder
 from kvd.http.timeouts import LINGER_SILENT_SECONDS
+from kvd.http.value_source import CHUNK_BYTES
 from kvd.interfaces import Answer
 from kvd.log.buffered import FLUSH_SECONDS
 from kvd.model.conditions import UNCONDITIONAL
@@ -626,7 +626,7 @@ class GetTests(ConnectionCase):
 
     def test_parts_of_a_value(self) -> None:
         """
-        One range, also from the end; several are answered with the whole.
+        One range, also from the end; several that are close to each other are one.
         """
         self.put(b"k", b"0123456789")
         table: list[tuple[bytes, int, bytes, bytes | None]] = [
@@ -634,7 +634,8 @@ class GetTests(ConnectionCase):
             (b"bytes=7-", 206, b"789", b"bytes 7-9/10"),
             (b"bytes=-2", 206, b"89", b"bytes 8-9/10"),
             (b"bytes=5-99", 206, b"56789", b"bytes 5-9/10"),
-            (b"bytes=0-0,2-3", 200, b"0123456789", None),
+            (b"bytes=2-3,0-0", 206, b"0123", b"bytes 0-3/10"),
+            (b"bytes=2-3,5-4", 200, b"0123456789", None),
             (b"lines=1-2", 200, b"0123456789", None),
         ]
         for asked, expected, part, content_range in table:
