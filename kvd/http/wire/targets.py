@@ -130,7 +130,7 @@ def parse_target(target: bytes, method: str) -> Target:
         return Target(Key(harmless[1]))
     if target == b"*" and method == "OPTIONS":
         return Target()
-    query = _parse_query(target.partition(b"?")[2])
+    query = parse_query(target.partition(b"?")[2])
     *parts, last = path_segments(target)
     if last:
         return Target(key_of_segments([*parts, last]), None, query)
@@ -190,7 +190,7 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
     return Key(key)
 
 
-def _parse_query(query: bytes) -> dict[str, bytes]:
+def parse_query(query: bytes) -> dict[str, bytes]:
     """
     The parameters of a query, by name. kvd ignores unknown parameters. If a name is
     repeated, the last value counts; the parameters of a page may not be repeated.

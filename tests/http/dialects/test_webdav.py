@@ -109,6 +109,12 @@ class ResourceTests(WebDAVCase):
         assert value.find(f".//{DAV}collection") is None
         assert ["/dav/a/"] == [*self.propfind("/dav/a/", 0)]
 
+    def test_root_is_there_without_values(self) -> None:
+        """
+        It cannot be made.
+        """
+        assert ["/dav/"] == [*self.propfind("/dav/")]
+
     def test_collections_are_made_and_last(self) -> None:
         """
         Without values, and what makes them last is not seen.
