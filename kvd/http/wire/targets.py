@@ -161,13 +161,16 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
     Check decoded segments and join them.
 
     Raises:
-        BadRequest: A segment is empty, ``.`` or ``..``, or contains a control byte; the
-            first one is reserved for kvd, or the last one for a file system.
+        BadRequest: A segment is empty, ``.`` or ``..``, or contains a slash or a
+            control byte; the first one is reserved for kvd, or the last one for a file system.
         TargetTooLong: A segment, or the key, is too long.
     """
     for segment in segments:
         if not segment:
             raise BadRequest("A key cannot have empty segments: use single slashes.")
+        if b"/" in segment:
+            # From a query or a body: in a path it is refused where it is decoded.
+            raise BadRequest(f"The segment {_shown(segment)} contains a slash.")
         if segment in (b".", b".."):
             raise BadRequest(f"A key cannot have the segment {_shown(segment)}.")
         if _CONTROL.search(segment):
