@@ -104,6 +104,15 @@ class Forbidden(AccessRefused):
     status = 403
 
 
+class ForeignPage(AccessRefused):
+    """
+    A page of another site wants to change something, with what the browser remembers of
+    its user.
+    """
+
+    status = 403
+
+
 class KeyAbsent(PeerError):
     """
     No value is stored under the key.
@@ -279,6 +288,14 @@ class ConditionUnsupported(PeerError):
     """
 
     status = 501
+
+
+class ForeignDestination(PeerError):
+    """
+    A value is to be copied to another server (RFC 4918 section 9.8.5).
+    """
+
+    status = 502
 
 
 class UnsupportedVersion(PeerError):
