@@ -180,7 +180,7 @@ serve_or_leave(FastPath *self, int socket, Joined *joined, unsigned int expected
 }
 
 /*
- * Close a connection that `is_settled`; as kvd.net.sockets.close_both_ways. Bytes that
+ * Close a connection that `is_drained`; as kvd.net.sockets.close_both_ways. Bytes that
  * have come since then make close(2) alone send a reset in place of the end, and the
  * client reads an error behind the reply.
  */
@@ -659,7 +659,7 @@ FastPath_serve_new(FastPath *self, PyObject *argument)
         Py_DECREF(number);
         if (socket == -1 && PyErr_Occurred())
             return NULL;
-        /* Whoever has accepted it may have let it block. */
+        /* The process that accepted it may have left it blocking. */
         if (serve_whole(self, (int)socket, 1) == IS_LEFT)
             break;
         served++;

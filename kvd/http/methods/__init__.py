@@ -38,9 +38,9 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
         if not guard.knows(request.host):
             guard.check(request, connection.transport.socket.getsockname())
         dialects = connection.context.dialects
-        place = dialects.of(request.target)
-        dialect = place.dialect
-        operation = dialects.understand(place, request)
+        mount = dialects.of(request.target)
+        dialect = mount.dialect
+        operation = dialects.understand(mount, request)
         handler = _HANDLERS[operation.__class__]
     except Exception as error:
         return RefusalHandler(connection, request, dialect, error)
