@@ -104,6 +104,15 @@ class Forbidden(AccessRefused):
     status = 403
 
 
+class ForeignPage(AccessRefused):
+    """
+    A page of another site wants to change something, with what the browser remembers of
+    its user.
+    """
+
+    status = 403
+
+
 class KeyAbsent(PeerError):
     """
     No value is stored under the key.

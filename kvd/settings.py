@@ -403,6 +403,8 @@ class Settings:
     """Whether the kernel moves bodies to files (splice(2)) where possible."""
     fast_path: bool = True
     """Whether the compiled fast path serves small requests where possible."""
+    browser: bool = True
+    """Whether browsers get a page in place of a plain listing."""
     control: str | None = "auto"
     """An absolute path, ``auto`` for `kvd.admin.control.locations`, or None."""
     status: Address | None = None

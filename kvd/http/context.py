@@ -178,6 +178,8 @@ class ProcessContext:
         """Decides what each client may do. None: everything."""
         self.cors: Cors | None = None
         """Tells browsers which pages may use kvd. None: no other site's."""
+        self.has_pages = False
+        """Whether browsers get a page of a folder (`kvd.http.browser`)."""
         self.guess_type: GuessType | None = None
         """Gives the type of a value that was stored without one. None: nobody does."""
         self.fast_path: FastPath | None = None

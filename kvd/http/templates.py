@@ -28,6 +28,7 @@ from kvd.http.fast_path import (
     Report,
     native,
 )
+from kvd.http.page_guard import check_page
 from kvd.http.pieces import FILE_BYTES
 from kvd.http.reply_fields import (
     Fields,
@@ -114,6 +115,9 @@ class _Templates:
         process = self.process
         try:
             request = process.heads.parse(head)
+            # What is looked at is part of the shape of a head; not so the target, by
+            # which pages of other sites may be allowed.
+            check_page(request, None)
             dialects = process.dialects
             operation = dialects.understand(dialects.of(request.target), request)
         except KvdError:

@@ -497,6 +497,14 @@ CHOICES: Final[Sequence[Choice]] = (
         " module, where it is installed; off: all go the same way.",
     ),
     Choice(
+        "browser",
+        "browser",
+        _read_switch,
+        ["on"],
+        "on: a browser that asks for a prefix gets a page that shows, uploads and"
+        " deletes values; off: it gets a plain listing, as programs do.",
+    ),
+    Choice(
         "control",
         "control",
         read_control,
