@@ -51,6 +51,7 @@ _CONTENTS = """
    docs/moving
    docs/engines
    docs/wire
+   docs/browser
 
 .. toctree::
    :hidden:
