@@ -25,7 +25,7 @@ project = "kvd"
 release = __version__
 
 root_doc = "README"
-include_patterns = ["*.rst", "docs/*.rst"]
+include_patterns = ["*.rst", "docs/**.rst"]
 # Not walked through.
 exclude_patterns = [".*", "bench", "build", "kvd", "tests"]
 
@@ -52,6 +52,13 @@ _CONTENTS = """
    docs/engines
    docs/wire
    docs/browser
+
+.. toctree::
+   :hidden:
+   :glob:
+   :caption: Clients
+
+   docs/clients/*
 
 .. toctree::
    :hidden:

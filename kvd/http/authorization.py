@@ -246,7 +246,7 @@ class Authorization:
             self._rates.check(f"The user {who.name}", who.rate, self._clock)
         permitted, also = self._permitted(who, operation), partial(self._permitted, who)
         if who.at_once is None:
-            return Permit(permitted, also)
+            return Permit(permitted, also, who)
         # Addresses are counted in the same table.
         counted = f"user {who.name}"
         if self._serving[counted] >= who.at_once:
@@ -256,7 +256,7 @@ class Authorization:
                 1,
             )
         self._serving.add(counted)
-        return Permit(permitted, also, counted, self._serving)
+        return Permit(permitted, also, who, counted, self._serving)
 
     def _permitted(self, who: Principal, operation: Operation) -> Operation:
         if isinstance(operation, Exchange):

@@ -103,7 +103,6 @@ class BrowseHandler(RequestHandler):
         if authorization is None or permit is None:
             return Visitor()
         who = permit.who
-        assert who is not None
         rules = authorization.rules_of(prefix)
         return Visitor(
             who.name,
