@@ -42,6 +42,7 @@ _CONTENTS = """
 .. toctree::
    :hidden:
    :caption: Use
+   :glob:
 
    docs/running
    docs/operating
@@ -52,6 +53,7 @@ _CONTENTS = """
    docs/engines
    docs/wire
    docs/browser
+   docs/clients/*
 
 .. toctree::
    :hidden:
