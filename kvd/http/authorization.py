@@ -44,7 +44,6 @@ from kvd.access.rules import (
     NO_RULES,
     AccessRules,
     ByPrefix,
-    PrefixRules,
     Principal,
     Right,
 )
@@ -222,24 +221,6 @@ class Authorization:
             return certified if certified in self._rules.users else None
         known = self._authentication.known(value)
         return None if known is None else known.principal.name
-
-    def rules_of(self, prefix: bytes) -> PrefixRules:
-        """
-        What holds for the values directly below a prefix.
-        """
-        return self._rules.prefixes.of(prefix, NO_RULES)
-
-    def may_become(self, who: Principal, right: Right, prefix: bytes) -> bool:
-        """
-        Whether somebody has a right for the values directly below a prefix, or, without
-        credentials yet, could have it as a user.
-        """
-        if who.may(right, prefix):
-            return True
-        users = self._rules.users.values()
-        return who.name is None and any(
-            user.principal.may(right, prefix) for user in users
-        )
 
     def _permit(self, who: Principal, operation: Operation) -> Permit:
         if who.rate is not None:
