@@ -71,7 +71,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak clients figures bench engine test-engines share deb test-proxies clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench engine test-engines share deb test-proxies clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -178,9 +178,10 @@ soak: crash powercuts changes endurance
 	KVD_EXAMPLES_TIMES=$(TIMES) $(BIN)/python -m $(PYTEST) --timeout=0 \
 		--numprocesses=auto --dist=worksteal -m "hypothesis or explores" tests
 
-# Bazel with a writer's token, with a reader's and without; bazel-bootstrap is needed for it.
-clients: $(VENV)/developed
-	$(BIN)/python -m tests.clients
+# Clients that people have, against the true daemon: all, or CLIENTS=webdav. What is not
+# installed is named.
+test-clients: $(VENV)/developed
+	$(BIN)/python -m tests.clients $(CLIENTS)
 
 # The policy, the number of workers and all workers changed under load: what became of
 # the requests.

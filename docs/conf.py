@@ -25,7 +25,7 @@ project = "kvd"
 release = __version__
 
 root_doc = "README"
-include_patterns = ["*.rst", "docs/*.rst"]
+include_patterns = ["*.rst", "docs/**.rst"]
 # Not walked through.
 exclude_patterns = [".*", "bench", "build", "kvd", "tests"]
 
@@ -51,6 +51,13 @@ _CONTENTS = """
    docs/moving
    docs/engines
    docs/wire
+
+.. toctree::
+   :hidden:
+   :glob:
+   :caption: Clients
+
+   docs/clients/*
 
 .. toctree::
    :hidden:

@@ -290,6 +290,14 @@ class ConditionUnsupported(PeerError):
     status = 501
 
 
+class ForeignDestination(PeerError):
+    """
+    A value is to be copied to another server (RFC 4918 section 9.8.5).
+    """
+
+    status = 502
+
+
 class UnsupportedVersion(PeerError):
     """
     The request's HTTP version is not 1.x.

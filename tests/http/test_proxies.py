@@ -15,6 +15,7 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.permit import Permit
+from kvd.access.rights_file import parse_rights
 from kvd.settings import Limits
 from tests import tls
 from tests.http.fast_path.both import LIMITS, Worker
@@ -362,7 +363,9 @@ class FieldTests(ProxyCase):
                 Permit everything.
                 """
                 asked.append(peer)
-                return Permit(operation, also=lambda other: other)
+                return Permit(
+                    operation, lambda other: other, parse_rights("", "").anonymous
+                )
 
             def user_of(self, request: object, certified: object) -> None:
                 """

@@ -78,3 +78,8 @@ classic = Dialect(
     "The replies of the 2017 file server that kvd descends from.",
     "kvd.http.dialects.classic.dialect",
 )
+webdav = Dialect(
+    "webdav",
+    "WebDAV (class 1), for rclone, davfs2, cadaver, sccache and file managers.",
+    "kvd.http.dialects.webdav.dialect.dialect",
+)
