@@ -267,6 +267,19 @@ class TooManyRequests(AccessRefused):
         """When to try again."""
 
 
+class Locked(PeerError):
+    """
+    Somebody else has the lock of what is to be changed (RFC 4918 section 11.3).
+    """
+
+    status = 423
+
+    def __init__(self, sentence: str, holder: bytes) -> None:
+        super().__init__(sentence)
+        self.holder = holder
+        """What the holder has said about it."""
+
+
 class HeadTooLarge(PeerError):
     """
     The head of the request, or the trailers of its body, has more bytes or

@@ -90,9 +90,9 @@ class Client:
                 followed.
             timeout_seconds: How long the client waits while no byte moves; an asker of
                 your own has its own.
-            tls: Whom to believe where the URL begins with ``https``, and what to show;
-                None: the system's authorities, and nothing. An asker of your own has
-                its own.
+            tls: Which certificates to trust and to show where the URL begins with
+                ``https``; None: the system's authorities, and none. An asker of your
+                own has its own.
 
         Raises:
             ValueError: The URL or a certificate is not valid.

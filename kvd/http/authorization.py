@@ -44,7 +44,6 @@ from kvd.access.rules import (
     NO_RULES,
     AccessRules,
     ByPrefix,
-    PrefixRules,
     Principal,
     Right,
 )
@@ -232,30 +231,12 @@ class Authorization:
         known = self._authentication.known(value)
         return None if known is None else known.principal.name
 
-    def rules_of(self, prefix: bytes) -> PrefixRules:
-        """
-        What holds for the values directly below a prefix.
-        """
-        return self._rules.prefixes.of(prefix, NO_RULES)
-
-    def may_become(self, who: Principal, right: Right, prefix: bytes) -> bool:
-        """
-        Whether somebody has a right for the values directly below a prefix, or, without
-        credentials yet, could have it as a user.
-        """
-        if who.may(right, prefix):
-            return True
-        users = self._rules.users.values()
-        return who.name is None and any(
-            user.principal.may(right, prefix) for user in users
-        )
-
     def _permit(self, who: Principal, operation: Operation) -> Permit:
         if who.rate is not None:
             self._rates.check(f"The user {who.name}", who.rate, self._clock)
         permitted, also = self._permitted(who, operation), partial(self._permitted, who)
         if who.at_once is None:
-            return Permit(permitted, also, who)
+            return Permit(permitted, also)
         # Addresses are counted in the same table.
         counted = f"user {who.name}"
         if self._serving[counted] >= who.at_once:
@@ -265,7 +246,7 @@ class Authorization:
                 1,
             )
         self._serving.add(counted)
-        return Permit(permitted, also, who, counted, self._serving)
+        return Permit(permitted, also, counted, self._serving)
 
     def _permitted(self, who: Principal, operation: Operation) -> Operation:
         if isinstance(operation, Exchange):

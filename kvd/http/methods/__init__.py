@@ -61,9 +61,9 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
             guard.check(request, connection.transport.socket.getsockname())
         check_page(request, connection.context.cors)
         dialects = connection.context.dialects
-        place = dialects.of(request.target)
-        dialect = place.dialect
-        operation = dialects.understand(place, request)
+        mount = dialects.of(request.target)
+        dialect = mount.dialect
+        operation = dialects.understand(mount, request)
         handler = _HANDLERS[operation.__class__]
         if handler is ListHandler and wants_page(connection.context, request):
             # Not at the top: only where it is needed.
