@@ -212,6 +212,7 @@ class FileStore:
             self._begin_resumable,
             self._reserve_rest,
             lambda key: inf if admission is None else admission.limit_of(key),
+            clock,
         )
         self.fast_path_state = FastPathState(
             self._root,
@@ -439,6 +440,7 @@ class FileStore:
         return self._close()
 
     def _close(self) -> Answer[None]:
+        self.resumable.close()
         written = None if self._writeback is None else self._writeback.stop()
         if isinstance(written, Deferred):
             return written.addCallback(lambda _: self._opened.close())
