@@ -34,15 +34,19 @@ Returns an operation with what the rules of its prefix add, or raises `AccessRef
 Fill = Callable[[IUpload], Coroutine[Any, Any, None]]
 
 
-def values_for(context: ProcessContext, permit: Permit | None) -> PermittedValues:
+def values_for(
+    context: ProcessContext, permit: Permit | None, scheme: str
+) -> PermittedValues:
     """
     What one request may use.
 
     Args:
         context: Of the process.
         permit: Of the request; None: everything is permitted.
+        scheme: Of its URL.
     """
-    return PermittedValues(context, _as_it_is if permit is None else permit.also)
+    permitted = _as_it_is if permit is None else permit.also
+    return PermittedValues(context, permitted, scheme)
 
 
 def _as_it_is(operation: Operation) -> Operation:
@@ -54,12 +58,16 @@ class PermittedValues:
     See `kvd.model.exchanges.Values`.
     """
 
-    def __init__(self, context: ProcessContext, permitted: Permitted) -> None:
+    def __init__(
+        self, context: ProcessContext, permitted: Permitted, scheme: str
+    ) -> None:
         """
         Args:
             context: Of the process.
             permitted: Asked before each operation.
+            scheme: See `Values`.
         """
+        self.scheme = scheme
         self._context = context
         self._store: Final = context.store
         self._permitted = permitted
