@@ -104,6 +104,15 @@ class Forbidden(AccessRefused):
     status = 403
 
 
+class ForeignPage(AccessRefused):
+    """
+    A page of another site wants to change something, with what the browser remembers of
+    its user.
+    """
+
+    status = 403
+
+
 class KeyAbsent(PeerError):
     """
     No value is stored under the key.
@@ -139,6 +148,26 @@ class BodyTimeout(PeerError):
     """
 
     status = 408
+
+
+class UploadAbsent(PeerError):
+    """
+    There is no resumable upload of this name, or none of this user's.
+    """
+
+    status = 404
+
+
+class UploadMismatch(PeerError):
+    """
+    The client would go on with an upload somewhere else than at its end.
+    """
+
+    status = 409
+
+    def __init__(self, sentence: str, offset: int) -> None:
+        super().__init__(sentence)
+        self.offset = offset
 
 
 class KeyConflict(PeerError):

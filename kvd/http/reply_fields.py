@@ -4,6 +4,7 @@ The fields of a reply that describe a value.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +16,7 @@ from kvd.errors import (
     RangeNotSatisfiable,
     TooManyRequests,
     Unauthorized,
+    UploadMismatch,
 )
 from kvd.http.wire.kept import CLIENT_TIME
 from kvd.http.wire.replies import NO_SNIFFING, http_date
@@ -30,6 +32,16 @@ CHALLENGES: Final = (
 )
 
 DEFAULT_TYPE: Final = ("Content-Type", "application/octet-stream")
+
+# Anywhere in the field: of several types, browsers take the last that they can read.
+_ACTIVE: Final = re.compile(r"html|xml|xsl|svg|multipart|rfc822|mht", re.IGNORECASE)
+
+SANDBOX: Final = ("Content-Security-Policy", "sandbox")
+"""
+With each value of a type that browsers may show as a page: it runs no script, and has
+an origin of its own. Otherwise a value could use kvd with the rights of whoever opens
+it.
+"""
 
 
 def _validators(info: ValueInfo) -> Fields:
@@ -90,9 +102,12 @@ def fields_of(info: ValueInfo, guess: GuessType | None = None) -> Fields:
         for name, value in info.metadata.items()
         if value and is_field(name)
     ]
-    if not info.metadata.get("content-type"):
+    kind = info.metadata.get("content-type")
+    if not kind:
         kind = None if guess is None else guess(info.key)
         fields.append(("Content-Type", kind) if kind else DEFAULT_TYPE)
+    if kind and _ACTIVE.search(kind):
+        fields.append(SANDBOX)
     return fields
 
 
@@ -117,6 +132,8 @@ def refusal_fields(error: PeerError | Fault) -> Fields:
         fields += CHALLENGES
     elif isinstance(error, RangeNotSatisfiable):
         fields.append(("Content-Range", f"bytes */{error.size}"))
+    elif isinstance(error, UploadMismatch):
+        fields.append(("Upload-Offset", str(error.offset)))
     elif isinstance(error, TooManyRequests):
         fields.append(("Retry-After", str(error.seconds)))
     elif error.status == SERVICE_UNAVAILABLE:

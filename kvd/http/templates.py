@@ -28,6 +28,7 @@ from kvd.http.fast_path import (
     Report,
     native,
 )
+from kvd.http.page_guard import check_page
 from kvd.http.pieces import FILE_BYTES
 from kvd.http.reply_fields import (
     Fields,
@@ -114,6 +115,9 @@ class _Templates:
         process = self.process
         try:
             request = process.heads.parse(head)
+            # What is looked at is part of the shape of a head; not so the target, by
+            # which pages of other sites may be allowed.
+            check_page(request, None)
             dialects = process.dialects
             operation = dialects.understand(dialects.of(request.target), request)
         except KvdError:
@@ -122,6 +126,9 @@ class _Templates:
             return None
         if not process.guard.knows(request.host):
             # It depends on where a connection came in, which is nothing to look up.
+            return None
+        if operation.__class__ is not Get and operation.__class__ is not Put:
+            # It is about an upload that can be resumed.
             return None
         assert isinstance(operation, Get | Put)
         scope = self._scope(request, operation)

@@ -154,6 +154,7 @@ class HttpServer:
             from kvd.http.cors import Cors
 
             self.process.cors = Cors(settings.cors)
+        self.process.has_pages = settings.browser
         if settings.guess_types:
             from kvd.http.guessing import guess_type
 

@@ -158,6 +158,8 @@ def load_plugins(
         import kvd.http.cors
     if settings.guess_types:
         import kvd.http.guessing
+    if settings.browser:
+        import kvd.http.methods.browsing
     if users is not None:
         import kvd.access.throttle
         import kvd.http.authorization

@@ -45,6 +45,7 @@ class PutHandler(RequestHandler):
     _verification: Verification | None = None
     # Where a value is written once: neither does it then.
     _own: OwnDigest | None = None
+    _comparing: Deferred[bytes] | None = None
 
     def begin(self) -> None:
         check = self._operation.check
@@ -213,10 +214,8 @@ class PutHandler(RequestHandler):
                 raise _fixed()
             self._commit(same)
 
-        context = self._context
-        # An upload that was abandoned is gone.
-        digest = digest_of(value, context, lambda: self._upload is not None)
-        self.when(digest, compare)
+        self._comparing = digest_of(value, self._context)
+        self.when(self._comparing, compare)
 
     def fail(self, error: BaseException) -> None:
         if self._own is not None and isinstance(error, PreconditionFailed):
@@ -241,6 +240,9 @@ class PutHandler(RequestHandler):
         self.reply(status, fields)
 
     def abandon(self) -> None:
+        if self._comparing is not None:
+            # An engine may send a long value for it, or not answer.
+            self._comparing.cancel()
         if self._beginning is not None:
             beginning, self._beginning = self._beginning, None
             beginning.cancel()

@@ -32,7 +32,7 @@ class GitLFSTests(DialectCase):
         asked = {
             "operation": operation,
             "transfers": ["lfs-standalone-file", "basic"],
-            "objects": [{"oid": OID, "size": size}],
+            "objects": [{"oid": OID, "size": 6}],
             "hash_algo": "sha256",
         }
         content = json.dumps(asked).encode()
