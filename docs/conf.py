@@ -42,7 +42,6 @@ _CONTENTS = """
 .. toctree::
    :hidden:
    :caption: Use
-   :glob:
 
    docs/running
    docs/operating
@@ -53,7 +52,6 @@ _CONTENTS = """
    docs/engines
    docs/wire
    docs/browser
-   docs/clients/*
 
 .. toctree::
    :hidden:

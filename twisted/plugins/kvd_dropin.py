@@ -108,3 +108,8 @@ terraform = Dialect(
     "The http backend of Terraform and OpenTofu, with locks.",
     "kvd.http.dialects.terraform.dialect",
 )
+git_lfs = Dialect(
+    "git-lfs",
+    "Large files of git: the batch API and the basic transfer.",
+    "kvd.http.dialects.git_lfs.dialect",
+)
