@@ -294,9 +294,9 @@ CHOICES: Final[Sequence[Choice]] = (
         "trusted_proxies",
         read_trusted_proxies,
         ["off"],
-        "The networks of proxies, with commas between them, that are believed what they"
-        " say of their clients' addresses, such as 127.0.0.1,10.0.0.0/8; unix: whoever"
-        " connects to a Unix socket; off: none.",
+        "The networks of proxies that kvd trusts to name their clients' addresses, with"
+        " commas between them, such as 127.0.0.1,10.0.0.0/8; unix: every client of a"
+        " Unix socket; off: none.",
     ),
     Choice(
         "forwarded-field",
@@ -420,7 +420,7 @@ CHOICES: Final[Sequence[Choice]] = (
         "hang_seconds",
         read_hang,
         ["30s"],
-        "A worker that is stopped, or busy with one thing for so long, is killed and"
+        "A worker that is stopped, or busy with one thing for this long, is killed and"
         " replaced. At least 2s; others take its new connections within a second.",
         None,
         Form.NUMBER,
@@ -480,7 +480,7 @@ CHOICES: Final[Sequence[Choice]] = (
         "reader_seconds",
         read_wait,
         "60s",
-        "How long a client may take nothing of a reply (else it is disconnected).",
+        "How long a client may read nothing of a reply (else it is disconnected).",
     ),
     _limit(
         "idle-timeout",
