@@ -53,8 +53,8 @@ EVENTS = [
     ),
     (
         *("hang", "error"),
-        "worker 3 (process 4711) has made no turn for 30.1 seconds (--hang-timeout) and"
-        " is killed; it is replaced, and what it served is lost",
+        "worker 3 (process 4711) has not responded for 30.1 seconds (--hang-timeout)"
+        " and is killed; it is replaced, and what it served is lost",
     ),
 ]
 
