@@ -53,14 +53,19 @@ from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
+from kvd.model.keys import Key
 from kvd.model.operations import (
+    Append,
+    CancelUpload,
     Delete,
     Exchange,
     FixedReply,
     Get,
     List,
+    LookAtUpload,
     Operation,
     Put,
+    ResumablePut,
 )
 from kvd.model.requests import Request
 
@@ -75,6 +80,10 @@ _NEEDED: Final[dict[type, tuple[Right, str]]] = {
     Put: (Right.WRITE, "write"),
     Delete: (Right.DELETE, "delete"),
     List: (Right.LIST, "list"),
+    ResumablePut: (Right.WRITE, "write"),
+    Append: (Right.WRITE, "write"),
+    LookAtUpload: (Right.WRITE, "write"),
+    CancelUpload: (Right.WRITE, "write"),
 }
 
 
@@ -251,13 +260,23 @@ class Authorization:
         if isinstance(operation, List):
             allowed = who.may_below(right, operation.prefix)
         else:
-            assert isinstance(operation, Get | Put | Delete)
+            assert not isinstance(operation, FixedReply)
             allowed = who.may(right, operation.key)
         if not allowed:
             raise _refusal(who, verb)
         if isinstance(operation, Put):
             return self._constrained(operation)
+        if isinstance(operation, Append):
+            self._refuse_parts(operation.key)
         return operation
+
+    def _refuse_parts(self, key: Key) -> None:
+        if self._rules.prefixes.of(key, NO_RULES) is not NO_RULES:
+            # They were begun before the prefix had these rules.
+            raise Forbidden(
+                "Below this prefix a value has to come in one request, so that kvd can"
+                " check it."
+            )
 
     def _constrained(self, operation: Put) -> Put:
         rules = self._rules.prefixes.of(operation.key, NO_RULES)
