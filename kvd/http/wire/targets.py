@@ -162,7 +162,8 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
 
     Raises:
         BadRequest: A segment is empty, ``.`` or ``..``, or contains a slash or a
-            control byte; the first one is reserved for kvd, or the last one for a file system.
+            control byte; the first one is reserved for kvd, or the last one for a file
+            system.
         TargetTooLong: A segment, or the key, is too long.
     """
     for segment in segments:
