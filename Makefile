@@ -36,6 +36,10 @@ TIMES ?= 20
 SWITCHES ?= 100
 RESIZES ?= 20
 UPGRADES ?= 10
+# How often in the long form, and for how many minutes at most: make endurance HANGS=1000
+RELOADS ?= 20
+HANGS ?= 20
+MINUTES ?= 15
 # Given to the benchmark: make bench BENCH="--rounds 9 put-large get-small"
 BENCH ?=
 
@@ -69,7 +73,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes alerts soak clients figures bench engine test-engines share deb test-proxies clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench engine test-engines share deb test-proxies clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -170,21 +174,27 @@ powercuts: $(VENV)/developed
 
 # The long form of what the tests do a little of: kills, power cuts, changes, many requests
 # over one connection, with and without splice, and many examples of all that is random.
-soak: crash powercuts changes
+soak: crash powercuts changes endurance
 	KVD_SOAK_REQUESTS=$(REQUESTS) $(BIN)/python -m $(PYTEST) --timeout=0 \
 		tests/integration/test_bodies.py -k many_requests
 	KVD_EXAMPLES_TIMES=$(TIMES) $(BIN)/python -m $(PYTEST) --timeout=0 \
 		--processes=$(CORES) -m "hypothesis or explores" tests
 
-# Bazel with a writer's token, with a reader's and without; bazel-bootstrap is needed for it.
-clients: $(VENV)/developed
-	$(BIN)/python -m tests.clients
+# Clients that people have, against the true daemon: all, or CLIENTS=webdav. What is not
+# installed is named.
+test-clients: $(VENV)/developed
+	$(BIN)/python -m tests.clients $(CLIENTS)
 
 # The policy, the number of workers and all workers changed under load: what became of
 # the requests.
 changes: $(VENV)/developed
 	$(BIN)/python -m tests.changes $(SWITCHES) $(RESIZES) $(UPGRADES)
 	$(BIN)/python -m tests.changes.pipelining $(RESIZES)
+
+# New code, other settings and workers that hang, under load side by side:
+# make endurance UPGRADES=1000 RELOADS=1000 HANGS=1000
+endurance: $(VENV)/developed
+	$(BIN)/python -m tests.changes.endurance $(UPGRADES) $(RELOADS) $(HANGS) $(MINUTES)
 
 # The metrics, and the alerts in etc/prometheus; promtool is in Debian's package prometheus.
 alerts: $(VENV)/developed

@@ -25,7 +25,7 @@ project = "kvd"
 release = __version__
 
 root_doc = "README"
-include_patterns = ["*.rst", "docs/*.rst"]
+include_patterns = ["*.rst", "docs/**.rst"]
 # Not walked through.
 exclude_patterns = [".*", "bench", "build", "kvd", "tests"]
 
@@ -42,6 +42,7 @@ _CONTENTS = """
 .. toctree::
    :hidden:
    :caption: Use
+   :glob:
 
    docs/running
    docs/operating
@@ -51,6 +52,15 @@ _CONTENTS = """
    docs/moving
    docs/engines
    docs/wire
+   docs/browser
+   docs/clients/*
+
+.. toctree::
+   :hidden:
+   :glob:
+   :caption: Clients
+
+   docs/clients/*
 
 .. toctree::
    :hidden:

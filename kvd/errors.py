@@ -104,6 +104,15 @@ class Forbidden(AccessRefused):
     status = 403
 
 
+class ForeignPage(AccessRefused):
+    """
+    A page of another site wants to change something, with what the browser remembers of
+    its user.
+    """
+
+    status = 403
+
+
 class KeyAbsent(PeerError):
     """
     No value is stored under the key.
@@ -118,6 +127,11 @@ class MethodNotAllowed(PeerError):
     """
 
     status = 405
+
+    def __init__(self, sentence: str, allowed: str) -> None:
+        super().__init__(sentence)
+        self.allowed = allowed
+        """The methods that are served, for ``Allow``."""
 
 
 class HeadTimeout(PeerError):
@@ -134,6 +148,26 @@ class BodyTimeout(PeerError):
     """
 
     status = 408
+
+
+class UploadAbsent(PeerError):
+    """
+    There is no resumable upload of this name, or none of this user's.
+    """
+
+    status = 404
+
+
+class UploadMismatch(PeerError):
+    """
+    The client would go on with an upload somewhere else than at its end.
+    """
+
+    status = 409
+
+    def __init__(self, sentence: str, offset: int) -> None:
+        super().__init__(sentence)
+        self.offset = offset
 
 
 class KeyConflict(PeerError):
@@ -233,6 +267,19 @@ class TooManyRequests(AccessRefused):
         """When to try again."""
 
 
+class Locked(PeerError):
+    """
+    Somebody else has the lock of what is to be changed (RFC 4918 section 11.3).
+    """
+
+    status = 423
+
+    def __init__(self, sentence: str, holder: bytes) -> None:
+        super().__init__(sentence)
+        self.holder = holder
+        """What the holder has said about it."""
+
+
 class HeadTooLarge(PeerError):
     """
     The head of the request, or the trailers of its body, has more bytes or
@@ -244,8 +291,8 @@ class HeadTooLarge(PeerError):
 
 class MetadataTooLarge(PeerError):
     """
-    The fields to store with a value have more bytes than the store's file system can
-    keep for one file.
+    The fields to store with a value have more bytes than kvd, or the store, keeps for
+    one value.
     """
 
     status = 431
@@ -274,6 +321,14 @@ class ConditionUnsupported(PeerError):
     """
 
     status = 501
+
+
+class ForeignDestination(PeerError):
+    """
+    A value is to be copied to another server (RFC 4918 section 9.8.5).
+    """
+
+    status = 502
 
 
 class UnsupportedVersion(PeerError):

@@ -183,6 +183,9 @@ class Limits:
     """From the first byte of a head to its last."""
     body_seconds: float = 60.0
     """The longest pause within a body."""
+    upload_seconds: float | None = 86400.0
+    """How long an upload that can be resumed is kept after its last byte; None: no
+    upload can be resumed."""
     reader_seconds: float = 60.0
     """The longest time in which a client takes nothing of its reply."""
     idle_seconds: float = 600.0
@@ -376,6 +379,11 @@ class Settings:
     ttl_seconds: float | None = None
     quotas: tuple[QuotaChoice, ...] = ()
     dialects: tuple[DialectChoice, ...] = ()
+    keep_fields: tuple[str, ...] = ()
+    """The names of fields that are stored with values, in lower case; a ``*`` at the
+    end stands for any characters."""
+    guess_types: bool = False
+    """Whether a value without a type is given the one that its key suggests."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names, beside this machine's own, that requests to loopback addresses may
     have: in lower case, without ports; or `ANY_HOST`."""
@@ -398,6 +406,8 @@ class Settings:
     """Whether the kernel moves bodies to files (splice(2)) where possible."""
     fast_path: bool = True
     """Whether the compiled fast path serves small requests where possible."""
+    browser: bool = True
+    """Whether browsers get a page in place of a plain listing."""
     control: str | None = "auto"
     """An absolute path, ``auto`` for `kvd.admin.control.locations`, or None."""
     status: Address | None = None

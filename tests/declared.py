@@ -15,6 +15,7 @@ from kvd import plugins
 from kvd.errors import BadSetting
 from kvd.interfaces import IDialect, IDispatchPolicy, IStore, IStoreMaker
 from kvd.model.operations import Operation
+from kvd.model.replies import Reply
 from kvd.model.requests import Request
 from kvd.model.view import View
 from kvd.plugins import Dialect, Policy, Store
@@ -66,10 +67,14 @@ class Silent:
     def understand(self, request: Request, prefix: bytes) -> Operation:
         raise AssertionError("options ask nothing")
 
-    def render_status(
-        self, status: int, operation: Operation | None, writing: bool
-    ) -> int:
-        return status
+    def render(
+        self,
+        reply: Reply,
+        request: Request,
+        operation: Operation | None,
+        writing: bool,
+    ) -> Reply:
+        return reply
 
 
 folder_maker = FolderMaker()

@@ -4,7 +4,8 @@ That a request may be carried out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvd.model.operations import Operation
 
@@ -19,6 +20,9 @@ class Permit(NamedTuple):
 
     operation: Operation
     """With what the rules of its prefix add."""
+    also: Callable[[Any], Any]
+    """Decides about another operation for the same client, and returns it with what the
+    rules of its prefix add."""
     counted: str | None = None
     """As what it is counted until it has ended, if it is."""
     serving: OpenCounts | None = None

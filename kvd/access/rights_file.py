@@ -217,6 +217,13 @@ class _Reader:
                     place, f"has {USER_PLACE} in a segment: it has to be a whole one"
                 )
             text = text.replace(USER_PLACE, user)
+        if re.search("[{}]", text):
+            # "/{usr}/" would be one folder, in which every user may do everything.
+            raise self._error(
+                place,
+                f"has braces, but only {USER_PLACE} may stand in them: write other"
+                " braces as %7B and %7D",
+            )
         try:
             return read_prefix(text)
         except BadSetting as error:

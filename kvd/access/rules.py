@@ -103,13 +103,16 @@ class Principal:
         """
         return right in self.rights.of(key, NO_RIGHT)
 
-    def may_list(self, prefix: bytes) -> bool:
+    def may_below(self, right: Right, prefix: bytes) -> bool:
         """
-        Whether this client may list all keys below a prefix. A listing of ``/`` names
-        the keys below ``/secret/`` too, so it needs the right for both.
+        Whether this client has a right for all keys below a prefix. A listing of ``/``
+        names the keys below ``/secret/`` too, so it needs the right for both.
+
+        Args:
+            prefix: Empty for all keys, or ending with a slash.
         """
-        return self.may(Right.LIST, prefix) and all(
-            Right.LIST in rights
+        return self.may(right, prefix) and all(
+            right in rights
             for below, rights in self.rights.items
             if below.startswith(prefix)
         )

@@ -90,6 +90,8 @@ def _show(status: dict[str, Any]) -> None:
         console.print(usage_sentence(quota["prefix"], quota), markup=False)
     if status.get("near") is not None:
         console.print(usage_sentence("the near cache", status["near"]), markup=False)
+    for sentence in process_sentences(status):
+        console.print(sentence, markup=False)
     for sentence in fallback_sentences(status):
         console.print(sentence, markup=False)
     if shadow is not None:
@@ -109,6 +111,19 @@ def usage_sentence(name: str, quota: dict[str, Any]) -> str:
     if quota["expired"]:
         text += f", {quota['expired']} expired"
     return text if quota["counted"] else f"{text}; still being counted"
+
+
+def process_sentences(status: dict[str, Any]) -> Iterator[str]:
+    """
+    A sentence for each process beside the workers that does not run, or not as it
+    should.
+    """
+    for process in status.get("processes", ()):
+        if process["state"] in {"stalled", "waiting"}:
+            pid = (
+                "no process" if process["pid"] is None else f"process {process['pid']}"
+            )
+            yield f"{process['process']} ({pid}): {process['state']}"
 
 
 def fallback_sentences(status: dict[str, Any]) -> Iterator[str]:

@@ -28,6 +28,7 @@ from kvd.log.writing import write_log_later
 from kvd.settings import Settings
 from kvd.store.space import Space, look_at
 from kvd.workers.changes import ROWS
+from kvd.workers.heartbeat import ProcessState
 from kvd.workers.loading import is_engine, look_at_engine
 from kvd.workers.verifier import VerifierProcess
 
@@ -82,7 +83,9 @@ class ServingService(Service):
         reopen = write_log_later(reactor, self._settings.log_format)
         on_rotation(reopen, reactor)
         self._scoreboard = Scoreboard(self._scoreboard_memory)
-        self._verifier = VerifierProcess(reactor)
+        self._verifier = VerifierProcess(
+            reactor, hang_seconds=self._settings.hang_seconds
+        )
         self._prepare_for(self._settings)
 
     def _prepare_for(self, settings: Settings) -> None:
@@ -111,6 +114,7 @@ class ServingService(Service):
                 fallbacks=self._fallbacks(),
                 usage=() if self._bounding is None else self._bounding.described(),
                 hangs=self._hangs(),
+                processes=self._processes(),
             )
 
         if self._control is not None:
@@ -199,6 +203,14 @@ class ServingService(Service):
         if self._bounding is not None:
             self._bounding.ended(worker)
 
+    def _watch_others(self, hang_seconds: float) -> None:
+        """
+        Set how long these processes may take to say that they live.
+        """
+        self._verifier.watch(hang_seconds)
+        if self._evictor is not None:
+            self._evictor.watch(hang_seconds)
+
     def _end_others(self) -> None:
         """
         End the processes beside the workers, of which none runs any more.
@@ -246,6 +258,15 @@ class ServingService(Service):
         How many workers were killed because they hung.
         """
         return 0
+
+    def _processes(self) -> list[ProcessState]:
+        """
+        The processes beside the workers.
+        """
+        states = [self._verifier.state()]
+        if self._evictor is not None:
+            states.append(self._evictor.state())
+        return [state for state in states if state is not None]
 
     def _control_changes(self) -> Mapping[str, Change]:
         return {}

@@ -26,7 +26,7 @@ from kvd.daemon.systemd.notifying import Notifier
 from kvd.daemon.upgrade.foreground import Foreground
 from kvd.daemon.upgrade.manifest import make_manifest
 from kvd.daemon.upgrade.origin import Origin
-from kvd.daemon.upgrade.stand_in import tell
+from kvd.daemon.upgrade.stand_in import report_pid
 from kvd.daemon.upgrade.successor import Successor
 from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
@@ -37,6 +37,7 @@ from kvd.settings import Settings
 from kvd.system.signals import end_once, stop
 from kvd.workers.changes import Changes
 from kvd.workers.distribution import Distribution, NoDistribution
+from kvd.workers.heartbeat import ProcessState
 from kvd.workers.pool import Pool
 from kvd.workers.process import ForkServerProcess
 from kvd.workers.record import State
@@ -171,7 +172,7 @@ class SupervisorService(ServingService):
             self._bounding.estimate(predecessor.totals)
         self._origin.write_pid_file()
         if self._stand_in is not None:
-            tell(self._stand_in)
+            report_pid(self._stand_in)
         self._pool.distribute_by(self._distribute(reactor))
         self._open(reactor)
         announce(self._settings, self._groups)
@@ -229,7 +230,7 @@ class SupervisorService(ServingService):
         """
         self._origin.write_pid_file()
         if self._stand_in is not None:
-            tell(self._stand_in)
+            report_pid(self._stand_in)
         # It has attached its own programs.
         self._distribution.switch(self._distribution.chosen)
 
@@ -271,6 +272,7 @@ class SupervisorService(ServingService):
         self._pool.drain_seconds = settings.drain_seconds
         self._distribution.limit(settings.limits.connections)
         self._distribution.hang_seconds = settings.hang_seconds
+        self._watch_others(settings.hang_seconds)
 
     def _reload(self) -> Deferred[None]:
         return self._reloading.start()
@@ -309,6 +311,9 @@ class SupervisorService(ServingService):
 
     def _hangs(self) -> int:
         return self._pool.hangs
+
+    def _processes(self) -> list[ProcessState]:
+        return [self._forks.state(), *super()._processes()]
 
     def _control_changes(self) -> Mapping[str, Change]:
         # Not at the top: importing the reactor installs one.

@@ -9,10 +9,9 @@ connections wait in the kernel's queue, and the few that are accepted already wa
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from random import Random
 from typing import Any, Final
@@ -24,15 +23,14 @@ from kvd.dispatch.deciding import Decider
 from kvd.dispatch.handover import ASK_WAITING, HandOver
 from kvd.dispatch.lane import Lane, close_all
 from kvd.dispatch.lone import Lone, make_lone
+from kvd.dispatch.ports import Ports
 from kvd.dispatch.primitives import Accepted, accept, make_view
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import MAX_DESCRIPTORS, Acknowledged, Message, Refused
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.model.view import View, whose_turn
-from kvd.net.factory import ServerFactory
 from kvd.net.listening import ListenerGroup
-from kvd.net.port import Port
 
 CREDIT_SECONDS: Final = 0.15
 """
@@ -42,8 +40,8 @@ takes what it gets.
 
 JOIN_SECONDS: Final = 1.0
 """
-Before another try to give a worker its counter of credits, or to adopt a socket, if the
-supervisor itself is out of descriptors.
+Before another try to give a worker its counter of credits, if the supervisor itself is
+out of descriptors.
 """
 
 DELIVER_SECONDS: Final = 1.0
@@ -57,52 +55,6 @@ LOOK_SECONDS: Final = 0.025
 How often to look whether workers are open again, and whether they have taken batches
 that are late, while there is something to wait for.
 """
-
-
-class _HoldingFactory(ServerFactory):
-    """
-    Keeps what the supervisor accepts from a socket, for workers.
-    """
-
-    batch_size = MAX_DESCRIPTORS
-
-    def __init__(
-        self,
-        held: deque[Accepted],
-        dispatch: Callable[[], None],
-        group: int,
-        listeners: dict[int, int],
-    ) -> None:
-        self._held = held
-        self._dispatch = dispatch
-        self._group = group
-        self._listeners = listeners
-
-    def accept(
-        self, listener: socket.socket, count: int, stays: int
-    ) -> tuple[int, int, int, Any]:
-        """
-        See `ServerFactory.accept`.
-        """
-        descriptor = listener.fileno()
-        try:
-            accepted = accept(descriptor, self._group, count)
-        except BlockingIOError:
-            raise
-        except OSError:
-            # Until the next success the port is asked first: else it would not learn
-            # of it, and so would not log the next error.
-            self._listeners.pop(descriptor, None)
-            raise
-        self._listeners[descriptor] = self._group
-        self._held += accepted
-        return len(accepted), 0, -1, None
-
-    def batch_accepted(self) -> None:
-        """
-        See `ServerFactory.batch_accepted`.
-        """
-        self._dispatch()
 
 
 class Dispatcher:
@@ -136,7 +88,6 @@ class Dispatcher:
         self._shadow: Shadow | None = None
         self._decider = decider
         self._accepts = decider is not None
-        self._groups = groups
         self._scoreboard = scoreboard
         self._max_connections = max_connections
         self._reactor = reactor
@@ -147,28 +98,24 @@ class Dispatcher:
         self._open: tuple[int, ...] = ()
         self._held: deque[Accepted] = deque()
         self._random = Random()
-        self._accepting = False
         self._finished = False
         self._look_call: Any = None
         self._looks_soon = False
         self._delivered: Deferred[None] | None = None
         self._deliver_call: Any = None
-        self._ports: dict[tuple[int, int], Port] = {}
-        # Of the ports' own descriptors.
-        self._listeners: dict[int, int] = {}
+        self._ports = Ports(groups, self._held, self._dispatch, reactor)
         self._lone: Lone = make_lone(
             scoreboard,
             self._random,
             self._numbers,
             reactor.seconds,
-            self._listeners,
+            self._ports.listeners,
             self._held,
             self._accept_from,
             self._dispatch,
         )
         reactor.serve_readable = self._lone.accept_from
-        self._socket_call: Any = None
-        self._look_for_sockets()
+        self._ports.adopt()
 
     @property
     def shadow(self) -> Shadow | None:
@@ -195,38 +142,6 @@ class Dispatcher:
         self._find_open()
         self._dispatch()
 
-    def _look_for_sockets(self) -> None:
-        self._socket_call = None
-        try:
-            for number, group in enumerate(self._groups):
-                for member, sock in enumerate(group.members):
-                    if (number, member) not in self._ports:
-                        self._ports[number, member] = self._adopt(sock, number)
-        except OSError as error:
-            self._log.error(
-                "connections at some sockets wait for now: {error}",
-                error=error.strerror,
-            )
-            self._socket_call = self._reactor.callLater(
-                JOIN_SECONDS, self._look_for_sockets
-            )
-
-    def _adopt(self, sock: socket.socket, group: int) -> Port:
-        port: Port = self._reactor.adoptStreamPort(
-            sock.fileno(),
-            sock.family,
-            _HoldingFactory(self._held, self._dispatch, group, self._listeners),
-        )
-        self._listeners[port.fileno()] = group
-        if not self._accepting:
-            port.pauseProducing()
-        return port
-
-    def _look_for_no_more(self) -> None:
-        if self._socket_call is not None:
-            self._socket_call.cancel()
-            self._socket_call = None
-
     def dispatch_by(self, decider: Decider | None) -> None:
         """
         Let another policy choose from now on. Without one nothing more is accepted;
@@ -235,8 +150,7 @@ class Dispatcher:
         Args:
             decider: As for the constructor.
         """
-        self._look_for_no_more()
-        self._look_for_sockets()
+        self._ports.adopt()
         # Workers that accepted for themselves meanwhile may have no room left.
         self._find_open()
         self._accepts = decider is not None
@@ -323,7 +237,7 @@ class Dispatcher:
         hand = self._hands.get(worker)
         if hand is None:
             return 0
-        hand.lane.settle()
+        hand.lane.read_done()
         return hand.lane.waiting
 
     # -- dispatching ----------------------------------------------------------
@@ -339,10 +253,12 @@ class Dispatcher:
         Accept what waits at a socket, and hand it over. See
         `WorkerReactor.serve_readable`.
         """
-        if self._accepting:
+        if self._ports.accepting:
             most = MAX_DESCRIPTORS - len(self._held)
             try:
-                self._held += accept(descriptor, self._listeners[descriptor], most)
+                self._held += accept(
+                    descriptor, self._ports.listeners[descriptor], most
+                )
             except OSError:
                 # None waits; or its port meets the error again, and copes with it.
                 pass
@@ -358,7 +274,7 @@ class Dispatcher:
         hands = self._hands
         # Connections are counted afterwards: what is no longer on its way has been
         # counted then.
-        self._settle()
+        self._read_done()
         try:
             while self._held and self._open:
                 self._dispatch_batch()
@@ -369,8 +285,8 @@ class Dispatcher:
         if self._finished:
             self._check_delivered()
         accepting = bool(self._open) and self._accepts
-        if accepting != self._accepting and not self._finished:
-            self._accept(accepting)
+        if accepting != self._ports.accepting and not self._finished:
+            self._ports.accept(accepting)
         soon = bool(
             self._held or len(self._open) < len(hands) or self._delivered is not None
         )
@@ -385,7 +301,7 @@ class Dispatcher:
         lone, decider = self._lone, self._decider
         if (
             decider is None
-            or not self._accepting
+            or not self._ports.accepting
             or self._held
             or self._finished
             or self._shadow is not None
@@ -476,16 +392,16 @@ class Dispatcher:
             decider.end()
         return chosen
 
-    def _settle(self) -> None:
+    def _read_done(self) -> None:
         """
         Find what is no longer on its way.
         """
         for hand in self._hands.values():
             if hand.lane.waiting or hand.lane.revoked:
-                hand.lane.settle()
+                hand.lane.read_done()
 
     def _find_open(self) -> None:
-        self._settle()
+        self._read_done()
         now = self._reactor.seconds()
         connections, _ = self._scoreboard.tasks()
         self._open = tuple(
@@ -494,14 +410,6 @@ class Dispatcher:
             if hand.is_open(now)
             and connections[worker] + hand.lane.waiting < self._max_connections
         )
-
-    def _accept(self, accepting: bool) -> None:
-        self._accepting = accepting
-        for port in self._ports.values():
-            if accepting:
-                port.resumeProducing()
-            else:
-                port.pauseProducing()
 
     # -- late batches ---------------------------------------------------------
 
@@ -538,7 +446,7 @@ class Dispatcher:
         self._leave_usual()
         if not self._looks_soon:
             # All workers are open, and nothing waits here.
-            self._settle()
+            self._read_done()
             left = self._until_late()
             if left is None or left > 0:
                 self._dispatch()
@@ -582,16 +490,9 @@ class Dispatcher:
         # Clients that are connected are served, as when workers empty the queues.
         self.max_connections = sys.maxsize
         if self._accepts:
-            for (number, member), port in self._ports.items():
-                if member >= self._groups[number].given:
-                    port.empty()
+            self._ports.empty()
         self._finished = True
-        self._look_for_no_more()
-        self._listeners.clear()
-        for port in self._ports.values():
-            port.stopListening()
-        for group in self._groups:
-            group.close()
+        self._ports.close()
         delivered = self._delivered = Deferred()
         self._deliver_call = self._reactor.callLater(
             DELIVER_SECONDS, self._end_delivery

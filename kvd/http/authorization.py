@@ -4,6 +4,22 @@ the store is asked, before ``100 Continue`` and before the body.
 
 The store is not asked for a request that is refused here, so nothing in the refusal,
 and nothing in its time, tells whether the key has a value.
+
+This is the only place that asks for rights. A dialect states what a request asks for,
+and can neither give a right nor forget one:
+
+- A `FixedReply` needs no right, so it must not depend on the store or on the user.
+- `Get`, `Put`, `Delete` and `List` each need one right (`_NEEDED`), for their key, or
+  for all keys below their prefix.
+- An `Exchange` states what it needs as far as the head tells. Whatever it does with the
+  store goes through `kvd.http.values`, which asks again: also for keys that only the
+  body names.
+- An operation of another class is a fault, also one derived from these four: kvd
+  replies 500 and does nothing. One with a right of its own is added to `_NEEDED`.
+
+A handler carries out the operation that it finds permitted, and never the one that the
+dialect understood: the rules of a prefix may have added a digest that the value must
+have, or that it may not be replaced.
 """
 
 from __future__ import annotations
@@ -11,6 +27,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -36,7 +53,20 @@ from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
-from kvd.model.operations import Delete, FixedReply, Get, List, Operation, Put
+from kvd.model.keys import Key
+from kvd.model.operations import (
+    Append,
+    CancelUpload,
+    Delete,
+    Exchange,
+    FixedReply,
+    Get,
+    List,
+    LookAtUpload,
+    Operation,
+    Put,
+    ResumablePut,
+)
 from kvd.model.requests import Request
 
 # The names by which clients and other servers pass credentials (RFC 6750 section 2.3).
@@ -50,6 +80,10 @@ _NEEDED: Final[dict[type, tuple[Right, str]]] = {
     Put: (Right.WRITE, "write"),
     Delete: (Right.DELETE, "delete"),
     List: (Right.LIST, "list"),
+    ResumablePut: (Right.WRITE, "write"),
+    Append: (Right.WRITE, "write"),
+    LookAtUpload: (Right.WRITE, "write"),
+    CancelUpload: (Right.WRITE, "write"),
 }
 
 
@@ -129,8 +163,6 @@ class Authorization:
             decided = self._decided.find(request)
             if decided is not None and decided.holds():
                 return decided.permit
-        if isinstance(operation, FixedReply):
-            return Permit(operation)
         _refuse_secrets(request.target)
         value = request.fields.get(b"authorization")
         user = None if certified is None else self._rules.users.get(certified)
@@ -202,9 +234,9 @@ class Authorization:
     def _permit(self, who: Principal, operation: Operation) -> Permit:
         if who.rate is not None:
             self._rates.check(f"The user {who.name}", who.rate, self._clock)
-        permitted = self._permitted(who, operation)
+        permitted, also = self._permitted(who, operation), partial(self._permitted, who)
         if who.at_once is None:
-            return Permit(permitted)
+            return Permit(permitted, also)
         # Addresses are counted in the same table.
         counted = f"user {who.name}"
         if self._serving[counted] >= who.at_once:
@@ -214,20 +246,37 @@ class Authorization:
                 1,
             )
         self._serving.add(counted)
-        return Permit(permitted, counted, self._serving)
+        return Permit(permitted, also, counted, self._serving)
 
     def _permitted(self, who: Principal, operation: Operation) -> Operation:
+        if isinstance(operation, Exchange):
+            for need in operation.needs:
+                self._permitted(who, need)
+            return operation
+        if operation.__class__ is FixedReply:
+            return operation
+        # By the very class: one derived from it may do more.
         right, verb = _NEEDED[operation.__class__]
         if isinstance(operation, List):
-            allowed = who.may_list(operation.prefix)
+            allowed = who.may_below(right, operation.prefix)
         else:
-            assert isinstance(operation, Get | Put | Delete)
+            assert not isinstance(operation, FixedReply)
             allowed = who.may(right, operation.key)
         if not allowed:
             raise _refusal(who, verb)
         if isinstance(operation, Put):
             return self._constrained(operation)
+        if isinstance(operation, Append):
+            self._refuse_parts(operation.key)
         return operation
+
+    def _refuse_parts(self, key: Key) -> None:
+        if self._rules.prefixes.of(key, NO_RULES) is not NO_RULES:
+            # They were begun before the prefix had these rules.
+            raise Forbidden(
+                "Below this prefix a value has to come in one request, so that kvd can"
+                " check it."
+            )
 
     def _constrained(self, operation: Put) -> Put:
         rules = self._rules.prefixes.of(operation.key, NO_RULES)

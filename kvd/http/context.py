@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kvd.access.proxies import Proxies
     from kvd.http.authorization import Authorization
     from kvd.http.cors import Cors
+    from kvd.http.reply_fields import GuessType
 
 Readahead = Callable[[int, int, int], Deferred[None] | None]
 """
@@ -46,7 +47,7 @@ class IRequestLog(Protocol):
     Where finished requests are logged; see `kvd.log.buffered.BufferedWriter`.
     """
 
-    gather: Callable[[], None]
+    collect: Callable[[], None]
 
     def note(self, entry: Entry) -> None:
         """
@@ -55,12 +56,12 @@ class IRequestLog(Protocol):
 
     def note_all(self, entries: Sequence[Entry]) -> None:
         """
-        Take the entries that are gathered.
+        Take the entries that were collected.
         """
 
     def expect(self) -> None:
         """
-        There is something to gather.
+        There is something to collect.
         """
 
 
@@ -177,6 +178,10 @@ class ProcessContext:
         """Decides what each client may do. None: everything."""
         self.cors: Cors | None = None
         """Tells browsers which pages may use kvd. None: no other site's."""
+        self.has_pages = False
+        """Whether browsers get a page of a folder (`kvd.http.browser`)."""
+        self.guess_type: GuessType | None = None
+        """Gives the type of a value that was stored without one. None: nobody does."""
         self.fast_path: FastPath | None = None
         """Serves the requests that it can. None: there is none, or kvd is draining."""
         self.commits: Commits | None = None

@@ -88,6 +88,14 @@ class Cors:
             ("Access-Control-Max-Age", str(PREFLIGHT_SECONDS)),
         ]
 
+    def allows(self, request: Request) -> bool:
+        """
+        Whether the page that a request comes from may use what it asks for.
+        """
+        origins = self._origins_for(request.target)
+        origin = request.fields.get(b"origin", b"").decode("latin-1")
+        return ANY_ORIGIN in origins or origin in origins
+
     def _origins_for(self, target: bytes) -> frozenset[str]:
         if not is_path(target):
             return _NOBODY

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from kvd.http.fast_path import HitTable
 from kvd.interfaces import IHits
+from kvd.model.keys import Key
 from kvd.model.values import ValueInfo
 from kvd.store.attribute import encode_metadata
 from kvd.store.value import LATEST
@@ -38,16 +39,22 @@ class FastHits:
     """
 
     def __init__(
-        self, table: HitTable, make_parts: Callable[[bytes, str], object]
+        self,
+        table: HitTable,
+        make_parts: Callable[[bytes, bytes, str], object],
+        ending_of: Callable[[Key], bytes],
     ) -> None:
         """
         Args:
             table: Of the fast path.
-            make_parts: Called with the metadata of a value, as lines, and what
-                ``Cache-Status`` says; returns what replies look like, or None.
+            make_parts: Called with the metadata of a value, as lines, what `ending_of`
+                gave, and what ``Cache-Status`` says; returns what replies look like, or
+                None.
+            ending_of: Gives of a key what the type of its value depends on.
         """
         self._offer = table.offer
         self._parts = lru_cache(MOST_PARTS)(make_parts)
+        self._ending_of = ending_of
         self.withdraw = table.withdraw
 
     def offer(
@@ -66,7 +73,7 @@ class FastHits:
         except ValueError:
             # Another program has stored it.
             return
-        parts = self._parts(lines, cache_status)
+        parts = self._parts(lines, self._ending_of(info.key), cache_status)
         if parts is not None:
             names = info.key, file.key, file.etag
             self._offer(*names, until, etag, int(changed), parts, info)

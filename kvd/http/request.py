@@ -18,7 +18,7 @@ connection forgets its handler, so that reference counting frees it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -51,6 +51,7 @@ from kvd.http.wire.targets import without_user
 from kvd.interfaces import Answer, IDialect
 from kvd.ipc.row import CLIENT_LEFT
 from kvd.model.operations import Operation
+from kvd.model.replies import Reply
 from kvd.model.requests import Request
 from kvd.net.sockets import name_of
 
@@ -256,8 +257,18 @@ class RequestHandler:
         """
         Send a whole reply.
         """
-        status = self._rendered(status)
-        head = self._head(status, with_length(status, fields, len(body)))
+        self.send(Reply(status, fields, body))
+
+    def send(self, reply: Reply) -> None:
+        """
+        Send a whole reply, whose body is no generator.
+        """
+        reply = self._rendered(reply)
+        status, body, error = reply.status, reply.body, reply.error
+        assert isinstance(body, bytes)
+        if error is not None and not body:
+            body = problem(status, error.sentence)
+        head = self._head(status, with_length(status, reply.fields, len(body)))
         if self._request.method == "HEAD":
             body = b""
         self._sent = len(body)
@@ -272,6 +283,8 @@ class RequestHandler:
         in chunks, or to an HTTP/1.0 client up to the end of the connection.
         """
         request = self._request
+        reply = self._rendered(Reply(status, fields))
+        status, fields = reply.status, [*reply.fields]
         if length is not None:
             fields = [*fields, ("Content-Length", str(length))]
         elif request.minor == 1:
@@ -280,7 +293,7 @@ class RequestHandler:
         else:
             # HTTP/1.0 knows no chunks: the body ends with the connection.
             self.keep = False
-        head = self._head(self._rendered(status), fields)
+        head = self._head(status, fields)
         self._connection.transport.write(head)
         if length == 0 or request.method == "HEAD":
             source.close()
@@ -310,24 +323,36 @@ class RequestHandler:
 
     # -- the reply ------------------------------------------------------------
 
-    def _rendered(self, status: int) -> int:
+    def _rendered(self, reply: Reply) -> Reply:
         """
-        A status in the dialect of the request.
+        A reply in the dialect of the request.
         """
         dialect = self._dialect
         if dialect is None:
-            return status
+            return reply
+        status, fields, body, error = (
+            reply.status,
+            reply.fields,
+            reply.body,
+            reply.error,
+        )
         try:
-            return dialect.render_status(status, self._operation, bool(self.received))
+            rendered: Reply = dialect.render(
+                reply, self._request, self._operation, bool(self.received)
+            )
         except Exception:
             # What was asked for may be done already, and a 500 would be rendered too.
             self._log.failure(
                 "a dialect cannot render the status {status}", status=status
             )
             self._dialect = None
-            return status
+            return Reply(status, fields, body, error)
+        if isinstance(error, AccessRefused):
+            # Clients act on these statuses, whatever else they understand.
+            rendered.status = status
+        return rendered
 
-    def _head(self, status: int, fields: Fields) -> bytes:
+    def _head(self, status: int, fields: Sequence[tuple[str, str]]) -> bytes:
         self._status = status
         self.keep = self.keep and self._can_go_on()
         cors = self._context.cors
@@ -405,7 +430,7 @@ class RequestHandler:
             return
         source.sent(sent)
         self._sent += sent
-        if sent == part.count:
+        if sent == part.count and not source.has_more():
             self._end_source()
         else:
             connection.when_taken(self._next_chunk)
@@ -419,12 +444,14 @@ class RequestHandler:
 
     def _pass_on(self, stream: Stream) -> None:
         connection, pipe = self._connection, self._context.pipe
+        source = self._source
         assert pipe is not None
+        assert source is not None
         count = min(stream.count, PASSED_BYTES)
         passed, ended = connection.transport.pass_on(pipe, stream.descriptor, count)
         stream.taken(passed, ended)
         self._sent += passed
-        if passed == stream.count:
+        if passed == stream.count and not source.has_more():
             self._end_source()
         elif passed == count or ended or connection.transport.queued:
             connection.when_taken(self._next_chunk)
@@ -481,11 +508,7 @@ class RequestHandler:
         self._close_source()
         self.abandon()
         assert isinstance(error, PeerError | Fault)
-        if isinstance(error, AccessRefused):
-            # Clients act on these statuses, whatever else they understand.
-            self._dialect = None
-        status, fields = error.status, refusal_fields(error)
-        self.reply(status, fields, problem(self._rendered(status), error.sentence))
+        self.send(Reply(error.status, refusal_fields(error), error=error))
 
     def lost(self) -> None:
         """

@@ -56,6 +56,12 @@ class Source:
         """
         return None
 
+    def has_more(self) -> bool:
+        """
+        Whether something follows what `file` or `stream` has given.
+        """
+        return False
+
     def lose_file(self) -> bool:
         """
         The file cannot be read. Returns whether the rest can be read in pieces, from

@@ -28,6 +28,7 @@ from kvd.http.fast_path import (
     Report,
     native,
 )
+from kvd.http.page_guard import check_page
 from kvd.http.pieces import FILE_BYTES
 from kvd.http.reply_fields import (
     Fields,
@@ -48,7 +49,7 @@ from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put
 from kvd.model.requests import Request
 from kvd.model.values import Published, ValueInfo
-from kvd.net.transport import (
+from kvd.net.sending import (
     LARGE_FILE_BYTES,
     LOW_ROUND_TRIP_MICROSECONDS,
     LOW_ROUND_TRIP_SEND_BUFFER,
@@ -85,6 +86,12 @@ The most small values that are kept in memory. Each holds a descriptor; they use
 eighth of the descriptors of the process at most.
 """
 
+MOST_LINES: Final = 1200
+"""
+Values with metadata of more bytes, as lines, take the ordinary way; so what is kept of
+their replies takes little memory.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class _Templates:
@@ -108,6 +115,9 @@ class _Templates:
         process = self.process
         try:
             request = process.heads.parse(head)
+            # What is looked at is part of the shape of a head; not so the target, by
+            # which pages of other sites may be allowed.
+            check_page(request, None)
             dialects = process.dialects
             operation = dialects.understand(dialects.of(request.target), request)
         except KvdError:
@@ -116,6 +126,9 @@ class _Templates:
             return None
         if not process.guard.knows(request.host):
             # It depends on where a connection came in, which is nothing to look up.
+            return None
+        if operation.__class__ is not Get and operation.__class__ is not Put:
+            # It is about an upload that can be resumed.
             return None
         assert isinstance(operation, Get | Put)
         scope = self._scope(request, operation)
@@ -182,8 +195,10 @@ class _Templates:
         ):
             return None
         lines = encode_metadata(operation.metadata)
-        created = self._reply_to_put(request, created=True)
-        replaced = self._reply_to_put(request, created=False)
+        if len(lines) > MOST_LINES:
+            return None
+        created = self._reply_to_put(request, operation, created=True)
+        replaced = self._reply_to_put(request, operation, created=False)
         most_bytes = MAX_BODY_BYTES if limit is None else min(limit, MAX_BODY_BYTES)
         return self.native.put_template(
             word_of_method(request.method),
@@ -192,13 +207,13 @@ class _Templates:
         )
 
     def _reply_to_put(
-        self, request: Request, *, created: bool
+        self, request: Request, operation: Put, *, created: bool
     ) -> tuple[int, tuple[bytes, bytes, bytes]]:
         """
         The status of a reply; and what stands before its date, between date and id,
         and behind the id.
         """
-        info = ValueInfo(Key(b""), 0, _SOME_ID, 0.0)
+        info = ValueInfo(Key(b""), 0, _SOME_ID, 0.0, operation.metadata)
         status, fields = published_reply(
             Published(info, created=created), self.process.store.durability
         )
@@ -211,12 +226,25 @@ class _Templates:
         before, _, behind = rest.partition(_SOME_ID.encode())
         return status, (line, before, behind)
 
-    def make_parts(self, lines: bytes, cache_status: str | None = None) -> object:
+    def ending_of(self, key: Key) -> bytes:
+        """
+        What of a key the type of a value without one depends on.
+        """
+        if self.process.guess_type is None:
+            return b""
+        from kvd.http.guessing import ending_of
+
+        return ending_of(key)
+
+    def make_parts(
+        self, lines: bytes, ending: bytes, cache_status: str | None = None
+    ) -> object:
         """
         What the head of a reply with a value looks like.
 
         Args:
             lines: The value's metadata, as its attribute has it.
+            ending: See `ending_of`.
             cache_status: See `kvd.interfaces.ICachedValue`; None: it comes from no
                 cache.
 
@@ -229,11 +257,12 @@ class _Templates:
             record = decode(encode(_SOME_ID, 0, 0, lines))
         except MalformedAttribute:
             return None
-        info = ValueInfo(Key(b""), _SIZE, _SOME_ID, 0.0, record.metadata)
-        part = part_fields(info, _FIRST, _LENGTH)
+        info = ValueInfo(Key(ending), _SIZE, _SOME_ID, 0.0, record.metadata)
+        guess = self.process.guess_type
+        part = part_fields(info, _FIRST, _LENGTH, guess)
         last = _FIRST + _LENGTH - 1
         cached = [] if cache_status is None else [cache_field(cache_status)]
-        whole, part = [*fields_of(info), *cached], [*part, *cached]
+        whole, part = [*fields_of(info, guess), *cached], [*part, *cached]
         return (
             _pieces(200, with_length(200, whole, _SIZE), _SIZE),
             _pieces(206, with_length(206, part, _LENGTH), _FIRST, last, _SIZE, _LENGTH),
@@ -369,6 +398,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         prune=state.prune,
         clock=process.clock.seconds,
         has_hits=near is not None,
+        guesses=process.guess_type is not None,
     )
     state.uploads.made = made.upload_to
     state.lock.renewed = made.lock_renewed
@@ -380,7 +410,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         # Not at the top: only where it is needed.
         from kvd.http.hits import FastHits
 
-        near.hits = FastHits(made, templates.make_parts)
+        near.hits = FastHits(made, templates.make_parts, templates.ending_of)
     process.pieces.changed = fast_path.send_at_most
     if state.syncs is not None:
         process.commits = Commits(fast_path, state, state.syncs, process)

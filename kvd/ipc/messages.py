@@ -12,6 +12,8 @@ message       from, to                    descriptors
 ============  ==========================  =====================================
 Load          supervisor to fork server   the scoreboard's memory, and perhaps more
 Fork          supervisor to fork server   the worker's end of its control socket
+Alive         supervisor to fork server
+              or evictor, and back
 Forked        fork server to supervisor   a pidfd of the worker
 Exited        fork server to supervisor
 Listen        supervisor to worker        a listening socket
@@ -97,6 +99,14 @@ class Fork:
     request: int
     """Unique: an answer may come late, when another process has been requested for the
     same worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """
+    The receiver is asked whether it lives, and sends the same back
+    (`kvd.workers.heartbeat`).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +269,7 @@ class LogLine:
 Message = (
     Load
     | Fork
+    | Alive
     | Forked
     | Exited
     | Listen
@@ -324,6 +335,7 @@ _PACKED: Final = {
         lambda message: (message.exclusive,),
         attrgetter("name"),
     ),
+    10: _Packing(Alive, struct.Struct("=B"), _none),
 }
 pack_batch: Final[Callable[[int, int, int, bool], bytes]] = partial(
     _PACKED[1].form.pack, 1

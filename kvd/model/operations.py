@@ -4,12 +4,26 @@ The operations that a request can ask for, in any dialect.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.digests import Digest
+from kvd.model.exchanges import SMALL_BYTES, Values
 from kvd.model.keys import Key
+from kvd.model.replies import Reply
+
+Check: TypeAlias = Callable[[Values], Coroutine[Any, Any, None]]
+"""
+Raises a `PeerError` if a request cannot be granted.
+"""
+
+Answer: TypeAlias = Callable[[Values, bytes], Coroutine[Any, Any, Reply]]
+"""
+Gets what the sender may use of the store, and the body of the request, and returns the
+reply.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +41,63 @@ class Put:
     """The key's value may not be replaced by another one."""
     empty: bool = False
     """Store an empty value, and skip the body if there is one."""
+    check: Check | None = None
+    """Asked before the body."""
+    confirm: Check | None = None
+    """Asked when the body is complete, before the value is published."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumablePut(Put):
+    """
+    The same, in one request or in several ones
+    (draft-ietf-httpbis-resumable-upload-11).
+    """
+
+    complete: bool = True
+    """Whether the body is all of the value; otherwise others follow."""
+    length: int | None = None
+    """Of the whole value, as the client has said it."""
+    interop: int | None = None
+    """The version of the draft that the client speaks, if it has said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """
+    Add the body to an upload.
+    """
+
+    key: Key
+    """Of the value."""
+    identity: str
+    """Of the upload."""
+    offset: int
+    """Where the client believes that the upload ends."""
+    complete: bool
+    """Whether the body is the rest of the value."""
+    length: int | None = None
+    """See `ResumablePut`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtUpload:
+    """
+    Say how far an upload is.
+    """
+
+    key: Key
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelUpload:
+    """
+    Remove an upload.
+    """
+
+    key: Key
+    identity: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +146,30 @@ class FixedReply:
     fields: tuple[tuple[str, str], ...] = ()
 
 
-Operation = Put | Get | Delete | List | FixedReply
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """
+    Read a short body, ask the store for whatever the dialect needs, and send the reply
+    that the dialect makes of it.
+    """
+
+    answer: Answer
+    """Runs to its end even if the client leaves."""
+    needs: tuple[Put | Get | Delete | List, ...] = ()
+    """What the sender must be allowed to do, as far as the head tells: refused before
+    the body. Whatever `answer` does is asked for again when it does it."""
+    body_bytes: int = SMALL_BYTES
+    """How long the body may be; it is given to `answer` whole."""
+
+
+Operation = (
+    Put
+    | Get
+    | Delete
+    | List
+    | Exchange
+    | FixedReply
+    | Append
+    | LookAtUpload
+    | CancelUpload
+)

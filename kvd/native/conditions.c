@@ -78,7 +78,7 @@ which_hold(const Varying *varying, const Value *value)
 }
 
 /*
- * Select the reply to a GET. Returns 0 if it is an error, which Python describes.
+ * Select the reply to a GET. Returns 0 if it is Python's: an error, or several parts.
  */
 int
 select_part(const HeadTemplate *template, const Varying *varying, const Value *value,
@@ -94,5 +94,5 @@ select_part(const HeadTemplate *template, const Varying *varying, const Value *v
                            value->size, &selected->first, &selected->bytes);
     if (found == PART)
         selected->status = 206;
-    return found != BEYOND;
+    return found == PART || found == WHOLE;
 }

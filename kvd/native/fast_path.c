@@ -58,10 +58,10 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
         "words", "status_words", "bucket_of_exponent", "least_exponent", "make_template",
         "make_parts",
-        "prune", "clock", "has_hits",
+        "prune", "clock", "has_hits", "guesses",
         NULL,
     };
-    int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads, has_hits;
+    int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads, has_hits, guesses;
     int mode, folder_mode;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
@@ -70,14 +70,14 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnn)SO!iOOOOp:FastPath", names,
+            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnn)SO!iOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
             &large_file_bytes, &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
             &bytes_out, &uploads, &status_words, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
-            &clock, &has_hits))
+            &clock, &has_hits, &guesses))
         return NULL;
     FastPath *self = (FastPath *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -112,6 +112,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->exchanges = exchanges;
     self->has_epochs = has_epochs;
     self->finds_unwritten = finds_unwritten;
+    self->guesses = guesses;
     self->most_recent = most_recent;
     self->plain_bytes = Py_NewRef(plain);
     self->plain = PyBytes_AsString(plain);

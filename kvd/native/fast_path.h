@@ -265,6 +265,7 @@ typedef struct {
     int may_block;              /* whether its socket may be a blocking one */
     int root, lock, uploads, exchanges, mode, folder_mode;
     dev_t device;               /* of the root */
+    int guesses;                /* whether the end of a key may say the type of its value */
     int finds_unwritten;        /* whether its file system reports unwritten parts */
     int expects_new;            /* whether the next PUT is tried as one of a new key */
     int may_not_replace;        /* whether a rename can be told not to replace anything */
@@ -376,9 +377,11 @@ append(char *head, size_t used, PyObject *bytes)
     return append_text(head, used, PyBytes_AsString(bytes), (size_t)PyBytes_Size(bytes));
 }
 
-/* connections.c */
+/* joined.c */
 extern PyTypeObject *JoinedType;
 extern PyType_Spec Joined_spec;
+
+/* connections.c */
 extern const char serve_doc[];
 extern const char serve_idle_doc[];
 extern const char serve_new_doc[];
@@ -392,15 +395,20 @@ PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *argument);
 enum { HAS_ENDED, IS_HELD, IS_LEFT };
+int serve_accepted(FastPath *self, int socket, int may_block);
 int serve_whole(FastPath *self, int socket, int may_block);
-extern const char share_doc[];
-extern const char unshare_doc[];
+PyObject *said_peer(const FastPath *self);
 extern const char hold_doc[];
 extern const char adopt_held_doc[];
-PyObject *FastPath_share(FastPath *self, PyObject *args);
-PyObject *FastPath_unshare(FastPath *self, PyObject *argument);
 PyObject *FastPath_hold(FastPath *self, PyObject *args);
 PyObject *FastPath_adopt_held(FastPath *self, PyObject *argument);
+
+/* shared.c */
+extern const char share_doc[];
+extern const char unshare_doc[];
+int accept_one(FastPath *self, PyObject *number);
+PyObject *FastPath_share(FastPath *self, PyObject *args);
+PyObject *FastPath_unshare(FastPath *self, PyObject *argument);
 
 /* batches.c */
 extern const char take_batches_doc[];
@@ -442,7 +450,7 @@ int send_file_secure(FastPath *self, int socket, Value *value, const Selection *
 
 /* fields.c */
 enum { MATCHES_STRONGLY = 1, MATCHES_WEAKLY = 2 };
-enum { WHOLE, PART, BEYOND };
+enum { WHOLE, PART, BEYOND, SEVERAL };
 int match_tags(const Text *list, const char *etag, Py_ssize_t etag_bytes);
 int read_date(const Text *text, long long *second);
 int read_range(const Text *asked, const Text *condition, const char *etag,
@@ -481,7 +489,7 @@ int open_value(FastPath *self, const char *key, Value *value, Attribute *attribu
 int is_written(const FastPath *self, int file, const struct stat *status);
 int is_unchanged(const Value *value, const struct stat *found);
 int are_parts(PyObject *parts);
-int find_parts(FastPath *self, Value *value, const Attribute *attribute);
+int find_parts(FastPath *self, Value *value, const Attribute *attribute, PyObject *key);
 size_t value_head(FastPath *self, char *head, const Value *value,
                   const Selection *selected, PyObject *tail);
 

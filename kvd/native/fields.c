@@ -147,8 +147,8 @@ read_digits(const char *at, const char *end, unsigned long long *number)
 
 /*
  * What part of a value is asked for (RFC 9110 section 14.2): PART, and where it begins
- * and how long it is; BEYOND: nothing of the value; WHOLE: no range of bytes is asked
- * for, several are, or the condition names another value.
+ * and how long it is; BEYOND: nothing of the value; SEVERAL: a list, which Python reads;
+ * WHOLE: no range of bytes is asked for, or the condition names another value.
  *
  * A strong comparison (section 13.1.5): a weak tag never matches, nor does a date, since
  * another value may have been published within its second (section 8.8.2.2), and the
@@ -168,7 +168,10 @@ read_range(const Text *asked, const Text *condition, const char *etag,
         return WHOLE;
     if (end - at < 7 || memcmp(at, "bytes=", 6) != 0)
         return WHOLE;
-    for (at += 6; at < end && (*at == ' ' || *at == '\t'); at++)
+    at += 6;
+    if (memchr(at, ',', (size_t)(end - at)) != NULL)
+        return SEVERAL;
+    for (; at < end && (*at == ' ' || *at == '\t'); at++)
         ;
     const char *dash = read_digits(at, end, &begin);
     if (dash == end || *dash != '-')
@@ -239,7 +242,8 @@ fixed_date(PyObject *Py_UNUSED(module), PyObject *argument)
     return PyLong_FromLongLong(second);
 }
 
-/* For Python: where the part begins, and its length, 0 for nothing; None for the whole. */
+/* For Python: where the part begins, and its length, 0 for nothing; None for the whole, or
+   a list. */
 PyObject *
 byte_range(PyObject *Py_UNUSED(module), PyObject *args)
 {
@@ -256,7 +260,7 @@ byte_range(PyObject *Py_UNUSED(module), PyObject *args)
     if (PyErr_Occurred())
         return NULL;
     int found = read_range(&asked, &condition, etag, etag_bytes, size, &first, &length);
-    if (found == WHOLE)
+    if (found == WHOLE || found == SEVERAL)
         Py_RETURN_NONE;
     return found == PART ? Py_BuildValue("KK", first, length)
                          : Py_BuildValue("Ki", size, 0);

@@ -38,7 +38,7 @@ is_in_memory(FastPath *self, int file, unsigned long long offset)
 
 /*
  * Limit the send buffer for a client with a low round-trip time, with the figures of
- * kvd.net.transport. The kernel doubles the number.
+ * kvd.net.sending. The kernel doubles the number.
  */
 static void
 fit_buffer(const FastPath *self, int socket)

@@ -164,7 +164,7 @@ serve_name(FastPath *self, int socket, HeadTemplate *template, const Varying *va
     if (found != FOUND)
         return 0;
     if (hit == NULL)
-        served = find_parts(self, &value, &attribute);
+        served = find_parts(self, &value, &attribute, name);
     else if ((served = is_of_hit(hit, &value))) {
         describe_hit(hit, &value);
         Py_INCREF(value.parts);

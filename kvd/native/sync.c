@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <linux/limits.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
@@ -31,12 +32,11 @@ typedef struct {
 } Queue;
 
 struct Syncs {
-    pthread_mutex_t mutex;      /* for `waiting` and `is_ending` */
-    pthread_cond_t asked;
+    pthread_mutex_t mutex;      /* for `waiting` */
+    sem_t asked;                /* how many wait; at the end, one more for each thread */
     Queue waiting;
     Sync *done;                 /* the last first; changed atomically */
     unsigned int underway, threads, most_threads;   /* the reactor's thread's alone */
-    int is_ending;
     int event;
     pthread_t ids[];
 };
@@ -227,27 +227,29 @@ do_now(Syncs *self, Sync *sync)
         (void)!write(self->event, &one, sizeof one);
 }
 
+/* The first that waits; NULL at the end. */
+static Sync *
+take_waiting(Syncs *self)
+{
+    /* Not with a condition variable: its mutex would have to be locked again by each thread
+       that wakes up. */
+    while (sem_wait(&self->asked) < 0)
+        ;
+    pthread_mutex_lock(&self->mutex);
+    Sync *sync = self->waiting.first;
+    if (sync != NULL && (self->waiting.first = sync->next) == NULL)
+        clear(&self->waiting);
+    pthread_mutex_unlock(&self->mutex);
+    return sync;
+}
+
 static void *
 work(void *argument)
 {
     Syncs *self = argument;
-    pthread_mutex_lock(&self->mutex);
-    for (;;) {
-        Sync *sync = self->waiting.first;
-        if (sync == NULL) {
-            if (self->is_ending)
-                break;
-            pthread_cond_wait(&self->asked, &self->mutex);
-            continue;
-        }
-        self->waiting.first = sync->next;
-        if (sync->next == NULL)
-            clear(&self->waiting);
-        pthread_mutex_unlock(&self->mutex);
+    Sync *sync;
+    while ((sync = take_waiting(self)) != NULL)
         do_now(self, sync);
-        pthread_mutex_lock(&self->mutex);
-    }
-    pthread_mutex_unlock(&self->mutex);
     return NULL;
 }
 
@@ -289,7 +291,7 @@ new_syncs(unsigned int most_threads)
     pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
     pthread_mutex_init(&self->mutex, &attributes);
     pthread_mutexattr_destroy(&attributes);
-    pthread_cond_init(&self->asked, NULL);
+    sem_init(&self->asked, 0, 0);
     clear(&self->waiting);
     self->most_threads = most_threads;
     return self;
@@ -324,7 +326,7 @@ sync_later(Syncs *self, Sync *sync)
     put(&self->waiting, sync);
     pthread_mutex_unlock(&self->mutex);
     /* A thread that wakes up finds the lock free. */
-    pthread_cond_signal(&self->asked);
+    sem_post(&self->asked);
     return 0;
 }
 
@@ -350,10 +352,8 @@ take_synced(Syncs *self)
 Sync *
 end_syncs(Syncs *self)
 {
-    pthread_mutex_lock(&self->mutex);
-    self->is_ending = 1;
-    pthread_cond_broadcast(&self->asked);
-    pthread_mutex_unlock(&self->mutex);
+    for (unsigned int i = 0; i < self->threads; i++)
+        sem_post(&self->asked);
     while (self->threads > 0)
         pthread_join(self->ids[--self->threads], NULL);
     return take_synced(self);
@@ -364,7 +364,7 @@ void
 free_syncs(Syncs *self)
 {
     close(self->event);
-    pthread_cond_destroy(&self->asked);
+    sem_destroy(&self->asked);
     pthread_mutex_destroy(&self->mutex);
     PyMem_Free(self);
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define MAX_PARTS 256
+#define MAX_ENDING_BYTES 16         /* at least as many as kvd.http.guessing looks at */
 
 static unsigned long long
 nanoseconds(struct timespec time)
@@ -106,30 +107,62 @@ are_parts(PyObject *parts)
     return 1;
 }
 
+/* The end of a key from its last dot on, if its last name has one and it is short. */
+static Text
+ending_of(const FastPath *self, PyObject *key)
+{
+    Text ending = {"", 0};
+    const char *start = PyBytes_AsString(key), *end = start + PyBytes_Size(key);
+    if (!self->guesses)
+        return ending;
+    for (const char *at = end; at > start && end - at < MAX_ENDING_BYTES; ) {
+        if (*--at == '/')
+            break;
+        if (*at == '.') {
+            ending.start = at;
+            ending.size = end - at;
+            break;
+        }
+    }
+    return ending;
+}
+
+/* Ask Python for the parts of a value's replies. */
+static PyObject *
+make_parts(FastPath *self, const char *lines, Py_ssize_t size, const Text *ending)
+{
+    PyObject *parts = PyObject_CallFunction(self->make_parts, "y#y#", lines, size,
+                                            ending->start, ending->size);
+    if (parts != NULL && parts != Py_None && !are_parts(parts)) {
+        PyErr_SetString(PyExc_TypeError, "make_parts gave no parts");
+        Py_CLEAR(parts);
+    }
+    return parts;
+}
+
 /*
- * Find the parts of a value's replies, which depend on its metadata: for each status, the
- * text before the date, before the id and so on, and after the last of them. Python makes
- * them (kvd.http.templates).
+ * Find the parts of a value's replies, which depend on its metadata, and on the end of its
+ * key if that says its type: for each status, the text before the date, before the id and
+ * so on, and after the last of them. Python makes them (kvd.http.templates).
  *
  * Returns 1; 0 if the request is left to Python; -1 with an exception.
  */
 int
-find_parts(FastPath *self, Value *value, const Attribute *attribute)
+find_parts(FastPath *self, Value *value, const Attribute *attribute, PyObject *key)
 {
-    PyObject *lines = PyBytes_FromStringAndSize(
-        attribute->text + attribute->line_bytes,
-        (Py_ssize_t)(attribute->bytes - attribute->line_bytes));
+    char text[ATTRIBUTE_BYTES + MAX_ENDING_BYTES];
+    size_t size = attribute->bytes - attribute->line_bytes;
+    Text ending = ending_of(self, key);
+    memcpy(text, attribute->text + attribute->line_bytes, size);
+    memcpy(text + size, ending.start, (size_t)ending.size);
+    PyObject *lines = PyBytes_FromStringAndSize(text, (Py_ssize_t)size + ending.size);
     if (lines == NULL)
         return -1;
     PyObject *parts = PyDict_GetItemWithError(self->parts, lines);
     if (parts != NULL)
         Py_INCREF(parts);
     else if (!PyErr_Occurred()) {
-        parts = PyObject_CallFunctionObjArgs(self->make_parts, lines, NULL);
-        if (parts != NULL && parts != Py_None && !are_parts(parts)) {
-            PyErr_SetString(PyExc_TypeError, "make_parts gave no parts");
-            Py_CLEAR(parts);
-        }
+        parts = make_parts(self, text, (Py_ssize_t)size, &ending);
         if (parts != NULL) {
             if (PyDict_Size(self->parts) >= MAX_PARTS)
                 PyDict_Clear(self->parts);

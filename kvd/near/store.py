@@ -118,6 +118,8 @@ class NearStore:
         self._clock = clock
         self._known: OrderedDict[Key, _Known] = OrderedDict()
         self._fillings: dict[Key, Filling] = {}
+        self._makes_room = False
+        """Whether an upload waits for room in the cache."""
         self._underway = Underway()
 
     def begin(
@@ -360,9 +362,18 @@ class NearStore:
             return None
         if not isinstance(answer, Deferred):
             return answer
-        # Room is being made, for later values: no client waits for it.
+        # Room is being made, for later values: no client waits for it. One upload that
+        # does is enough to ask for it.
         answer.addCallbacks(_discard, _ignore_refusal)
+        if self._makes_room:
+            answer.cancel()
+        else:
+            self._makes_room = True
+            answer.addBoth(self._has_made_room)
         return None
+
+    def _has_made_room(self, _: None) -> None:
+        self._makes_room = False
 
     def resume(self, info: ValueInfo, descriptor: int) -> IValue:
         file = Described(info, True, os.fstat(descriptor))
@@ -412,7 +423,7 @@ def _ignore_refusal(failure: Failure) -> None:
     """
     The next value may find room.
     """
-    failure.trap(KvdError)
+    failure.trap(KvdError, CancelledError)
 
 
 def _mistake(failure: Failure) -> None:

@@ -6,22 +6,15 @@ connection watched before it reads, queues every write, and closes when the sock
 writable. This one does each at once where it can: the first read, since the request of
 a new connection has mostly come with it; a reply, if nothing is queued before it; and
 the close after it. So a request with a connection of its own needs no epoll_ctl(2).
-
-Twisted's transport also ends at the first write error. But the kernel still has what
-the client sent before it left, even after a reset (the receive queue outlives it), and
-that may be whole requests. So a write error ends only the writing: whatever is written
-afterwards is dropped, and the connection ends when all that had come has been read.
+`kvd.net.sending` has the half that sends.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReactorFDSet
@@ -30,16 +23,13 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kvd.net.sending import SendingConnection
 from kvd.net.sockets import (
     address_of,
-    bytes_held,
     close_both_ways,
-    is_settled,
-    min_round_trip,
+    is_drained,
     name_of,
-    unheard_bytes,
 )
-from kvd.net.splice import Pipe, Stopped
 
 if TYPE_CHECKING:
     from kvd.net.secure_socket import SecureSocket
@@ -56,37 +46,10 @@ protocol, and 64 KiB cost two and a half times the CPU per byte of 1 MiB. It is 
 to the allocator as soon as the chunk is written.
 """
 
-LOW_ROUND_TRIP_MICROSECONDS: Final = 100
-"""
-The round-trip time of a client on this machine, or next to it.
-"""
-
-LOW_ROUND_TRIP_SEND_BUFFER: Final = 192 * 1024
-"""
-How much of a large file the kernel takes at once for a client with a low round-trip
-time; it doubles the number (socket(7)). By default it takes 4 MiB, which leave the
-processor's cache before the client reads them: 0.6 times the rate, and 1.5 times the
-processor time on both sides (40 MB to 8 clients on the same machine). A buffer has to
-hold what is under way in a round trip; twice this in 100 microseconds is 3.9 GB/s.
-"""
-
-LARGE_FILE_BYTES: Final = 704 * 1024
-"""
-A smaller part of a file is sent through the buffer as it is. The kernel takes all of it
-in one call, and the worker does not wake up again for the rest (512 KiB to 16 clients:
-33 instead of 70 microseconds of processor time). For 768 KiB to 4 clients it would be
-153 instead of 80.
-"""
-
-_ASKS: Final = 16
-"""
-How often to look up the round-trip time of a client, if it was not low.
-"""
-
 _CLOSED: Final = Failure(ConnectionDone())
 
 
-class ServerTransport(tcp.Connection):
+class ServerTransport(SendingConnection):
     """
     An accepted connection, over TCP or a Unix socket.
 
@@ -137,15 +100,9 @@ class ServerTransport(tcp.Connection):
         super().__init__(connection, protocol, reactor)
         self.client = peer
         self.connected = 1
-        self.bytes_sent = 0
-        self.peer_left = False
         self.low_water_mark = 1
-        self._asks = _ASKS
-        self._low_round_trip = self._fitted = False
         self._read_by: Callable[[], Any] | None = None
-        self._after_flush: Callable[[], None] | None = None
-        self._most_unsent: int | None = None
-        self._in_read = self._closes = self._asked_to_write = False
+        self._in_read = self._closes = False
         self._unwatched = False
         # Before `begin` ends: whether the reactor is to watch for input afterwards.
         self._will_read: bool | None = True
@@ -200,7 +157,6 @@ class ServerTransport(tcp.Connection):
         """
         See `FileDescriptor.startWriting`.
         """
-        self._asked_to_write = True
         try:
             super().startWriting()
         except OSError as error:
@@ -281,220 +237,11 @@ class ServerTransport(tcp.Connection):
         return name_of(self.client)
 
     @property
-    def queued(self) -> bool:
-        """
-        Whether bytes wait for the socket.
-        """
-        return bool(self._tempDataLen or self.dataBuffer)
-
-    @property
-    def bytes_delivered(self) -> int:
-        """
-        How many bytes the peer's kernel has acknowledged. Over a Unix socket, a number
-        that grows as the peer reads.
-        """
-        if not self.connected:
-            return self.bytes_sent
-        return self.bytes_sent - bytes_held(self.socket)
-
-    def unheard_bytes(self) -> int:
-        """
-        How many bytes the peer may read before this kernel hears of it.
-        """
-        return unheard_bytes(self.socket) if self.connected else 0
-
-    def write(self, data: bytes) -> None:
-        """
-        Send at once what the socket takes, queue the rest.
-        """
-        if self.peer_left:
-            return
-        if self._tempDataLen or self.dataBuffer or self.TLS or not self.connected:
-            super().write(data)
-            return
-        try:
-            sent = self.socket.send(data)
-        except ConnectionError:
-            self.peer_left = True
-            return
-        except OSError:
-            # Full, or an error that the reactor finds too when it tries.
-            sent = 0
-        self.bytes_sent += sent
-        if sent < len(data):
-            super().write(data[sent:])
-
-    def writeSomeData(self, data: bytes) -> Any:
-        """
-        See `tcp.Connection.writeSomeData`; counts.
-        """
-        sent = super().writeSomeData(data)
-        if isinstance(sent, int):
-            self.bytes_sent += sent
-            return sent
-        self.peer_left = True
-        self._tempDataBuffer, self._tempDataLen = [], 0
-        # If the peer is still there, after some other error, both see the end: it
-        # would wait for the reply, and this process for its next request.
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        return len(data)
-
-    def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
-        """
-        Let the kernel send a part of a file (sendfile(2)), as much of it as the
-        socket takes now.
-
-        Args:
-            descriptor: Of a regular file.
-            offset: Where the part begins.
-            count: How many bytes at most.
-
-        Returns:
-            How many bytes were sent; 0 if others are queued before them, or if
-            the socket takes none now; None if the file ends here.
-
-        Raises:
-            OSError: The file cannot be read.
-        """
-        if self.queued or not self.connected:
-            return 0
-        if count >= LARGE_FILE_BYTES and not self._fitted and self.has_low_round_trip():
-            self._fit_buffer()
-        try:
-            sent = os.sendfile(self.socket.fileno(), descriptor, offset, count)
-        except BlockingIOError:
-            return 0
-        except ConnectionError:
-            self.peer_left = True
-            return 0
-        self.bytes_sent += sent
-        return sent or None
-
-    @property
     def is_plain_tcp(self) -> bool:
         """
         Whether the bytes that are sent are those on the socket, and that is TCP's.
         """
         return self.secure is None and self.socket.family != socket.AF_UNIX
-
-    def pass_on(self, pipe: Pipe, source: int, count: int) -> tuple[int, bool]:
-        """
-        Let the kernel move bytes from another socket to this one (splice(2)); those
-        that this one does not take now are queued.
-
-        Args:
-            pipe: Moves them.
-            source: The descriptor of the other socket, which does not block.
-            count: How many bytes at most.
-
-        Returns:
-            How many bytes were taken from the other socket; 0 if others are queued
-            before them, or if none have come. Whether that socket has ended or failed.
-        """
-        if self.queued or not self.connected:
-            return 0, False
-        if not self._fitted and self.has_low_round_trip():
-            self._fit_buffer()
-        try:
-            moved = pipe.move(source, self.socket.fileno(), count)
-        except OSError:
-            return 0, True
-        if not isinstance(moved, Stopped):
-            self.bytes_sent += moved
-            return moved, False
-        self.bytes_sent += moved.count
-        if moved.rest:
-            self.write(moved.rest)
-        return moved.count + len(moved.rest), moved.ended
-
-    def has_low_round_trip(self) -> bool:
-        """
-        Whether the peer is on this machine or next to it. If it is, it stays so; if
-        not, this looks again a few times, as the first round trip may have met a busy
-        moment. Never over Unix sockets, whose buffers do not grow.
-        """
-        if self._asks and not self._low_round_trip:
-            self._asks -= 1
-            try:
-                self._low_round_trip = (
-                    min_round_trip(self.socket) <= LOW_ROUND_TRIP_MICROSECONDS
-                )
-            except OSError:
-                # A Unix socket; or the peer is gone.
-                self._asks = 0
-        return self._low_round_trip
-
-    def _fit_buffer(self) -> None:
-        """
-        Have the kernel take little of a file at once.
-        """
-        self._fitted = True
-        try:
-            self.socket.setsockopt(
-                socket.SOL_SOCKET, socket.SO_SNDBUF, LOW_ROUND_TRIP_SEND_BUFFER
-            )
-        except OSError:
-            # The peer is gone: the next send fails.
-            pass
-
-    def limit_unsent(self, count: int | None) -> None:
-        """
-        Limit how many bytes the kernel takes beyond those that are on their way to the
-        client (``TCP_NOTSENT_LOWAT``): what one that reads nothing costs. `after_flush`
-        calls back at half of it. Over Unix sockets, whose buffers do not grow, it has
-        no effect.
-
-        Args:
-            count: None: as many as its buffer has room for.
-        """
-        if count == self._most_unsent or not self.connected:
-            return
-        self._most_unsent = count
-        if self.socket.family != socket.AF_UNIX:
-            # 0: as net.ipv4.tcp_notsent_lowat says.
-            self.socket.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, count or 0
-            )
-
-    def after_flush(self, callback: Callable[[], None]) -> None:
-        """
-        Call back once, from a later turn of the reactor, when nothing is queued and
-        the socket takes more; never if the connection is lost or closed before.
-        """
-        self._after_flush = callback
-        if self.peer_left:
-            self._flush_later()
-        else:
-            self.startWriting()
-
-    def _flush_later(self) -> None:
-        # Not when the socket takes more: to the reactor, one that was reset is lost.
-        reactor: Any = self.reactor
-        reactor.callLater(0, self._flushed)
-
-    def _flushed(self) -> None:
-        callback, self._after_flush = self._after_flush, None
-        if callback is not None and not self._aborting:
-            callback()
-
-    def doWrite(self) -> Any:
-        """
-        See `FileDescriptor.doWrite`; calls back after the last queued byte.
-        """
-        if self._after_flush is None:
-            return super().doWrite()
-        if self.queued:
-            result = super().doWrite()
-            if self.queued:
-                return result
-        # Usually there is more to send, and nothing changes for the reactor.
-        self._asked_to_write = False
-        callback, self._after_flush = self._after_flush, None
-        callback()
-        if not self._asked_to_write and self.connected:
-            self.stopWriting()
-        return None
 
     def read_by(self, reader: Callable[[], Any] | None) -> None:
         """
@@ -542,10 +289,6 @@ class ServerTransport(tcp.Connection):
             self._drop_queue()
             return CONNECTION_DONE
         return result
-
-    def _drop_queue(self) -> None:
-        self.dataBuffer, self.offset = b"", 0
-        self._tempDataBuffer, self._tempDataLen = [], 0
 
     def loseWriteConnection(self) -> None:
         """
@@ -608,17 +351,11 @@ class ServerTransport(tcp.Connection):
         close_both_ways(sock)
         protocol.connectionLost(_CLOSED)
 
-    def is_settled(self) -> bool:
+    def is_drained(self) -> bool:
         """
         Whether nothing is lost if both halves are closed now; see the function.
         """
-        return not self.queued and is_settled(self.socket)
-
-    def is_delivered(self) -> bool:
-        """
-        Whether the peer, or its kernel, has everything that was written.
-        """
-        return self.peer_left or not (self.queued or bytes_held(self.socket))
+        return not self.queued and is_drained(self.socket)
 
     def has_input(self) -> bool:
         """

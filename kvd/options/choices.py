@@ -16,6 +16,7 @@ from kvd.dispatch.selection import load_policy
 from kvd.errors import BadSetting
 from kvd.model.quantities import Count, Seconds, Size
 from kvd.options.addresses import read_listen, read_status
+from kvd.options.kept_fields import read_keep_fields
 from kvd.options.locations import (
     read_access_log,
     read_allowed_host,
@@ -158,6 +159,10 @@ def _read_switch(text: str) -> bool:
     if text not in ("on", "off"):
         raise BadSetting(f"{text!r} is neither on nor off")
     return text == "on"
+
+
+def _wait_or_off(text: str) -> float | None:
+    return None if text == "off" else _wait(text)
 
 
 def _size_or(word: str) -> Callable[[str], int | None]:
@@ -363,6 +368,23 @@ CHOICES: Final[Sequence[Choice]] = (
         key="dialects",
     ),
     Choice(
+        "keep-fields",
+        "keep_fields",
+        read_keep_fields,
+        ["none"],
+        "The fields, beside Content-Type and the like, that are stored with a value and"
+        " given back with it, with commas between them, such as"
+        " x-oc-mtime,x-amz-meta-*; all begin with x-; none: no others.",
+    ),
+    Choice(
+        "guess-types",
+        "guess_types",
+        _read_switch,
+        ["off"],
+        "on: a value that was stored without a type gets the one that the end of its"
+        " key suggests; off: no type is guessed.",
+    ),
+    Choice(
         "allowed-host",
         "allowed_hosts",
         read_allowed_host,
@@ -479,6 +501,14 @@ CHOICES: Final[Sequence[Choice]] = (
         " module, where it is installed; off: all go the same way.",
     ),
     Choice(
+        "browser",
+        "browser",
+        _read_switch,
+        ["on"],
+        "on: a browser that asks for a prefix gets a page that shows, uploads and"
+        " deletes values; off: it gets a plain listing, as programs do.",
+    ),
+    Choice(
         "control",
         "control",
         read_control,
@@ -555,6 +585,14 @@ CHOICES: Final[Sequence[Choice]] = (
         _wait,
         "60s",
         "The longest pause in a body (else 408, and nothing is stored).",
+    ),
+    _limit(
+        "upload-lifetime",
+        "upload_seconds",
+        _wait_or_off,
+        "1d",
+        "How long an upload that broke off can be resumed, if its client asks for that;"
+        " off: never.",
     ),
     _limit(
         "reader-timeout",

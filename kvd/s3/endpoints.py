@@ -14,7 +14,7 @@ FIRST_PAUSE_SECONDS: Final = 10.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 """
 At least half of each, so that a check comes before the next request
-(`kvd.s3.engine.CHECK_SECONDS`).
+(`kvd.s3.health.CHECK_SECONDS`).
 """
 
 

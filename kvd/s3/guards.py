@@ -22,11 +22,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.errors import ConditionUnsupported
-from kvd.s3.engine import Ask, Engine, Reply
+from kvd.s3.engine import Engine
+from kvd.s3.requests import Ask, Reply
 from kvd.s3.together import together
 
-_CHANGED: Final = frozenset({404, 409, 412})
-_REFUSED: Final = _CHANGED | {400, 501}
+CHANGED: Final = frozenset({404, 409, 412})
+"""
+The engine found another object than the expected one, or another client that changes
+it.
+"""
+
+_REFUSED: Final = CHANGED | {400, 501}
 
 RACERS: Final = 4
 ROUNDS: Final = 2

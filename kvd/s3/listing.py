@@ -18,8 +18,9 @@ from kvd.errors import EngineFailed, KeyAbsent
 from kvd.interfaces import Answer, IListing
 from kvd.model.keys import Key
 from kvd.model.values import ValueInfo
-from kvd.s3.engine import Ask, Engine
+from kvd.s3.engine import Engine
 from kvd.s3.names import decode, encode, is_key
+from kvd.s3.requests import Ask
 from kvd.s3.together import together
 from kvd.s3.value import stat_object
 

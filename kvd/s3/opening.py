@@ -11,8 +11,9 @@ from typing import Any
 from botocore.session import Session
 
 from kvd.client.connecting import ClientTLS
+from kvd.s3.connections import Connections
 from kvd.s3.endpoints import Endpoints
-from kvd.s3.engine import Connections, Engine
+from kvd.s3.engine import Engine
 from kvd.s3.location import Location
 from kvd.s3.signing import Identity, Signer, read_authorities, region_of
 from kvd.s3.store import ObjectStore

@@ -12,7 +12,7 @@ from botocore.session import Session
 
 from kvd.client.connecting import ClientTLS, WideEndpoints
 from kvd.errors import StoreFault, StoreUnusable
-from kvd.s3.engine import CONNECT_SECONDS
+from kvd.s3.connections import CONNECT_SECONDS
 from kvd.s3.location import Location
 from kvd.s3.opening import endpoints_of
 from kvd.s3.signing import bundle_of, find_identity, signed

@@ -25,7 +25,7 @@ from typing import Final
 
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, ValueInfo
-from kvd.s3.engine import Reply
+from kvd.s3.requests import Reply
 from kvd.store.attribute import MalformedAttribute, decode_metadata, encode_metadata
 
 _PREFIX: Final = "x-amz-meta-kvd-"

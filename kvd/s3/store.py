@@ -15,22 +15,17 @@ from kvd.interfaces import Answer, IStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, ValueInfo
-from kvd.s3.engine import Ask, Engine
-from kvd.s3.guards import Change, Guards, Kept, try_conditions
+from kvd.s3.buffered_upload import BUFFERED_BYTES, BufferedUpload
+from kvd.s3.engine import Engine
+from kvd.s3.guards import CHANGED, Change, Guards, Kept, try_conditions
 from kvd.s3.listing import ObjectListing
+from kvd.s3.multipart_upload import LARGEST_SINGLE_BYTES, MultipartUpload
 from kvd.s3.names import object_name
-from kvd.s3.upload import (
-    GATHERED_BYTES,
-    LARGEST_SINGLE_BYTES,
-    GatheredUpload,
-    PartsUpload,
-    StreamedUpload,
-    UploadContext,
-)
+from kvd.s3.requests import Ask
+from kvd.s3.streamed_upload import StreamedUpload
+from kvd.s3.upload import UploadContext
 from kvd.s3.value import open_object, stat_object
 from kvd.store.waiting import Underway
-
-_CHANGED = frozenset({404, 409, 412})
 
 
 @implementer(IStore)
@@ -70,10 +65,12 @@ class ObjectStore:
         conditions: Conditions = UNCONDITIONAL,
     ) -> Answer[IUpload]:
         name = object_name(self._prefix, key)
-        if length is not None and length <= GATHERED_BYTES:
-            return GatheredUpload(self._uploads, key, name, length, metadata)
+        if length is not None and length <= BUFFERED_BYTES:
+            return BufferedUpload(self._uploads, key, name, length, metadata)
         if length is None or length > LARGEST_SINGLE_BYTES:
-            return PartsUpload(self._uploads, key, name, length, metadata, conditions)
+            return MultipartUpload(
+                self._uploads, key, name, length, metadata, conditions
+            )
         upload = StreamedUpload(self._uploads, key, name, length, metadata, conditions)
         return Deferred.fromCoroutine(upload.begin())
 
@@ -99,12 +96,12 @@ class ObjectStore:
         if conditions != UNCONDITIONAL:
             conditions.check_change(current.info)
             guard = await self._guards.field(Change.REMOVE, current.engine_tag)
-        expected = _CHANGED if guard else frozenset({404})
+        expected = CHANGED if guard else frozenset({404})
         reply = await self._engine.ask(
             Ask("DELETE", name, fields=guard, expected=expected)
         )
         self._engine.dismiss(reply)
-        if guard and reply.status in _CHANGED:
+        if guard and reply.status in CHANGED:
             raise PreconditionFailed(
                 f"Another client changed /{escape(key)} at the same time."
             )

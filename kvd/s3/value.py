@@ -16,8 +16,10 @@ from kvd.errors import StoreFault
 from kvd.interfaces import Answer, IStreamedValue
 from kvd.model.keys import Key, escape
 from kvd.s3.endpoints import Endpoint
-from kvd.s3.engine import Ask, BrokenBody, Engine, Reply
+from kvd.s3.engine import Engine
+from kvd.s3.failures import BrokenBody, no_bucket
 from kvd.s3.record import Stored, describe
+from kvd.s3.requests import Ask, Reply
 from kvd.store.faults import absence
 
 HEAD_BYTES: Final = 64 * 1024
@@ -80,7 +82,7 @@ async def _open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
     if reply.status == _ABSENT:
         code = (await engine.document(reply)).findtext("Code")
         if code == "NoSuchBucket":
-            raise engine.no_bucket()
+            raise no_bucket(engine.bucket)
         raise absence(key)
     if reply.status == _NO_RANGE:
         # There is no first byte.

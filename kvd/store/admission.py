@@ -40,8 +40,17 @@ WAIT_SECONDS: Final = 5.0
 How long an upload waits for the evictor.
 """
 
+SURVEY_SECONDS: Final = 60.0
+"""
+How long at most, if the evictor has just been started, and looks at all values first.
+"""
+
 _FIRST_PAUSE_SECONDS: Final = 0.001
 _LONGEST_PAUSE_SECONDS: Final = 0.01
+_PAUSE_SHARE: Final = 0.01
+"""
+Of the time that an upload has waited, which may be longer: many may wait.
+"""
 
 
 class Admission:
@@ -166,15 +175,20 @@ class Admission:
         """
         key = reservation.key
         more = taken - reservation.taken
-        deadline = self._clock.seconds() + WAIT_SECONDS
+        began = self._clock.seconds()
+        waited = known = 0.0
         pause = _FIRST_PAUSE_SECONDS
         self._want(key, more)
         try:
             while not (has_space() and reservation.cover(taken)):
-                if self._clock.seconds() >= deadline:
+                if waited >= min(known + WAIT_SECONDS, SURVEY_SECONDS):
                     raise self.refusal(key)
                 await deferLater(self._clock, pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                waited = self._clock.seconds() - began
+                if not self._memory.surveyed:
+                    known = waited
+                longest = max(_LONGEST_PAUSE_SECONDS, _PAUSE_SHARE * waited)
+                pause = min(2 * pause, longest)
         finally:
             self._want(key, -more)
 
@@ -206,6 +220,12 @@ class Admission:
             if (limit := self._memory.limit(quota)) < UNLIMITED
         ]
         return QuotaFull(f"There is no room for /{escape(key)}: {', '.join(places)}.")
+
+    def limit_of(self, key: Key) -> int:
+        """
+        How many bytes the values of the smallest quota of a key may take.
+        """
+        return min(map(self._memory.limit, self._quotas_of(key)))
 
     def _place(self, quota: int) -> str:
         prefix = self._quotas[quota].prefix

@@ -34,7 +34,12 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from kvd.model.values import MAX_METADATA_BYTES, METADATA_FIELDS, NO_METADATA, Metadata
+from kvd.model.values import (
+    MAX_METADATA_BYTES,
+    NO_METADATA,
+    Metadata,
+    is_metadata_name,
+)
 
 NAME: Final = "user.kvd"
 
@@ -83,8 +88,9 @@ def encode_metadata(metadata: Metadata) -> bytes:
     is too long.
 
     Raises:
-        ValueError: A name is not one of `METADATA_FIELDS`, a value has a character that
-            no field can have, or all together are longer than `MAX_METADATA_BYTES`.
+        ValueError: A name is not one of metadata (`is_metadata_name`), a value has a
+            character that no field can have, or all together are longer than
+            `MAX_METADATA_BYTES`.
     """
     lines = []
     total_bytes = 0
@@ -101,7 +107,7 @@ def encode_metadata(metadata: Metadata) -> bytes:
 
 
 def _check_field(name: str, value: str) -> None:
-    if name not in METADATA_FIELDS or not _VALUE.fullmatch(value):
+    if not is_metadata_name(name) or not _VALUE.fullmatch(value):
         raise ValueError(f"{name!r}: {value!r} cannot be kept as metadata")
 
 
@@ -121,7 +127,7 @@ def encode(etag: str, size: int, published_us: int, metadata_lines: bytes) -> by
     return line.encode("ascii") + metadata_lines
 
 
-@lru_cache(512)
+@lru_cache(128)
 def decode(attribute: bytes) -> Record:
     """
     Decode an attribute. The results of the last calls are cached, since some values are

@@ -176,6 +176,7 @@ class Evictor:
         self._ttl_period = max(
             _LEAST_TTL_SECONDS, min(ttls, default=float("inf")) / _TTL_SHARE
         )
+        memory.surveyed = False
         if self._evicts:
             memory.resolution_seconds = _FIRST_RESOLUTION_SECONDS
 
@@ -451,6 +452,7 @@ class Evictor:
             candidates = self._candidates[quota] = survey.candidates[quota]
             self._found[quota] = len(candidates)
         self._memory.state = State.COUNTED
+        self._memory.surveyed = True
         took = self._took = self._seconds() - self._began
         self._next_survey = self._seconds() + min(
             max(_LEAST_PERIOD_SECONDS, _PERIOD_SHARE * took),

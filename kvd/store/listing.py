@@ -20,19 +20,31 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from time import monotonic
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from zope.interface import implementer
 
-from kvd.interfaces import Answer, IListing
+from kvd.interfaces import Answer, IFolderListing, IListing
 from kvd.model.keys import Key
-from kvd.model.values import ValueInfo
+from kvd.model.values import Entry, ValueInfo
 from kvd.store.faults import fault_of
 from kvd.store.folders import Parents, open_folder
 from kvd.store.tree import Tree
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway
-from kvd.store.walk import HIDDEN, Batch, Span, describe, look, walk
+from kvd.store.walk import (
+    HIDDEN,
+    Batch,
+    Span,
+    describe,
+    describe_entry,
+    look,
+    look_entry,
+    walk,
+    walk_folder,
+)
+
+E = TypeVar("E", bound=Entry)
 
 SLICE_VALUES: Final = 64
 """
@@ -43,14 +55,20 @@ blocks other requests.
 SLICE_SECONDS: Final = 0.02
 
 
-class Stream:
+class Stream(Generic[E]):
     """
     Collects all values, and returns them slice by slice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, describe: Callable[[int, bytes, Key], E | None]) -> None:
+        """
+        Args:
+            describe: Describes what has a name in a folder, and its key; returns None
+                if it is not to be listed.
+        """
         self.span = Span()
-        self._slice: list[ValueInfo] = []
+        self._describe = describe
+        self._slice: list[E] = []
 
     def steps(self, walked: Iterable[Batch]) -> Iterator[bool]:
         """
@@ -62,7 +80,7 @@ class Stream:
         for folder, prefix, names in walked:
             yield False
             for name in names:
-                info = describe(folder, name, Key(prefix + name))
+                info = self._describe(folder, name, Key(prefix + name))
                 if info is not None:
                     self._slice.append(info)
                 yield len(self._slice) >= SLICE_VALUES
@@ -73,7 +91,7 @@ class Stream:
         """
         return False
 
-    def hand_on(self, ended: bool) -> Sequence[ValueInfo]:
+    def hand_on(self, ended: bool) -> Sequence[E]:
         """
         Return what was collected since the last call; may be empty before the end.
         """
@@ -81,13 +99,13 @@ class Stream:
         return taken
 
 
-class Page:
+class Page(Generic[E]):
     """
     Collects the values with the smallest keys, and returns them at the end.
     """
 
     def __init__(
-        self, after: bytes, limit: int, look: Callable[[Key], ValueInfo | None]
+        self, after: bytes, limit: int, look: Callable[[Key], E | None]
     ) -> None:
         """
         Args:
@@ -99,7 +117,7 @@ class Page:
         self._limit = self._missing = limit
         self._look = look
         self._keys: list[Key] = []
-        self._page: list[ValueInfo] = []
+        self._page: list[E] = []
 
     def steps(self, walked: Iterable[Batch]) -> Iterator[bool]:
         for batch in walked:
@@ -132,7 +150,7 @@ class Page:
         self._missing = self._limit - len(self._page)
         return self._missing > 0
 
-    def hand_on(self, ended: bool) -> Sequence[ValueInfo]:
+    def hand_on(self, ended: bool) -> Sequence[E]:
         return self._page if ended else ()
 
     def _smallest(self) -> list[Key]:
@@ -143,34 +161,39 @@ class Page:
         return list(dict.fromkeys(self._keys))[: self._missing]
 
 
-@implementer(IListing)
-class FileListing:
+class _Listing(Generic[E]):
     """
-    A walk over the values of a file store.
+    A walk, slice by slice.
     """
 
     def __init__(
         self,
         root: int,
         prefix: bytes,
-        after: bytes,
-        limit: int | None,
+        taker: Stream[E] | Page[E],
+        walk: Callable[[int, bytes, Span], Generator[Batch, None, None]],
         off_reactor: OffReactor,
         underway: Underway,
     ) -> None:
-        self._root = os.dup(root)  # The store may be closed before this listing.
+        """
+        Args:
+            root: The root of the store; closed at the end.
+            prefix: See `IStore.list`.
+            taker: Collects what the walk finds.
+            walk: Walks over a folder, which it closes at the end.
+            off_reactor: Calls a function in a thread.
+            underway: What the store waits for when it closes.
+        """
+        self._root = root
         self._prefix = prefix
-        self._taker = (
-            Stream()
-            if limit is None
-            else Page(after, limit, partial(look, Tree(self._root)))
-        )
+        self._taker = taker
+        self._walk_over = walk
         self._off_reactor = off_reactor
         self._underway = underway
         self._walk: Generator[bool, None, None] | None = None
         self._reading = self._ended = False
 
-    def next_slice(self) -> Answer[Sequence[ValueInfo]]:
+    def next_slice(self) -> Answer[Sequence[E]]:
         if self._ended:
             return ()
         return self._underway.shield(self._next_slice())
@@ -182,9 +205,9 @@ class FileListing:
         if not self._reading:
             self._let_go()
 
-    async def _next_slice(self) -> Sequence[ValueInfo]:
+    async def _next_slice(self) -> Sequence[E]:
         self._reading = True
-        taken: Sequence[ValueInfo] = ()
+        taken: Sequence[E] = ()
         try:
             # The time of a slice may be up before it has any value.
             while not (taken or self._ended):
@@ -198,7 +221,7 @@ class FileListing:
                 self._let_go()
         return taken
 
-    def _read(self) -> Sequence[ValueInfo]:
+    def _read(self) -> Sequence[E]:
         """
         Continue the walk for one slice; called in a thread.
         """
@@ -224,7 +247,8 @@ class FileListing:
             if is_absence(error):
                 return
             raise
-        with closing(walk(folder, self._prefix, self._taker.span)) as walked:
+        span = self._taker.span
+        with closing(self._walk_over(folder, self._prefix, span)) as walked:
             yield from self._taker.steps(walked)
 
     def _let_go(self) -> None:
@@ -234,6 +258,54 @@ class FileListing:
         root, self._root = self._root, -1
         if root >= 0:
             os.close(root)
+
+
+@implementer(IListing)
+class FileListing(_Listing[ValueInfo]):
+    """
+    A walk over the values of a file store.
+    """
+
+    def __init__(
+        self,
+        root: int,
+        prefix: bytes,
+        after: bytes,
+        limit: int | None,
+        off_reactor: OffReactor,
+        underway: Underway,
+    ) -> None:
+        root = os.dup(root)  # The store may be closed before this listing.
+        taker = (
+            Stream(describe)
+            if limit is None
+            else Page(after, limit, partial(look, Tree(root)))
+        )
+        super().__init__(root, prefix, taker, walk, off_reactor, underway)
+
+
+@implementer(IFolderListing)
+class FileFolderListing(_Listing[Entry]):
+    """
+    A walk over one folder of a file store.
+    """
+
+    def __init__(
+        self,
+        root: int,
+        prefix: bytes,
+        after: bytes,
+        limit: int | None,
+        off_reactor: OffReactor,
+        underway: Underway,
+    ) -> None:
+        root = os.dup(root)
+        taker = (
+            Stream(describe_entry)
+            if limit is None
+            else Page(after, limit, partial(look_entry, root))
+        )
+        super().__init__(root, prefix, taker, walk_folder, off_reactor, underway)
 
 
 def _parents_of(prefix: bytes) -> Parents | None:

@@ -13,7 +13,7 @@ a limit, however many processes write. When a value is published, what it replac
 given back; when it is discarded, what it had reserved.
 
     words of a cell (64 bytes, a cache line)
-    the header              rows, rows in use, quotas, resolution, state
+    the header              rows, rows in use, quotas, resolution, state, surveyed
     of each quota           taken, limit, values, evicted, evicted bytes, expired
     of each process, quota  held, bytes added, bytes removed, values added, removed,
                             wanted
@@ -58,7 +58,7 @@ _CELL_WORDS: Final = 8
 _WORD_BYTES: Final = 8
 
 # These as kvd/native/usage.c.
-_ROWS, _USED_ROWS, _QUOTAS, _RESOLUTION, _STATE = range(5)
+_ROWS, _USED_ROWS, _QUOTAS, _RESOLUTION, _STATE, _SURVEYED = range(6)
 _TAKEN, _LIMIT, _VALUES, _EVICTED, _EVICTED_BYTES, _EXPIRED = range(6)
 (
     _HELD,
@@ -315,6 +315,18 @@ class UsageMemory:
     @state.setter
     def state(self, state: int) -> None:
         self._words[_STATE] = state
+
+    @property
+    def surveyed(self) -> bool:
+        """
+        Whether the evictor that runs has looked at all values, and so knows what can be
+        removed.
+        """
+        return bool(self._words[_SURVEYED])
+
+    @surveyed.setter
+    def surveyed(self, surveyed: bool) -> None:
+        self._words[_SURVEYED] = surveyed
 
     @property
     def resolution_seconds(self) -> int:

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -18,8 +19,8 @@ from typing import Final, NamedTuple
 from twisted.logger import Logger
 
 from kvd.model.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key, escape, is_leftover
-from kvd.model.values import ValueInfo
-from kvd.store.folders import FOLDER_FLAGS
+from kvd.model.values import Entry, Folder, ValueInfo
+from kvd.store.folders import FOLDER_FLAGS, open_folder
 from kvd.store.tree import Tree, open_value
 from kvd.store.value import FileValue, is_absence
 
@@ -102,6 +103,44 @@ def look(tree: Tree, key: Key) -> ValueInfo | None:
     return _info_from(partial(tree.open, key), key)
 
 
+def describe_entry(folder: int, name: bytes, key: Key) -> Entry | None:
+    """
+    Describe what a name of `walk_folder` stands for; return None if it is no value, and
+    no folder that has any.
+
+    Raises:
+        OSError: It cannot be described.
+    """
+    if not name.endswith(b"/"):
+        return describe(folder, name, key)
+    inner = _open_inner(folder, name[:-1], key[:-1])
+    return Folder(key) if inner is not None and _has_value(inner, key) else None
+
+
+def look_entry(root: int, key: Key) -> Entry | None:
+    """
+    Like `describe_entry`, from the root, after the walk.
+    """
+    if not key.endswith(b"/"):
+        return look(Tree(root), key)
+    try:
+        inner = open_folder(root, key[:-1].split(b"/"))
+    except OSError as error:
+        if is_absence(error):
+            return None
+        raise
+    return Folder(key) if _has_value(inner, key) else None
+
+
+def _has_value(folder: int, prefix: bytes) -> bool:
+    with closing(walk(folder, prefix, Span())) as walked:
+        return any(
+            describe(batch.folder, name, Key(batch.prefix + name)) is not None
+            for batch in walked
+            for name in batch.names
+        )
+
+
 def _info_from(open_it: Callable[[], FileValue | None], key: Key) -> ValueInfo | None:
     try:
         value = open_it()
@@ -141,6 +180,19 @@ def walk(folder: int, prefix: bytes, span: Span) -> Generator[Batch, None, None]
                         inner = _open_inner(folder, name, prefix + name)
                         if inner is not None:
                             yield from walk(inner, inner_prefix, span)
+    finally:
+        os.close(folder)
+
+
+def walk_folder(folder: int, prefix: bytes, span: Span) -> Generator[Batch, None, None]:
+    """
+    Like `walk`, but over this folder alone. The names of folders in it end with a
+    slash.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            for names, folders in _read(entries, prefix, span):
+                yield Batch(folder, prefix, [*names, *(f + b"/" for f in folders)])
     finally:
         os.close(folder)
 

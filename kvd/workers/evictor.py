@@ -34,7 +34,15 @@ from twisted.logger import (
 )
 
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import Load, LogLine, Message, receive, send, shortened
+from kvd.ipc.messages import (
+    Alive,
+    Load,
+    LogLine,
+    Message,
+    receive,
+    send,
+    shortened,
+)
 from kvd.settings import Settings
 from kvd.store.evicting import Evictor
 from kvd.store.locks import KeyLocks, LockFile
@@ -46,7 +54,8 @@ from kvd.system.code import LOADED, REPLACED, fingerprint
 from kvd.system.inherited import reset_signals
 from kvd.workers.backoff import Backoff
 from kvd.workers.forkserver import MODULE_PATH
-from kvd.workers.process import await_end
+from kvd.workers.heartbeat import Heartbeat, ProcessState
+from kvd.workers.reaping import Reaper
 
 LIVED_SECONDS: Final = 10.0
 """
@@ -118,9 +127,23 @@ def main(descriptor: int, code: str) -> None:
     memory = UsageMemory(usage)
     evictor = Evictor(root, remover, memory, EVICTOR_ROW, bounds, TotalsFile(totals))
     pause = 0.0
-    while not select.select([control], [], [], pause)[0]:
+    while not select.select([control], [], [], pause)[0] or _answer(control):
         pause = evictor.step()
     evictor.stop()
+
+
+def _answer(control: socket.socket) -> bool:
+    """
+    Say that this process lives, which is all that it is asked.
+
+    Returns:
+        Whether anybody has asked: the supervisor is not gone.
+    """
+    came = receive(control)
+    if came is not None:
+        with suppress(OSError):  # As below.
+            send(control, came[0])
+    return came is not None
 
 
 def _report(control: socket.socket, event: LogEvent) -> None:
@@ -157,6 +180,10 @@ class EvictorProcess:
         self._reactor = reactor
         self._spawn = spawn
         self._backoff = Backoff()
+        self._reaper = Reaper(reactor)
+        self._heartbeat = Heartbeat(
+            "evictor", settings.hang_seconds, self._ask, self._hung, reactor
+        )
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: Any = None
@@ -184,16 +211,51 @@ class EvictorProcess:
         settings = replace(self._settings, users=None)
         channel.send(Load(settings), self._descriptors)
         self._channel = channel
+        self._heartbeat.start()
+
+    def watch(self, hang_seconds: float) -> None:
+        """
+        Set how long it may take to say that it lives.
+        """
+        self._heartbeat.hang_seconds = hang_seconds
+
+    def state(self) -> ProcessState:
+        """
+        What is known of the present process.
+        """
+        return self._heartbeat.state(
+            None if self._process is None else self._process.pid
+        )
+
+    def _ask(self) -> None:
+        assert self._channel is not None
+        self._channel.send(Alive())
+
+    def _hung(self, seconds: float) -> None:
+        assert self._process is not None
+        self._log.error(
+            "the process that makes room in the store ({pid}) has not answered for"
+            " {seconds:.1f} seconds (--hang-timeout) and is killed; another is started",
+            pid=self._process.pid,
+            seconds=seconds,
+            happened="hang",
+        )
+        self._process.kill()
+        self._close()
+        self._end()
+        self.start()
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
-        if isinstance(message, LogLine):
+        if isinstance(message, Alive):
+            self._heartbeat.answered()
+        elif isinstance(message, LogLine):
             level = LogLevel.levelWithName(message.level)
             self._log.emit(level, "evictor: {text}", text=message.text)
 
     def _lost(self) -> None:
-        self._channel = None
+        self._close()
         self._end()
         self._again("it has ended")
 
@@ -214,6 +276,7 @@ class EvictorProcess:
         """
         self.leave()
         self._end()
+        self._reaper.stop()
 
     def leave(self) -> None:
         """
@@ -223,11 +286,15 @@ class EvictorProcess:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._close()
+
+    def _close(self) -> None:
+        self._heartbeat.stop()
         if self._channel is not None:
             self._channel.close()
             self._channel = None
 
     def _end(self) -> None:
         if self._process is not None:
-            await_end(self._process)
+            self._reaper.reap(self._process)
             self._process = None

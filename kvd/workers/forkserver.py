@@ -22,7 +22,7 @@ import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from kvd.ipc.messages import Exited, Fork, Forked, Load, receive, send
+from kvd.ipc.messages import Alive, Exited, Fork, Forked, Load, receive, send
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.credentials import unpack
 from kvd.settings import RightsFile, Settings
@@ -212,6 +212,9 @@ class ForkServer:
         if came is None:
             return False
         message, descriptors = came
+        if isinstance(message, Alive):
+            self._report(message)
+            return True
         assert isinstance(message, Fork)
         if not descriptors:
             # The kernel dropped the control socket, as this process has no descriptor

@@ -154,6 +154,11 @@ class HttpServer:
             from kvd.http.cors import Cors
 
             self.process.cors = Cors(settings.cors)
+        self.process.has_pages = settings.browser
+        if settings.guess_types:
+            from kvd.http.guessing import guess_type
+
+            self.process.guess_type = guess_type
         if settings.fast_path and settings.limits.address_rate is None:
             self.process.fast_path = fast_path_to(self.process)
         if self.process.commits is not None:

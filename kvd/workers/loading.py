@@ -148,7 +148,7 @@ def load_plugins(
         OperatorError: A plugin or a certificate cannot be used.
     """
     store = load_store(settings.store, settings.modes)
-    dialects = Dialects(settings.dialects)
+    dialects = Dialects(settings.dialects, settings.keep_fields)
     fallback, near = _load_fallback(settings), _load_near(settings)
     users, rules, has_password = settings.users, None, None
     contexts = _load_contexts(settings)
@@ -156,6 +156,10 @@ def load_plugins(
     # the fork, so that workers share it.
     if settings.cors:
         import kvd.http.cors
+    if settings.guess_types:
+        import kvd.http.guessing
+    if settings.browser:
+        import kvd.http.methods.browsing
     if users is not None:
         import kvd.access.throttle
         import kvd.http.authorization

@@ -11,27 +11,19 @@ import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import Exited, Fork, Forked, Load, Message
+from kvd.ipc.messages import Alive, Exited, Fork, Forked, Load, Message
 from kvd.net.credentials import pack
 from kvd.settings import Settings
 from kvd.workers.backoff import Backoff
 from kvd.workers.forkserver import spawn
+from kvd.workers.heartbeat import Heartbeat, ProcessState
 from kvd.workers.printed import Printed
-
-END_SECONDS: Final = 5.0
-"""
-How long a fork server may take to end after its control socket has closed.
-"""
-
-REAP_SECONDS: Final = 0.05
-"""
-How often to check whether it has ended.
-"""
+from kvd.workers.reaping import Reaper
 
 
 class WorkerObserver(Protocol):
@@ -96,7 +88,10 @@ class ForkServerProcess:
         ]
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._ending: dict[subprocess.Popen[bytes], Any] = {}
+        self._reaper = Reaper(reactor)
+        self._heartbeat = Heartbeat(
+            "fork server", settings.hang_seconds, self._ask, self._hung, reactor
+        )
         self._started = 0.0
         self._worked = False
         self._backoff = Backoff()
@@ -129,6 +124,7 @@ class ForkServerProcess:
             self._timer = self._reactor.callLater(pause, self._begin)
             return
         self._load_into(channel)
+        self._heartbeat.start()
         waiting, self._waiting = self._waiting, []
         for fork, control in waiting:
             with control:
@@ -181,7 +177,7 @@ class ForkServerProcess:
             process.stderr.close()
             # The fork server ends when its channel closes.
             channel.close()
-            self._reap(process, self._reactor.seconds() + END_SECONDS)
+            self._reaper.reap(process)
             raise
         return channel
 
@@ -202,12 +198,51 @@ class ForkServerProcess:
         with the last worker that it has started.
         """
         self._settings = settings
+        self._heartbeat.hang_seconds = settings.hang_seconds
         if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-            assert self._process is not None
-            self._reap(self._process, math.inf)
+            self._reaper.reap(self._close(), math.inf)
             self._begin()
+
+    def state(self) -> ProcessState:
+        """
+        What is known of the present fork server.
+        """
+        running = None if self._channel is None else self._process
+        return self._heartbeat.state(None if running is None else running.pid)
+
+    def _close(self) -> subprocess.Popen[bytes]:
+        """
+        Close the channel to the fork server.
+
+        Returns:
+            It, which ends.
+        """
+        assert self._channel is not None
+        assert self._process is not None
+        self._heartbeat.stop()
+        self._channel.close()
+        self._channel = None
+        return self._process
+
+    def _ask(self) -> None:
+        assert self._channel is not None
+        self._channel.send(Alive())
+
+    def _hung(self, seconds: float) -> None:
+        assert self._process is not None
+        self._log.error(
+            "the fork server (process {pid}) has not answered for {seconds:.1f} seconds"
+            " (--hang-timeout) and is killed; workers go on, and another is started",
+            pid=self._process.pid,
+            seconds=seconds,
+            happened="hang",
+        )
+        process = self._close()
+        process.kill()
+        self._reaper.reap(process)
+        # A worker that waits to be forked is in the queue of the one that is killed:
+        # the pool sees that control socket close, and asks again.
+        self._begin()
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Forked):
@@ -218,13 +253,13 @@ class ForkServerProcess:
             return
         for descriptor in descriptors:
             os.close(descriptor)
-        if isinstance(message, Exited):
+        if isinstance(message, Alive):
+            self._heartbeat.answered()
+        elif isinstance(message, Exited):
             self._observer.exited(message.worker, message.pid, message.reason)
 
     def _lost(self) -> None:
-        self._channel = None
-        assert self._process is not None
-        self._reap(self._process, self._reactor.seconds() + END_SECONDS)
+        self._reaper.reap(self._close())
         lived_seconds = self._reactor.seconds() - self._started
         pause = self._backoff.pause_after(lived_seconds, self._worked)
         self._log.warn(
@@ -247,37 +282,5 @@ class ForkServerProcess:
             control.close()
         self._waiting.clear()
         if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-            assert self._process is not None
-            self._ending[self._process] = None
-        for process, call in self._ending.items():
-            if call is not None:
-                call.cancel()
-            await_end(process)
-        self._ending.clear()
-
-    def _reap(self, process: subprocess.Popen[bytes], deadline: float) -> None:
-        """
-        Reap a process whose control socket is closed, when it has ended.
-        """
-        self._ending.pop(process, None)
-        if process.poll() is not None:
-            return
-        if self._reactor.seconds() >= deadline:
-            process.kill()
-        self._ending[process] = self._reactor.callLater(
-            REAP_SECONDS, self._reap, process, deadline
-        )
-
-
-def await_end(process: subprocess.Popen[bytes]) -> None:
-    """
-    Wait for a process whose control socket is closed; kill it if it takes long.
-    """
-    try:
-        # The fork server has nothing left to do, so this takes milliseconds.
-        process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+            self._reaper.reap(self._close())
+        self._reaper.stop()

@@ -6,22 +6,26 @@ when the first password is to be verified, or before, and ends with the daemon.
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.logger import Logger
 
-from kvd.access.verifying import MOST_BYTES
+from kvd.access.verifying import ASKED_WHETHER_ALIVE, MOST_BYTES
 from kvd.system.code import LOADED
 from kvd.workers.backoff import Backoff
 from kvd.workers.forkserver import MODULE_PATH
-from kvd.workers.process import await_end
+from kvd.workers.heartbeat import Heartbeat, ProcessState
+from kvd.workers.reaping import Reaper
 
 LIVED_SECONDS: Final = 10.0
 """
@@ -89,11 +93,13 @@ class VerifierProcess:
         self,
         reactor: Any,
         spawn: Callable[[socket.socket], subprocess.Popen[bytes]] = spawn,
+        hang_seconds: float = math.inf,
     ) -> None:
         """
         Args:
             reactor: Waits for requests, and for the end of the process.
             spawn: Starts a process.
+            hang_seconds: How long it may neither answer nor compute.
         """
         self._reactor = reactor
         self._spawn = spawn
@@ -105,6 +111,13 @@ class VerifierProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._end = -1  # A pidfd.
         self._timer: Any = None
+        self._reaper = Reaper(reactor)
+        self._heartbeat = Heartbeat(
+            *("verifier", hang_seconds, self._ask, self._hung, reactor),
+            is_working=self._is_working,
+        )
+        self._answers = -1  # A pipe, if it is asked whether it lives.
+        self._cpu_seconds = 0.0
         self._await_requests()
 
     def _await_requests(self) -> None:
@@ -133,15 +146,82 @@ class VerifierProcess:
             self._again(str(error.strerror))
             return
         self._watched = _Watched(self._end, self._ended, self._reactor)
+        self._heartbeat.start()
+
+    def watch(self, hang_seconds: float) -> None:
+        """
+        Set how long it may neither answer nor compute.
+        """
+        self._heartbeat.hang_seconds = hang_seconds
+
+    def state(self) -> ProcessState | None:
+        """
+        What is known of the present process; None: nobody has needed one.
+        """
+        if self._process is None and self._timer is None:
+            return None
+        pid = None if self._process is None else self._process.pid
+        return self._heartbeat.state(pid)
+
+    def _ask(self) -> None:
+        answers, answer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            socket.send_fds(
+                self.asking, [ASKED_WHETHER_ALIVE], [answer], socket.MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            # So many passwords wait that there is no room: it is asked again.
+            os.close(answers)
+        else:
+            self._answers = answers
+        finally:
+            os.close(answer)
+
+    def _is_working(self) -> bool:
+        """
+        Whether it has answered, or verifies passwords that others asked for before:
+        many may wait, and it has the lowest priority.
+        """
+        assert self._process is not None
+        before = self._cpu_seconds
+        # As clock_getcpuclockid(3) makes it.
+        self._cpu_seconds = time.clock_gettime(~self._process.pid << 3 | 2)
+        if self._answers == -1:
+            self._ask()
+        else:
+            with suppress(BlockingIOError):
+                os.read(self._answers, 1)
+                self._forget_answer()
+                self._heartbeat.answered()
+        return self._cpu_seconds > before
+
+    def _forget_answer(self) -> None:
+        if self._answers != -1:
+            os.close(self._answers)
+            self._answers = -1
+
+    def _hung(self, seconds: float) -> None:
+        assert self._process is not None
+        self._log.error(
+            "the process that verifies passwords ({pid}) has not answered for"
+            " {seconds:.1f} seconds (--hang-timeout) and is killed",
+            pid=self._process.pid,
+            seconds=seconds,
+            happened="hang",
+        )
+        # Its end is seen as any other.
+        self._process.kill()
 
     def _ended(self) -> None:
         self._reap()
         self._again("it has ended")
 
     def _reap(self) -> None:
+        self._heartbeat.stop()
+        self._forget_answer()
         process, self._process = self._process, None
         if process is not None:
-            await_end(process)
+            self._reaper.reap(process)
         if self._end != -1:
             self._watched.stopReading()
             os.close(self._end)
@@ -173,8 +253,9 @@ class VerifierProcess:
         if self._timer is not None:
             self._timer.cancel()
         self._watched.stopReading()
-        # Whoever else has it open.
+        # For other processes that have it open.
         self.asking.shutdown(socket.SHUT_RDWR)
         self.asking.close()
         self._reap()
+        self._reaper.stop()
         self._requests.close()

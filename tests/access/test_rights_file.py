@@ -84,10 +84,10 @@ def test_a_listing_needs_the_right_for_all_that_it_names() -> None:
     rules = parse_rights(
         '[anonymous.rights]\n"/" = ["list"]\n"/secret/" = ["read"]', "file"
     )
-    may_list = rules.anonymous.may_list
+    may_below = rules.anonymous.may_below
 
     assert [False, False, True] == [
-        may_list(prefix) for prefix in (b"", b"secret/", b"public/")
+        may_below(Right.LIST, prefix) for prefix in (b"", b"secret/", b"public/")
     ]
 
 
@@ -134,6 +134,10 @@ def test_a_listing_needs_the_right_for_all_that_it_names() -> None:
         ("[everyone.rights]\n'/{user}s/' = []", ["a whole one"]),
         ("[anonymous.rights]\n'/{user}/' = []", ["no user's name"]),
         ("[prefixes.'/{user}/']", ["no user's name"]),
+        ("[everyone.rights]\n'/{usr}/' = []", ["(line 2)", "only {user}", "%7B"]),
+        ("[everyone.rights]\n'/{user}/x}/' = []", ["only {user}"]),
+        ("[anonymous.rights]\n'/{name}/' = []", ["only {user}"]),
+        ("[prefixes.'/{cas}/']", ["only {user}"]),
         ("[users.ci]\nrequests-per-second = true", ["a whole number from 1"]),
         ("[users.ci]\nrequests-per-second = 0", ["requests-per-second", "(line 2)"]),
         ("[anonymous]\npassword = ''", ["anonymous.password", "is unknown"]),

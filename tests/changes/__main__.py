@@ -12,6 +12,7 @@ from typing import Final
 
 from kvd.plugins import IPolicyDeclaration, declared
 from tests.changes.changing import (
+    FURTHER_POLICIES,
     Act,
     restart_under,
     switch_and_resize,
@@ -35,7 +36,7 @@ def main() -> int:
             switch_and_resize(switches, resizes)
         )
     }
-    for policy in declared(IPolicyDeclaration):
+    for policy in (*declared(IPolicyDeclaration), *FURTHER_POLICIES):
         acts[f"a rolling restart, {policy}"] = restart_under(policy)
         acts[f"{upgrades} upgrades, {policy}"] = upgrade_under(policy, upgrades)
     wrong = 0

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import cycle
 from pathlib import Path
@@ -21,6 +21,11 @@ from tests.integration.twistd import Twistd
 WORKERS: Final = 4
 MOST_WORKERS: Final = 8
 
+FURTHER_POLICIES: Final = "steered:by=turns", "steered:by=least"
+"""
+With arguments, beside those that are declared.
+"""
+
 Act = Callable[[ControlSocket, random.Random], None]
 
 
@@ -30,6 +35,8 @@ def under_load(
     act: Act,
     prelude: str = "",
     pause_seconds: float = 0.0,
+    options: Sequence[str] = (),
+    is_expected: Callable[[float, float], bool] = lambda connected, ended: False,
 ) -> Report:
     """
     Serve, and change something meanwhile.
@@ -40,17 +47,21 @@ def under_load(
         act: Makes the changes.
         prelude: See `Twistd`; `EXEC` for a daemon that is upgraded.
         pause_seconds: Of each client; see `Load`.
+        options: Of the daemon, beside the usual ones.
+        is_expected: Whether a request may be cut off whose connection began and ended
+            at these times.
 
     Returns:
-        What the clients saw; each request that got no reply is among the wrong.
+        What the clients saw; each request that got no reply and should have is among
+        the wrong.
     """
-    options = [
+    usual = [
         *["--policy=reuseport", f"--procs={WORKERS}", f"--store=file:{folder}/values"],
         *["--durability=process", f"--control={folder}/control"],
     ]
     with (
         closing(ControlSocket(str(folder / "control"))) as asked,
-        Twistd(options, folder, prelude=prelude) as daemon,
+        Twistd([*usual, *options], folder, prelude=prelude) as daemon,
     ):
         with Load(daemon.port, clients, pause_seconds) as load:
             load.go_on()
@@ -58,7 +69,7 @@ def under_load(
             load.go_on()
         workers = asked.status()["workers"]
     report = load.report
-    lost = report.broken + report.refused
+    lost = report.refused + sum(not is_expected(*cut) for cut in report.cut)
     if lost:
         report.wrong.append(f"{lost} requests got no reply")
     states = {row["state"] for row in workers}
@@ -74,8 +85,7 @@ def switch_and_resize(switches: int, resizes: int) -> Act:
     """
 
     def act(asked: ControlSocket, chance: random.Random) -> None:
-        further = "steered:by=turns", "steered:by=least"
-        policies = cycle([*declared(IPolicyDeclaration), *further])
+        policies = cycle([*declared(IPolicyDeclaration), *FURTHER_POLICIES])
         changes = ["policy"] * switches + ["procs"] * resizes
         chance.shuffle(changes)
         for change in changes:

@@ -42,8 +42,9 @@ class Report:
     """
 
     requests: int = 0
-    broken: int = 0
-    """Requests whose connection ended before the reply was complete."""
+    cut: list[tuple[float, float]] = field(default_factory=list)
+    """Requests whose connection ended before the reply was complete: when their
+    connection began, and when it ended, by the monotonic clock."""
     wrong: list[str] = field(default_factory=list)
     """Sentences about what must never happen."""
     refused: int = 0
@@ -53,6 +54,13 @@ class Report:
     stopped_seconds: float = 0.0
     """For how long a worker was stopped at most before its end: on a busy machine long
     enough for clients to notice that, rather than the death."""
+
+    @property
+    def broken(self) -> int:
+        """
+        How many requests were cut off.
+        """
+        return len(self.cut)
 
 
 def value_of(client: int, key: int, number: int, rng: random.Random) -> bytes:
@@ -103,6 +111,7 @@ class Client(threading.Thread):
         self._pause_seconds = pause_seconds
         self._rng = random.Random(seed + number)
         self._connection: http.client.HTTPConnection | None = None
+        self._connected = 0.0
         # What may be found under each key: the last write that was promised,
         # and those behind it that nobody said anything of.
         self._promised: dict[int, int] = {}
@@ -165,6 +174,7 @@ class Client(threading.Thread):
             self._connection = http.client.HTTPConnection(
                 "127.0.0.1", self._port, timeout=TIMEOUT_SECONDS
             )
+            self._connected = time.monotonic()
         self._report.requests += 1
         try:
             got = ask_over(self._connection, method, f"/{self.number}/{key}", body)
@@ -181,7 +191,7 @@ class Client(threading.Thread):
                 self._report.refused += 1
                 self._end.wait(0.02)
             else:
-                self._report.broken += 1
+                self._report.cut.append((self._connected, time.monotonic()))
             return None
         seconds = time.monotonic() - began
         self._report.longest_seconds = max(self._report.longest_seconds, seconds)

@@ -106,7 +106,7 @@ class Worker(ServerFactory):
         dispatcher.joined(number, self.near)
 
     def _source(self, group: int) -> tuple[int, ServerFactory]:
-        return self._dispatcher._groups[group].members[0].family, self
+        return self._dispatcher._ports.groups[group].members[0].family, self
 
     def _answered(self, message: Message, descriptors: list[int]) -> None:
         assert isinstance(message, Acknowledged | Refused)

@@ -16,8 +16,8 @@ from unittest import mock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.dispatch.dispatcher import JOIN_SECONDS
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy
+from kvd.dispatch.ports import ADOPT_SECONDS
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS, UNAWAITED_LOOK_SECONDS
 from kvd.ipc.channel import Channel
@@ -807,7 +807,7 @@ class GrowTests(DispatchingCase):
         assert any("wait for now" in event["log_format"] for event in events)
         self.fill()
 
-        self.reactor.advance(JOIN_SECONDS)
+        self.reactor.advance(ADOPT_SECONDS)
         assert 0 == self.waiting()
 
     def test_a_socket_is_not_looked_at_any_more_at_the_end(self) -> None:

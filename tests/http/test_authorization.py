@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 import tomlkit
 from argon2 import PasswordHasher
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access import throttle
@@ -27,6 +28,7 @@ from kvd.errors import BadSetting
 from kvd.http.fast_path import native
 from kvd.http.methods import same_value
 from kvd.net.transport import ServerTransport
+from kvd.store.value import FileValue
 from tests.chance import new_seed
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, put
@@ -409,6 +411,10 @@ class RefusalTests(AuthorizationCase):
         assert 404 == status(self.ask(get("public/x")))
         assert 404 == status(self.ask(get("public/x", basic("ci", "secret"))))
         assert 401 == status(self.ask(get("public/x", basic("ci", "guess"))))
+        options = b"OPTIONS /public/x HTTP/1.1\r\nHost: kvd\r\n"
+        assert 204 == status(self.ask(options + b"\r\n"))
+        assert 204 == status(self.ask(options + basic("ci", "secret") + b"\r\n"))
+        assert 401 == status(self.ask(options + basic("ci", "guess") + b"\r\n"))
 
     def test_a_token_expires_between_two_requests(self) -> None:
         """
@@ -567,6 +573,24 @@ class PrefixRulesTests(AuthorizationCase):
             self.worker.wait(0)
         # But for the clients' ends.
         assert descriptors + 1 >= len(os.listdir("/proc/self/fd"))
+
+    def test_a_read_for_a_comparison_ends_with_its_connection(self) -> None:
+        """
+        An engine may not answer for long.
+        """
+        self.place("once/k", b"value")
+        left: list[Deferred[bytes]] = []
+        answer: Deferred[bytes] = Deferred(left.append)
+        with (
+            mock.patch.object(FileValue, "fileno", return_value=None),
+            mock.patch.object(FileValue, "read", return_value=answer),
+        ):
+            assert b"" == self.ask(put("once/k", b"value"))
+            assert [] == left
+            for connection in list(self.worker._server.process.connections):
+                connection.abort()
+            self.worker.wait(0)
+        assert [answer] == left
 
 
 class LogTests(SynchronousTestCase):

@@ -28,20 +28,16 @@ from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.host_guard import HostGuard
-from kvd.http.methods.get import CHUNK_BYTES
 from kvd.http.recorder import Recorder
 from kvd.http.timeouts import LINGER_SILENT_SECONDS
+from kvd.http.value_source import CHUNK_BYTES
 from kvd.interfaces import Answer
 from kvd.log.buffered import FLUSH_SECONDS
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from kvd.net.sending import LOW_ROUND_TRIP_SEND_BUFFER
 from kvd.net.splice import Pipe
-from kvd.net.transport import (
-    HEAD_BYTES,
-    LOW_ROUND_TRIP_SEND_BUFFER,
-    ServerTransport,
-    serve_connection,
-)
+from kvd.net.transport import HEAD_BYTES, ServerTransport, serve_connection
 from kvd.settings import DialectChoice, Limits, TCPAddress
 from kvd.testing import MemoryStore
 from kvd.workers.http_server import FRESH_SECONDS
@@ -59,14 +55,14 @@ class Notes:
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
-        self.gather: Callable[[], None] = lambda: None
+        self.collect: Callable[[], None] = lambda: None
 
     @property
     def entries(self) -> list[Entry]:
         """
-        All of them, also those that are still to be gathered.
+        All of them, also those that are still to be collected.
         """
-        self.gather()
+        self.collect()
         return self._entries
 
     def note(self, entry: Entry) -> None:
@@ -77,13 +73,13 @@ class Notes:
 
     def note_all(self, entries: Sequence[Entry]) -> None:
         """
-        Take those that are gathered.
+        Take those that were collected.
         """
         self._entries.extend(entries)
 
     def expect(self) -> None:
         """
-        There is something to gather.
+        There is something to collect.
         """
 
 
@@ -630,7 +626,7 @@ class GetTests(ConnectionCase):
 
     def test_parts_of_a_value(self) -> None:
         """
-        One range, also from the end; several are answered with the whole.
+        One range, also from the end; several that are close to each other are one.
         """
         self.put(b"k", b"0123456789")
         table: list[tuple[bytes, int, bytes, bytes | None]] = [
@@ -638,7 +634,8 @@ class GetTests(ConnectionCase):
             (b"bytes=7-", 206, b"789", b"bytes 7-9/10"),
             (b"bytes=-2", 206, b"89", b"bytes 8-9/10"),
             (b"bytes=5-99", 206, b"56789", b"bytes 5-9/10"),
-            (b"bytes=0-0,2-3", 200, b"0123456789", None),
+            (b"bytes=2-3,0-0", 206, b"0123", b"bytes 0-3/10"),
+            (b"bytes=2-3,5-4", 200, b"0123456789", None),
             (b"lines=1-2", 200, b"0123456789", None),
         ]
         for asked, expected, part, content_range in table:
@@ -1869,12 +1866,12 @@ class WrongDialectTests(ConnectionCase):
             assert 1 == len(self.flushLoggedErrors(KeyError))
         assert 200 == status(self.ask(self.GET))
 
-    def test_a_status_that_cannot_be_rendered_is_sent_as_it_is(self) -> None:
+    def test_a_reply_that_cannot_be_rendered_is_sent_as_it_is(self) -> None:
         """
         What was done is done, whatever the dialect says of it.
         """
         with mock.patch.object(
-            type(self.dialect), "render_status", side_effect=ZeroDivisionError
+            type(self.dialect), "render", side_effect=ZeroDivisionError
         ):
             assert 200 == status(self.ask(self.GET))
             assert 404 == status(self.ask(self.GET.replace(b"/k", b"/none")))

@@ -33,7 +33,7 @@ def preflight(key: str, origin: bytes, method: bytes = b"PUT") -> bytes:
     )
 
 
-class CorsTests(SynchronousTestCase):
+class CorsCase(SynchronousTestCase):
     """
     Two workers that allow some origins.
     """
@@ -67,6 +67,12 @@ class CorsTests(SynchronousTestCase):
         for worker in self.workers:
             worker.connect(request)
         return self.workers[0]._replies[-1]
+
+
+class CorsTests(CorsCase):
+    """
+    What browsers are told.
+    """
 
     def allowed(self, request: bytes) -> tuple[str | None, str | None]:
         """

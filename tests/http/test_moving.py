@@ -27,7 +27,7 @@ from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
-from kvd.net import splice, transport
+from kvd.net import sending, splice
 from kvd.net.splice import Pipe
 from kvd.store.memory import MemoryStore, MemoryUpload, MemoryValue
 from kvd.testing import StoreContract
@@ -423,9 +423,9 @@ class MovingTests(MovingCase):
         assert 999 == self.store.written
 
 
-class GatheringTests(MovingCase):
+class LowWaterMarkTests(MovingCase):
     """
-    Over TCP, what a fast client sends is waited for until it is worth the while.
+    Over TCP, the worker waits until a fast client has sent enough.
     """
 
     over_tcp = True
@@ -434,7 +434,7 @@ class GatheringTests(MovingCase):
         # So little that it arrives whole.
         self.patch(mover, "FAST_BYTES", 1000)
         self.patch(mover, "LOW_WATER_BYTES", 10_000)
-        self.patch(transport, "LOW_ROUND_TRIP_MICROSECONDS", 10**8)
+        self.patch(sending, "LOW_ROUND_TRIP_MICROSECONDS", 10**8)
         super().setUp()
         # Else a small packet waits for the acknowledgement of the one before.
         self.client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -526,7 +526,7 @@ class GatheringTests(MovingCase):
         """
         It would wait as well, once its window is full, and hear late that it is not.
         """
-        self.patch(transport, "LOW_ROUND_TRIP_MICROSECONDS", -1)
+        self.patch(sending, "LOW_ROUND_TRIP_MICROSECONDS", -1)
         rest = self.begin_fast(3 * mover.LOW_WATER_BYTES)
         before = self.taken()
         self.client.send(b"y")

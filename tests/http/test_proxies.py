@@ -362,7 +362,7 @@ class FieldTests(ProxyCase):
                 Permit everything.
                 """
                 asked.append(peer)
-                return Permit(operation)
+                return Permit(operation, also=lambda other: other)
 
             def user_of(self, request: object, certified: object) -> None:
                 """

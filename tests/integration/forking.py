@@ -224,14 +224,14 @@ class SpareProcess:
     def __init__(self, pid: int, errors: int) -> None:
         self.returncode: int | None = None
         self.stderr = os.fdopen(errors, "rb", 0)
-        self._pid = pid
+        self.pid = pid
 
     def poll(self) -> int | None:
         """
         Its status, if it has ended.
         """
         if self.returncode is None:
-            ended, status = os.waitpid(self._pid, os.WNOHANG)
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
             if ended:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
@@ -241,7 +241,7 @@ class SpareProcess:
         Wait until it has ended.
         """
         if self.poll() is None:
-            pidfd = os.pidfd_open(self._pid)
+            pidfd = os.pidfd_open(self.pid)
             select.select([pidfd], [], [], timeout)
             os.close(pidfd)
         status = self.poll()
@@ -254,4 +254,4 @@ class SpareProcess:
         End it at once.
         """
         if self.poll() is None:
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)

@@ -27,7 +27,7 @@ from tests.integration.twistd import EXEC, Twistd
 from tests.ports import unused_port
 
 ROOT = Path(__file__).parent.parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst")])
+DOCUMENTS = sorted([*ROOT.glob("*.rst"), *ROOT.glob("docs/**/*.rst")])
 START = re.compile(r"(?:twistd -n kvd|make serve|(kvd serve))(.*)", re.DOTALL)
 INSTALL = re.compile(r"pip install (\./\S+)")
 ACTIVATE = ". .venv/bin/activate"

@@ -53,3 +53,43 @@ def test_a_worker_that_hangs_is_replaced_under_every_policy(tmp_path: Path) -> N
 
             eventually(is_replaced, f"worker 1 is replaced under {policy}")
         assert len(policies) == asked.status()["hangs"]
+
+
+def test_processes_beside_the_workers_that_hang_are_replaced(tmp_path: Path) -> None:
+    """
+    Their state names them. A worker that ends meanwhile is replaced all the same, and
+    room is made again.
+    """
+    control = tmp_path / "control"
+    options = ["--procs=2", "--hang-timeout=2s", f"--control={control}"]
+    options += [f"--store=file:{tmp_path}/values", "--max-size=64KiB", "--full=evict"]
+    with (
+        closing(ControlSocket(str(control))) as asked,
+        Twistd(options, tmp_path) as daemon,
+    ):
+
+        def states() -> dict[str, str]:
+            rows = asked.status()["processes"]
+            return {row["process"]: row["state"] for row in rows}
+
+        def are(state: str) -> bool:
+            return states() == {"fork server": state, "evictor": state}
+
+        eventually(lambda: are("ready"), "both have answered")
+        before = asked.status()
+        hung = [row["pid"] for row in before["processes"]]
+        for pid in hung:
+            os.kill(pid, signal.SIGSTOP)
+        os.kill(before["workers"][0]["pid"], signal.SIGKILL)
+
+        def are_replaced() -> bool:
+            status = asked.status()
+            pids = [row["pid"] for row in status["processes"]]
+            workers = {row["state"] for row in status["workers"]}
+            return not set(pids) & set(hung) and are("ready") and workers == {"ready"}
+
+        eventually(are_replaced, "both are replaced, and the worker")
+        assert [1, 1] == [row["hangs"] for row in asked.status()["processes"]]
+        for number in range(40):
+            reply = ask(daemon.port, "PUT", f"/{number}", bytes(4096))
+            assert 201 == reply.status, number

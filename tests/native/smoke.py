@@ -43,7 +43,7 @@ def make_fast_path(
     lock: int,
     row: memoryview,
     make_template: Callable[[Any], object],
-    make_parts: Callable[[Any], object],
+    make_parts: Callable[[Any, Any], object],
 ) -> Any:
     """
     A fast path with no limits and no threads, of a store that has only its folder.
@@ -86,6 +86,7 @@ def make_fast_path(
         prune=print,
         clock=time.monotonic,
         has_hits=False,
+        guesses=False,
     )
 
 
@@ -117,7 +118,7 @@ def check_fast_path(fast_path: Any) -> None:
             root,
             row,
             lambda head: template,
-            lambda lines: parts,
+            lambda lines, ending: parts,
         )
         served.report_to(True, False, lambda are_many: None)
         near, far = socket.socketpair()

@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from kvd.errors import KeyAbsent, StoreFault, StoreFull
-from kvd.interfaces import Answer, ICachedValue, IStore, IValue
+from kvd.interfaces import Answer, ICachedValue, IStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import ValueInfo
@@ -63,8 +63,21 @@ class NearStoreTests(StoreContract, FileStoreCase):
 
     has_descriptors = False
 
+    far_delay: float | None = None
+    """After how many seconds the store answers; None: at once."""
+
     def make_store(self) -> IStore:
-        return NearStore(MemoryStore(), self.open_store(), 0.0, Clock())
+        self.far_clock = Clock()
+        far = MemoryStore()
+        if self.far_delay is not None:
+            far = MemoryStore(self.far_clock, self.far_delay)
+        return NearStore(far, self.open_store(), 0.0, self.far_clock)
+
+    def wait_for(self, answer: Deferred[T]) -> None:
+        for _ in range(200):
+            if answer.called:
+                break
+            self.far_clock.advance(self.far_delay or 0.0)
 
     def debris(self) -> list[str]:
         return []
@@ -75,17 +88,7 @@ class LaterNearStoreTests(NearStoreTests):
     The same, where the store answers later.
     """
 
-    def make_store(self) -> IStore:
-        self.far_clock = Clock()
-        return NearStore(
-            MemoryStore(self.far_clock, 1.0), self.open_store(), 0.0, self.far_clock
-        )
-
-    def wait_for(self, answer: Deferred[T]) -> None:
-        for _ in range(60):
-            if answer.called:
-                break
-            self.far_clock.advance(1.0)
+    far_delay = 1.0
 
 
 class CacheCase(FileStoreCase):
@@ -211,6 +214,31 @@ class CacheTests(CacheCase):
         assert body[-CHUNK_BYTES:][:9] == self.result(read)
         assert [body] == [file.read_bytes() for file in self.files()]
         value.close()
+
+    def test_one_upload_asks_for_room(self) -> None:
+        """
+        If the cache has none, however many values are read; then another one may.
+        """
+        for name in (b"1", b"2", b"3"):
+            put(self.far, name, b"value")
+        waiting: list[Deferred[IUpload]] = []
+
+        def wait(*_: object) -> Deferred[IUpload]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        with mock.patch.object(self.near.cache, "begin", wait):
+            for name in (b"1", b"2", b"3"):
+                value = self.result(self.near.open(Key(name)))
+                assert b"value" == self.result(value.read(0, 9))
+                value.close()
+            assert [False, True, True] == [each.called for each in waiting]
+            waiting[0].errback(StoreFull("There is no room."))
+            value = self.result(self.near.open(Key(b"1")))
+            assert b"value" == self.result(value.read(0, 9))
+            value.close()
+        assert not waiting[3].called
+        assert [] == self.files()
 
     def test_many_keys_are_forgotten(self) -> None:
         """

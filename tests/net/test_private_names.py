@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import kvd.net.port
 import kvd.net.reactor
+import kvd.net.sending
 import kvd.net.transport
 from kvd.net.secure_socket import SecureSocket
 from tests.stepped import SteppedReactor
@@ -85,14 +86,16 @@ class PrivateNamesTests(SynchronousTestCase):
 
     def test_transport(self) -> None:
         """
-        Of `kvd.net.transport`.
+        Of `kvd.net.transport` and `kvd.net.sending`.
         """
         reactor = SteppedReactor()
         self.addCleanup(reactor.dispose)
         with socket.socket() as sock:
             base = tcp.Connection(sock, Protocol(), reactor)
 
-            assert IN_TRANSPORT == self.shared(kvd.net.transport, base)
+            modules = (kvd.net.transport, kvd.net.sending)
+            shared = set().union(*(self.shared(each, base) for each in modules))
+            assert IN_TRANSPORT == shared
             assert set(dir(base)) >= NOT_DOCUMENTED
 
     def test_reactor(self) -> None:

@@ -1,5 +1,5 @@
 """
-Tests for `kvd.net.transport`.
+Tests for `kvd.net.transport` and `kvd.net.sending`.
 """
 
 import errno
@@ -17,14 +17,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-import kvd.net.transport
+import kvd.net.sending
+from kvd.net.sending import LARGE_FILE_BYTES, LOW_ROUND_TRIP_SEND_BUFFER
 from kvd.net.sockets import min_round_trip
-from kvd.net.transport import (
-    LARGE_FILE_BYTES,
-    LOW_ROUND_TRIP_SEND_BUFFER,
-    ServerTransport,
-    serve_connection,
-)
+from kvd.net.transport import ServerTransport, serve_connection
 from tests.stepped import SteppedReactor
 
 LARGE = b"x" * 4_000_000
@@ -272,7 +268,7 @@ class ServerTransportTests(SynchronousTestCase):
         near.setblocking(False)
         transport = serve_connection(near, peer, Recorder(), self.reactor)
         for microseconds in nears:
-            self.patch(kvd.net.transport, "LOW_ROUND_TRIP_MICROSECONDS", microseconds)
+            self.patch(kvd.net.sending, "LOW_ROUND_TRIP_MICROSECONDS", microseconds)
             sent = transport.send_file(large, 0, count)
             assert sent
             # The next one needs room.

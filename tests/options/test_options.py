@@ -437,6 +437,24 @@ class RefusedTests(OptionsCase):
                 [([f"--allowed-host={text}"], [repr(text), "is not a host"])]
             )
 
+    def test_fields_to_keep_are_named(self) -> None:
+        """
+        By their whole names or their beginnings; not those that others act on.
+        """
+        assert () == self.settings().keep_fields
+        assert ("x-oc-mtime", "x-amz-meta-*") == self.settings(
+            "--keep-fields", "X-OC-Mtime, x-amz-meta-*,x-oc-mtime"
+        ).keep_fields
+        assert () == self.settings("--keep-fields=none").keep_fields
+        for text, expected in (
+            ("content-type", "'content-type' is not the name of a field"),
+            ("x-a,", "'' is not the name of a field"),
+            ("x-*-a", "'x-*-a' is not the name"),
+            ("x-a b", "'x-a b' is not the name"),
+            ("X-Accel-Redirect", "'X-Accel-Redirect' cannot be kept"),
+        ):
+            assert expected in self.refusal(f"--keep-fields={text}")
+
     def test_proxies_and_formats_of_logs(self) -> None:
         """
         Networks are written in one way, whatever way they were given in.

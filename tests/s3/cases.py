@@ -17,8 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
 from kvd.client.connecting import ClientTLS
+from kvd.s3.connections import Connections
 from kvd.s3.endpoints import Endpoints
-from kvd.s3.engine import Connections, Engine
+from kvd.s3.engine import Engine
 from kvd.s3.guards import Change, Kept
 from kvd.s3.signing import Identity, Signer
 from kvd.s3.store import ObjectStore

@@ -14,8 +14,9 @@ from xml.sax.saxutils import unescape
 from twisted.internet.defer import Deferred, gatherResults
 
 from kvd.errors import KvdError
-from kvd.s3.engine import Ask, Engine, Reply
+from kvd.s3.engine import Engine
 from kvd.s3.guards import Change, Kept, try_conditions
+from kvd.s3.requests import Ask, Reply
 from tests.s3.cases import EngineCase
 
 REFUSED = frozenset({400, 404, 409, 412, 416})

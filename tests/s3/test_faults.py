@@ -25,7 +25,8 @@ from kvd.errors import (
     StoreFull,
 )
 from kvd.model.conditions import UNCONDITIONAL
-from kvd.s3.engine import ATTEMPTS, IDLE_SECONDS
+from kvd.s3.connections import IDLE_SECONDS
+from kvd.s3.engine import ATTEMPTS
 from kvd.s3.store import ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, Asking, holds
 from tests.certificates import Certificate, authority, make_certificate

@@ -23,8 +23,10 @@ from kvd.interfaces import Answer
 from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport
 from kvd.s3 import store as store_module
+from kvd.s3.buffered_upload import BufferedUpload
 from kvd.s3.engine import SILENT_SECONDS
-from kvd.s3.upload import GatheredUpload, PartsUpload, StreamedUpload
+from kvd.s3.multipart_upload import MultipartUpload
+from kvd.s3.streamed_upload import StreamedUpload
 from kvd.s3.value import HEAD_BYTES
 from tests.http import test_authorization as authorization
 from tests.http import test_connection as http
@@ -80,7 +82,7 @@ class OverEngine(EngineCase):
         self.start_engine()
         self.reactor.engine = self.memory
         self.open: set[object] = set()
-        for kind in (GatheredUpload, PartsUpload, StreamedUpload):
+        for kind in (BufferedUpload, MultipartUpload, StreamedUpload):
             self._count(kind, "__init__", self.open.add)
             self._count(kind, "commit", self.open.discard)
             self._count(kind, "discard", self.open.discard)

@@ -1,5 +1,5 @@
 """
-The tests of `kvd.s3.upload`.
+The tests of all kinds of uploads to an engine.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from kvd.errors import (
 from kvd.interfaces import IUpload
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
-from kvd.s3 import upload as uploads
+from kvd.s3 import multipart_upload
+from kvd.s3.buffered_upload import BUFFERED_BYTES
 from kvd.s3.store import ObjectStore
-from kvd.s3.upload import GATHERED_BYTES
 from kvd.store.contract.asking import ABSENT, KEY, PRESENT, Asking, holds
 from tests.s3.cases import EngineCase
 from tests.s3.memory_engine import Refusal
@@ -260,7 +260,7 @@ class PartsTests(UploadCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(uploads, "PART_BYTES", 300_000)
+        self.patch(multipart_upload, "PART_BYTES", 300_000)
 
     def test_parts_become_a_value(self) -> None:
         """
@@ -282,7 +282,7 @@ class PartsTests(UploadCase):
         What fits in memory is sent in one request, with its digest.
         """
         upload = self.begin(self.store, KEY, None)
-        body = LARGE[:GATHERED_BYTES]
+        body = LARGE[:BUFFERED_BYTES]
         self.write(upload, body)
         self.result(upload.commit(UNCONDITIONAL))
 

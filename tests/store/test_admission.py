@@ -15,7 +15,7 @@ from kvd.errors import PreconditionFailed, QuotaFull, StoreFault, ValueTooLarge
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import Quota
-from kvd.store.admission import WAIT_SECONDS
+from kvd.store.admission import SURVEY_SECONDS, WAIT_SECONDS
 from kvd.store.contract.asking import ABSENT
 from kvd.store.file import FileStore
 from kvd.testing import StoreContract
@@ -207,13 +207,60 @@ class WaitingTests(BoundedCase):
         """
         It wants nothing any more then.
         """
+        self.memory.surveyed = True
         began = self.full().begin(OTHER, 1)
-        for _ in range(int(WAIT_SECONDS / 0.01) + 10):
-            self.clock.advance(0.01)
-
         assert isinstance(began, Deferred)
+        self.wait(WAIT_SECONDS)
+
         self.failureResultOf(began, QuotaFull)
         assert 0 == self.memory.counts(0).wanted
+
+    def wait(self, seconds: float) -> None:
+        """
+        Let time pass in which an upload looks for room again and again.
+        """
+        end = self.clock.seconds() + seconds
+        while self.clock.seconds() < end:
+            self.clock.advance(0.1)
+
+    def test_upload_waits_until_a_new_evictor_has_looked(self) -> None:
+        """
+        It may be busy for long, since it looks at all values; then it has its usual
+        time to make room.
+        """
+        began = self.full().begin(OTHER, 1)
+        assert isinstance(began, Deferred)
+        self.wait(6 * WAIT_SECONDS)
+        self.assertNoResult(began)
+        self.take_steps(self.evictor())
+        assert self.memory.surveyed
+        self.wait(1)
+
+        self.successResultOf(began).discard()
+
+    def test_upload_is_refused_in_time_once_the_evictor_has_looked(self) -> None:
+        """
+        If it found nothing that it can remove.
+        """
+        began = self.full().begin(OTHER, 1)
+        assert isinstance(began, Deferred)
+        self.wait(2 * WAIT_SECONDS)
+        self.memory.surveyed = True
+        self.wait(WAIT_SECONDS - 1)
+        self.assertNoResult(began)
+        self.wait(2)
+
+        self.failureResultOf(began, QuotaFull)
+
+    def test_upload_does_not_wait_for_ever_for_an_evictor_that_looks(self) -> None:
+        """
+        It may not run at all.
+        """
+        began = self.full().begin(OTHER, 1)
+        assert isinstance(began, Deferred)
+        self.wait(SURVEY_SECONDS + 1)
+
+        self.failureResultOf(began, QuotaFull)
 
     def test_upload_whose_client_leaves_wants_nothing_any_more(self) -> None:
         """

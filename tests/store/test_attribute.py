@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvd.model.values import METADATA_FIELDS
+from kvd.model.values import METADATA_FIELDS, is_field, is_metadata_name
 from kvd.store.attribute import (
     MalformedAttribute,
     Record,
@@ -18,6 +18,8 @@ from kvd.store.attribute import (
 from tests.exploring import exploring
 
 ETAG = "0123456789abcdef" * 2
+
+NAMES = [*sorted(METADATA_FIELDS), "x-oc-mtime", "x-a.b", "dav.executable"]
 
 # Text as it comes from any bytes that a field may have.
 VALUES = st.text(
@@ -32,7 +34,7 @@ VALUES = st.text(
 @given(
     st.integers(0, 1 << 62),
     st.integers(0, 253402300799_999999),
-    st.dictionaries(st.sampled_from(sorted(METADATA_FIELDS)), VALUES, max_size=5),
+    st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=5),
 )
 def test_what_was_encoded_is_decoded(
     size: int, published_us: int, metadata: dict[str, str]
@@ -43,6 +45,19 @@ def test_what_was_encoded_is_decoded(
     record = decode(encode(ETAG, size, published_us, encode_metadata(metadata)))
 
     assert Record(ETAG, size, published_us, metadata) == record
+
+
+def test_a_name_is_of_a_field_or_of_a_dialect() -> None:
+    """
+    Of a field that describes a value, of one that begins with x-, or a dialect's own;
+    other programs' attributes are refused.
+    """
+    assert all(map(is_metadata_name, NAMES))
+    assert NAMES[:-1] == list(filter(is_field, NAMES))
+    for name in ("content-length", "x-", "x-a:", "x-A", "dav", ".a", "dav.", "x-\xe9"):
+        assert not is_metadata_name(name), name
+        with pytest.raises(ValueError, match="metadata"):
+            encode_metadata({name: "1"})
 
 
 def test_attribute_is_text() -> None:
@@ -127,7 +142,7 @@ def test_other_formats_are_refused(attribute: bytes) -> None:
         b"connection: close",
         b"set-cookie: a",
         b"Content-Type: a",
-        b"x-other: a",
+        b"other: a",
         b" content-type: a",
     ],
 )

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.ipc.messages import Load, LogLine, receive, send
+from kvd.ipc.messages import Alive, Load, LogLine, receive, send
 from kvd.settings import Settings
 from kvd.workers.evictor import EvictorProcess
 
@@ -116,6 +116,23 @@ class EvictorProcessTests(SynchronousTestCase):
         assert 2 == len(self.theirs)
         self.clock.advance(60)
         assert 3 == len(self.theirs)
+
+    def test_process_that_hangs_is_killed_and_replaced(self) -> None:
+        """
+        The log and its state name it.
+        """
+        self.evictor.watch(3)
+        self.evictor.start()
+        with capturedLogs() as logs:
+            self.clock.advance(1)
+            send(self.theirs[0], Alive())
+            self.clock.read()
+            for state in ("ready", "ready", "stalled", "starting"):
+                self.clock.advance(1)
+                assert state == self.evictor.state().state
+        assert ["hang"] == [event["happened"] for event in logs]
+        assert 2 == len(self.theirs)
+        assert 1 == self.evictor.state().hangs
 
     def test_start_that_fails_is_tried_again(self) -> None:
         """

@@ -16,13 +16,23 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.counting import create_counting
-from kvd.ipc.messages import Exited, Fork, Forked, Load, Message, receive, send
+from kvd.ipc.messages import (
+    Alive,
+    Exited,
+    Fork,
+    Forked,
+    Load,
+    Message,
+    receive,
+    send,
+)
 from kvd.ipc.scoreboard import create_scoreboard
 from kvd.net.credentials import unpack
 from kvd.settings import Settings
 from kvd.workers.forkserver import describe
 from kvd.workers.printed import Printed
-from kvd.workers.process import END_SECONDS, REAP_SECONDS, ForkServerProcess
+from kvd.workers.process import ForkServerProcess
+from kvd.workers.reaping import END_SECONDS, REAP_SECONDS
 from tests.certificates import credentials
 from tests.descriptors import Descriptors
 from tests.stepped import SteppedReactor
@@ -41,6 +51,8 @@ class PlayedProcess:
     """
     What a Popen is to whoever reaps it.
     """
+
+    pid = 4711
 
     def __init__(self, stubborn: bool, stderr: IO[bytes] | None) -> None:
         self.stubborn = stubborn
@@ -124,13 +136,17 @@ class ForkServerProcessTests(SynchronousTestCase):
 
     def sent(self) -> Message:
         """
-        The next message to the newest fork server.
+        The next message to the newest fork server, beside the question whether it
+        lives.
         """
-        came = receive(self.controls[-1])
-        assert came is not None
-        for descriptor in came[1]:
-            os.close(descriptor)
-        return came[0]
+        message: Message = Alive()
+        while isinstance(message, Alive):
+            came = receive(self.controls[-1])
+            assert came is not None
+            message, descriptors = came
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return message
 
     def fork(self, worker: int) -> socket.socket:
         """
@@ -328,7 +344,30 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.reactor.advance(END_SECONDS)
         assert 0 == self.processes[0].poll()
         self.reactor.advance(REAP_SECONDS)
-        assert not self.forks._ending
+        assert not self.forks._reaper._ending
+
+    def test_one_that_hangs_is_killed_and_replaced(self) -> None:
+        """
+        Its state and the log name it. Who waits to be forked is let go.
+        """
+        self.processes[0].stubborn = True
+        self.reactor.advance(1)
+        send(self.controls[0], Alive())
+        self.reactor.settle()
+        assert "ready" == self.forks.state().state
+        self.sent()
+        waiting = self.fork(1)
+        with capturedLogs() as events:
+            for _ in range(31):
+                assert not self.processes[0].killed
+                self.reactor.advance(1)
+        assert ["hang"] == [event["happened"] for event in events]
+        assert self.processes[0].killed
+        self.controls[0].close()
+        assert receive(waiting) is None
+        assert 2 == len(self.controls)
+        assert Load(Settings()) == self.sent()
+        assert ("starting", 1) == (self.forks.state().state, self.forks.state().hangs)
 
     def test_stop_ends_it_for_good(self) -> None:
         """

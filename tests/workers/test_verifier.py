@@ -131,6 +131,31 @@ class VerifierProcessTests(SynchronousTestCase):
             self.end()
         assert 0.1 <= logs[0]["pause"]
 
+    def test_one_that_hangs_is_killed(self) -> None:
+        """
+        It neither answers nor computes. The log names it, and who waits is refused.
+        """
+        self.kept.watch(3)
+        assert self.kept.state() is None
+        self.kept.start()
+        (process,) = self.processes
+        answers, answer = os.pipe()
+        socket.send_fds(self.kept.asking, [b"hash\0password"], [answer])
+        os.close(answer)
+        with capturedLogs() as logs:
+            # Until it computes no more: it waits for its input.
+            while not logs:
+                self.clock.advance(1)
+            assert self.clock.poll(60)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert "hang" == logs[0]["happened"]
+        assert b"" == os.read(answers, 1)
+        os.close(answers)
+        state = self.kept.state()
+        assert state is not None
+        assert ("waiting", 1) == (state.state, state.hangs)
+
     def test_start_that_fails_is_tried_again(self) -> None:
         """
         When there is something to verify. The reason is logged.

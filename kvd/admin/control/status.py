@@ -19,6 +19,7 @@ from kvd.ipc.row import STATUSES
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import ListenerGroup
 from kvd.settings import Settings
+from kvd.workers.heartbeat import ProcessState
 from kvd.workers.loading import promise_of
 
 
@@ -55,6 +56,7 @@ def describe(
     fallbacks: Sequence[Fallback] = (),
     usage: Sequence[dict[str, Any]] = (),
     hangs: int = 0,
+    processes: Sequence[ProcessState] = (),
 ) -> dict[str, Any]:
     """
     Return the status as it is sent.
@@ -78,6 +80,7 @@ def describe(
         usage: What the values of each quota take; the first one is that of the whole
             store, or of the near cache. Empty if there are no limits.
         hangs: How many workers were killed because they hung.
+        processes: The processes beside the workers.
     """
     sums = scoreboard.sums()
     totals = _totals(sums)
@@ -116,6 +119,7 @@ def describe(
         "hangs": hangs,
         "totals": totals,
         "workers": rows,
+        "processes": [asdict(process) for process in processes],
         "bucket_seconds": BOUNDS_SECONDS,
         "accept_queues": queues,
         "balance": {

@@ -130,6 +130,22 @@ def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
         "Workers that were killed because they made no turn for --hang-timeout.",
         status["hangs"],
     )
+    hangs = CounterMetricFamily(
+        "kvd_process_hangs",
+        "Processes beside the workers that were killed because they did not answer for"
+        " --hang-timeout.",
+        labels=["process"],
+    )
+    ready = GaugeMetricFamily(
+        "kvd_process_ready",
+        "1 if a process beside the workers runs and answers.",
+        labels=["process"],
+    )
+    for process in status["processes"]:
+        hangs.add_metric([process["process"]], process["hangs"])
+        ready.add_metric([process["process"]], process["state"] == "ready")
+    yield hangs
+    yield ready
     balance = GaugeMetricFamily(
         "kvd_balance",
         "Jain's index of connections or requests per worker: 1 if all had the same.",

@@ -1,49 +1,42 @@
 """
 The status page for browsers.
 
-It is one document that contains its style and its script, and fetches nothing but the
-numbers of this site. Its policy names both by their hashes, so the browser runs no
-other script.
+It fetches nothing but the numbers of this site.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
-from hashlib import sha256
-from importlib.resources import files
 from typing import Final
 
+from kvd.http.document import Document
 
-def _read(name: str) -> str:
-    return (files("kvd.admin.status") / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{b64encode(sha256(text.encode('utf-8')).digest()).decode()}'"
-
-
-_STYLE = "\n" + _read("page.css")
-_SCRIPT = "\n" + _read("page.js")
-
-PAGE: Final = (
-    _read("page.html")
-    .replace("<style></style>", f"<style>{_STYLE}</style>")
-    .replace("<script></script>", f"<script>{_SCRIPT}</script>")
-    .encode("utf-8")
+_PARTS: Final = (
+    "state",
+    "format",
+    "elements",
+    "head",
+    "tiles",
+    "disk",
+    "events",
+    "chart",
+    "minutes",
+    "hour",
+    "map",
+    "shadow",
+    "workers",
+    "watch",
 )
+"""
+The parts of the script, which share their names. The first says that it is strict; the
+last starts it.
+"""
 
-PAGE_POLICY: Final = "; ".join(
-    [
-        "default-src 'none'",
-        f"style-src {_hash(_STYLE)}",
-        f"script-src {_hash(_SCRIPT)}",
-        "connect-src 'self'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    ]
-)
+
+_DOCUMENT: Final = Document("kvd.admin.status.browser", _PARTS)
+
+PAGE: Final = _DOCUMENT.text.encode("utf-8")
+
+PAGE_POLICY: Final = _DOCUMENT.policy
 """
 The page's ``Content-Security-Policy``.
 """

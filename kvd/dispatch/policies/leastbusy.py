@@ -14,12 +14,11 @@ request gets no new connection.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 
 from zope.interface import implementer
 
-from kvd.dispatch.policies.weighing import weigh
+from kvd.dispatch.policies.weighing import least_of
 from kvd.interfaces import IDispatchPolicy
 from kvd.model.view import View
 
@@ -39,13 +38,7 @@ class LeastBusy:
         return ()
 
     def choose(self, view: View) -> int:
-        ready, loads = view.ready, list(weigh(view))
-        least = min(loads)
-        try:
-            return ready[loads.index(least, bisect_left(ready, view.turn))]
-        except ValueError:
-            # None from the one whose turn it is to the last.
-            return ready[loads.index(least)]
+        return least_of(view)
 
 
 policy = LeastBusy()

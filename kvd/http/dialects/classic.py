@@ -20,6 +20,7 @@ from kvd.errors import KeyAbsent
 from kvd.http.wire.targets import key_of_segments, path_segments
 from kvd.interfaces import IDialect
 from kvd.model.operations import Delete, FixedReply, Get, Operation, Put
+from kvd.model.replies import Reply
 from kvd.model.requests import Request
 
 
@@ -47,17 +48,26 @@ class Classic:
             return Delete(key)
         return Get(key, ranges=False)
 
-    def render_status(
-        self, status: int, operation: Operation | None, writing: bool
-    ) -> int:
-        if isinstance(operation, Put):
-            if status in (201, 204):
-                return 304 if operation.empty else 200
-            if status >= 400:
-                return 507 if writing else 500
-        if isinstance(operation, Delete):
-            return {204: 200, 404: 404}.get(status, 500)
-        return status
+    def render(
+        self,
+        reply: Reply,
+        request: Request,
+        operation: Operation | None,
+        writing: bool,
+    ) -> Reply:
+        reply.status = _status_of(reply.status, operation, writing)
+        return reply
+
+
+def _status_of(status: int, operation: Operation | None, writing: bool) -> int:
+    if isinstance(operation, Put):
+        if status in (201, 204):
+            return 304 if operation.empty else 200
+        if status >= 400:
+            return 507 if writing else 500
+    if isinstance(operation, Delete):
+        return {204: 200, 404: 404}.get(status, 500)
+    return status
 
 
 dialect = Classic()

@@ -8,13 +8,32 @@ from typing import Final
 
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods.delete import DeleteHandler
+from kvd.http.methods.exchange import ExchangeHandler
 from kvd.http.methods.get import GetHandler
-from kvd.http.methods.listing import ListHandler
+from kvd.http.methods.listing import ListHandler, wants_page
 from kvd.http.methods.put import PutHandler
+from kvd.http.methods.resumable import (
+    AppendHandler,
+    BeginUploadHandler,
+    CancelUploadHandler,
+    LookAtUploadHandler,
+)
 from kvd.http.methods.without_store import FixedReplyHandler, RefusalHandler
+from kvd.http.page_guard import check_page
 from kvd.http.request import RequestHandler
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, FixedReply, Get, List, Put
+from kvd.model.operations import (
+    Append,
+    CancelUpload,
+    Delete,
+    Exchange,
+    FixedReply,
+    Get,
+    List,
+    LookAtUpload,
+    Put,
+    ResumablePut,
+)
 from kvd.model.requests import Request
 
 _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
@@ -23,6 +42,11 @@ _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
     Get: GetHandler,
     Delete: DeleteHandler,
     List: ListHandler,
+    ResumablePut: BeginUploadHandler,
+    Append: AppendHandler,
+    LookAtUpload: LookAtUploadHandler,
+    CancelUpload: CancelUploadHandler,
+    Exchange: ExchangeHandler,
 }
 
 
@@ -35,11 +59,17 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
         guard = connection.context.guard
         if not guard.knows(request.host):
             guard.check(request, connection.transport.socket.getsockname())
+        check_page(request, connection.context.cors)
         dialects = connection.context.dialects
-        place = dialects.of(request.target)
-        dialect = place.dialect
-        operation = dialects.understand(place, request)
+        mount = dialects.of(request.target)
+        dialect = mount.dialect
+        operation = dialects.understand(mount, request)
         handler = _HANDLERS[operation.__class__]
+        if handler is ListHandler and wants_page(connection.context, request):
+            # Not at the top: only where it is needed.
+            from kvd.http.methods.browsing import BrowseHandler
+
+            handler = BrowseHandler
     except Exception as error:
         return RefusalHandler(connection, request, dialect, error)
     return handler(connection, request, dialect, operation)

@@ -11,19 +11,31 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from kvd.http.context import ProcessContext
 from kvd.http.reply_fields import Fields
 from kvd.http.request import RequestHandler
 from kvd.http.source import Rest, Source
+from kvd.http.wire.accept import prefers
 from kvd.http.wire.replies import NO_SNIFFING
 from kvd.interfaces import Answer, IListing
 from kvd.model.keys import escape
 from kvd.model.operations import List
+from kvd.model.requests import Request
 from kvd.model.values import ValueInfo
 
-_FIELDS: Final = [("Content-Type", "application/x-ndjson"), NO_SNIFFING]
+_TYPE: Final = "application/x-ndjson"
+_FIELDS: Final = [("Content-Type", _TYPE), NO_SNIFFING]
 
 _EPOCH: Final = datetime(1970, 1, 1)  # In UTC; without a zone, it is faster.
 _quoted: Final = json.JSONEncoder().encode
+
+
+def wants_page(context: ProcessContext, request: Request) -> bool:
+    """
+    Whether a listing is to be a page for a browser (`kvd.http.methods.browsing`).
+    """
+    accept = request.fields.get(b"accept")
+    return context.has_pages and prefers(accept, b"text/html", _TYPE.encode())
 
 
 class ListHandler(RequestHandler):
@@ -35,6 +47,9 @@ class ListHandler(RequestHandler):
     _listing: IListing | None = None
 
     def begin(self) -> None:
+        self._fields: Fields = [*_FIELDS]
+        if self._context.has_pages:
+            self._fields.append(("Vary", "Accept"))
         self.proceed()
 
     def end(self) -> None:
@@ -43,7 +58,7 @@ class ListHandler(RequestHandler):
             operation.prefix, operation.after, operation.limit
         )
         if not operation.body:
-            self.stream(200, [*_FIELDS], None, ListingSource(listing))
+            self.stream(200, self._fields, None, ListingSource(listing))
             return
         # The reply begins only after the first slice: if the walk fails at its start,
         # the reply is a 500 and not an incomplete listing.
@@ -56,10 +71,10 @@ class ListHandler(RequestHandler):
     def _begun(self, listing: IListing, values: Sequence[ValueInfo]) -> None:
         lines = listing_lines(values)
         if self._operation.limit is None and values:
-            self.stream(200, [*_FIELDS], None, Rest(lines, ListingSource(listing)))
+            self.stream(200, self._fields, None, Rest(lines, ListingSource(listing)))
             return
         listing.close()
-        fields: Fields = [*_FIELDS]
+        fields = self._fields
         if len(values) == self._operation.limit:
             fields.append(("Link", self._next_page(values[-1].key)))
         self.reply(200, fields, lines)

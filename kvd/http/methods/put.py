@@ -22,11 +22,12 @@ from kvd.http.fast_path import PartialUpload
 from kvd.http.methods.same_value import OwnDigest, digest_of
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
+from kvd.http.values import values_for
 from kvd.http.wire.digests import Verification
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
-from kvd.model.operations import Put
+from kvd.model.operations import Check, Put
 from kvd.model.values import Published, ValueInfo
 
 Found = TypeVar("Found")
@@ -44,8 +45,24 @@ class PutHandler(RequestHandler):
     _verification: Verification | None = None
     # Where a value is written once: neither does it then.
     _own: OwnDigest | None = None
+    _comparing: Deferred[bytes] | None = None
 
     def begin(self) -> None:
+        check = self._operation.check
+        if check is None:
+            self._begin()
+        else:
+            self._check_then(check, self._begin)
+
+    def _check_then(self, check: Check, then: Callable[[], None]) -> None:
+        checked = check(values_for(self._context, self._permit))
+
+        def holds(_: None) -> None:
+            then()
+
+        self.when(Deferred.fromCoroutine(checked), holds)
+
+    def _begin(self) -> None:
         operation, request = self._operation, self._request
         if operation.digests:
             self._verification = Verification(operation.digests)
@@ -149,6 +166,13 @@ class PutHandler(RequestHandler):
     def end(self) -> None:
         if self._verification is not None:
             self._verification.check()
+        confirm = self._operation.confirm
+        if confirm is None:
+            self._end()
+        else:
+            self._check_then(confirm, self._end)
+
+    def _end(self) -> None:
         if self._own is None:
             self._commit(self._operation.conditions)
         else:
@@ -190,10 +214,8 @@ class PutHandler(RequestHandler):
                 raise _fixed()
             self._commit(same)
 
-        context = self._context
-        # An upload that was abandoned is gone.
-        digest = digest_of(value, context, lambda: self._upload is not None)
-        self.when(digest, compare)
+        self._comparing = digest_of(value, self._context)
+        self.when(self._comparing, compare)
 
     def fail(self, error: BaseException) -> None:
         if self._own is not None and isinstance(error, PreconditionFailed):
@@ -218,6 +240,9 @@ class PutHandler(RequestHandler):
         self.reply(status, fields)
 
     def abandon(self) -> None:
+        if self._comparing is not None:
+            # An engine may send a long value for it, or not answer.
+            self._comparing.cancel()
         if self._beginning is not None:
             beginning, self._beginning = self._beginning, None
             beginning.cancel()

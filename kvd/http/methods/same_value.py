@@ -5,7 +5,6 @@ Whether a value is the same as one that is stored: their SHA-256 are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -34,27 +33,25 @@ class OwnDigest:
         self.digest = self._hash.digest
 
 
-def digest_of(
-    value: IValue, context: ProcessContext, is_wanted: Callable[[], bool]
-) -> Deferred[bytes]:
+def digest_of(value: IValue, context: ProcessContext) -> Deferred[bytes]:
     """
     The SHA-256 of a stored value.
 
     Args:
         value: Is closed in the end.
         context: Of the process.
-        is_wanted: Asked now and then; if it is not, the rest is not read.
+
+    Returns:
+        If it is cancelled, the rest is not read.
     """
-    return Deferred.fromCoroutine(_digest_of(value, context, is_wanted))
+    return Deferred.fromCoroutine(_digest_of(value, context))
 
 
-async def _digest_of(
-    value: IValue, context: ProcessContext, is_wanted: Callable[[], bool]
-) -> bytes:
+async def _digest_of(value: IValue, context: ProcessContext) -> bytes:
     digest = hashlib.sha256()
     size, offset = value.info.size, 0
     try:
-        while offset < size and is_wanted():
+        while offset < size:
             end = min(size, offset + SLICE_BYTES)
             descriptor = value.fileno()
             if descriptor is not None:

@@ -8,10 +8,11 @@ this module and for the fast path. The functions that end in ``_in_python`` do t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 
-from kvd.errors import BadRequest, RangeNotSatisfiable
+from kvd.errors import BadRequest, MetadataTooLarge, RangeNotSatisfiable
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.requests import Request
 from kvd.model.values import (
@@ -170,31 +171,94 @@ def _seconds_of(date: re.Match[bytes]) -> int | None:
     return int(minute.timestamp()) + second
 
 
-def range_of(request: Request, info: ValueInfo) -> tuple[int, int] | None:
+Range: TypeAlias = tuple[int, int]
+"""
+The first byte of a part of a value, and its size.
+"""
+
+MAX_RANGES: Final = 64
+"""
+Of one request. With more, the whole value is sent (RFC 9110 section 14.2): nobody has
+kvd read and describe thousands of parts for a head of some kilobytes.
+"""
+
+
+def ranges_of(request: Request, info: ValueInfo, gap: int) -> list[Range] | None:
     """
-    The range of the value that a request asks for (RFC 9110 section 14.2).
+    The ranges of the value that a request asks for (RFC 9110 section 14.2).
+
+    Args:
+        request: Of any method.
+        info: Describes the value.
+        gap: Ranges that overlap, or with at most so many bytes between them, are given
+            as one.
 
     Returns:
-        Its first byte and its size; None for the whole value: the request has no range,
-        or several, or one in another unit than bytes, or ``If-Range`` names another
-        value.
+        At least one, none of them empty, in the order in which they were asked for;
+        None for the whole value: the request has no range, or too many, or those of
+        another unit than bytes, or ``If-Range`` names another value.
 
     Raises:
-        RangeNotSatisfiable: It begins behind the end of the value, or the value is
+        RangeNotSatisfiable: All begin behind the end of the value, or the value is
             empty.
     """
     fields = request.fields
     asked = fields.get(b"range")
     if asked is None:
         return None
-    etag = info.etag.encode("latin-1")
-    part = byte_range(asked, fields.get(b"if-range"), etag, info.size)
-    if part is not None and not part[1]:
+    etag, condition = info.etag.encode("latin-1"), fields.get(b"if-range")
+    if b"," in asked:
+        found = _several(asked, condition, etag, info.size)
+    else:
+        part = byte_range(asked, condition, etag, info.size)
+        found = None if part is None else [part]
+    if found is None:
+        return None
+    ranges = [part for part in found if part[1]]
+    if not ranges:
+        begins = "range begins" if len(found) == 1 else "ranges begin"
         raise RangeNotSatisfiable(
-            f"The value has {info.size} bytes; the range begins behind them.",
-            info.size,
+            f"The value has {info.size} bytes; the {begins} behind them.", info.size
         )
-    return part
+    return ranges if len(ranges) == 1 else _joined(ranges, gap)
+
+
+def _several(
+    asked: bytes, condition: bytes | None, etag: bytes, size: int
+) -> list[Range] | None:
+    """
+    The ranges of a list, empty ones too; None if it is malformed, or too long.
+    """
+    unit, equals, text = asked.partition(b"=")
+    # A recipient accepts empty elements of a list (RFC 9110 section 5.6.1.2).
+    specs = [spec for spec in text.split(b",", 2 * MAX_RANGES) if spec.strip(b" \t")]
+    if not equals or not 0 < len(specs) <= MAX_RANGES:
+        return None
+    found = []
+    for spec in specs:
+        part = byte_range(unit + b"=" + spec, condition, etag, size)
+        if part is None:
+            return None
+        found.append(part)
+    return found
+
+
+def _joined(ranges: Sequence[Range], gap: int) -> list[Range]:
+    """
+    Ranges of which none is closer to another one than a gap; each stands where the
+    first of those stood that are in it.
+    """
+    joined: list[tuple[int, int, int]] = []
+    for (first, size), place in sorted(
+        (part, place) for place, part in enumerate(ranges)
+    ):
+        end = first + size
+        if joined and first <= joined[-1][2] + gap:
+            before = joined[-1]
+            joined[-1] = min(before[0], place), before[1], max(before[2], end)
+        else:
+            joined.append((place, first, end))
+    return [(first, end - first) for _, first, end in sorted(joined)]
 
 
 def byte_range_in_python(
@@ -211,7 +275,7 @@ def byte_range_in_python(
 
     Returns:
         Its first byte and its size, which is 0 if it begins behind the end; None for
-        the whole value.
+        the whole value, and for a list.
     """
     # A strong comparison (RFC 9110 section 13.1.5): a weak tag never matches, nor does
     # a date, since another value may have been published within its second (section
@@ -248,7 +312,7 @@ def metadata_of(request: Request) -> Metadata:
     stored, since it has no meaning.
 
     Raises:
-        BadRequest: Together they are too large.
+        MetadataTooLarge: Together they are.
     """
     fields = request.fields
     stored = {
@@ -258,11 +322,22 @@ def metadata_of(request: Request) -> Metadata:
     }
     if not stored:
         return NO_METADATA
-    # As stores count: a byte beyond ASCII becomes two.
-    size = sum(len(name) + len(value.encode()) for name, value in stored.items())
-    if size > MAX_METADATA_BYTES:
-        raise BadRequest(
-            f"The fields that are stored with the value ({', '.join(stored).title()})"
-            f" have {size} bytes together; at most {MAX_METADATA_BYTES} can be stored."
-        )
+    check_size(stored)
     return stored
+
+
+def check_size(metadata: Metadata) -> None:
+    """
+    Check that metadata is not too large.
+
+    Raises:
+        MetadataTooLarge: It is.
+    """
+    # As stores count: a byte beyond ASCII becomes two.
+    size = sum(len(name) + len(value.encode()) for name, value in metadata.items())
+    if size > MAX_METADATA_BYTES:
+        names = ", ".join(metadata).title()
+        raise MetadataTooLarge(
+            f"The fields to store with the value ({names:.200}) have {size} bytes"
+            f" together; at most {MAX_METADATA_BYTES} can be stored."
+        )

@@ -13,7 +13,15 @@ from twisted.python.failure import Failure
 from kvd.interfaces import Answer, IStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import MAX_KEY_BYTES, Key
-from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
+from kvd.model.values import (
+    NO_METADATA,
+    Entry,
+    Metadata,
+    Published,
+    ValueInfo,
+    entry_key,
+)
+from kvd.store.level import list_folder
 
 T = TypeVar("T")
 
@@ -176,6 +184,24 @@ class Asking:
             values += taken
         listing.close()
         return values
+
+    def entries(
+        self,
+        store: IStore,
+        prefix: bytes = b"",
+        after: bytes = b"",
+        limit: int | None = None,
+    ) -> Sequence[Entry]:
+        """
+        What is in one folder: in the order of the listing if there is a limit, else
+        sorted.
+        """
+        listing = list_folder(store, prefix, after, limit)
+        entries: list[Entry] = []
+        while taken := self.result(listing.next_slice()):
+            entries += taken
+        listing.close()
+        return entries if limit is not None else sorted(entries, key=entry_key)
 
     def keys(
         self,

@@ -5,16 +5,21 @@ What a store that keeps values promises.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from kvd.errors import KeyAbsent, KeyConflict, PreconditionFailed, StoreFault
-from kvd.interfaces import IValue
+from kvd.interfaces import Answer, IValue
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import MAX_SEGMENT_BYTES, Key
-from kvd.model.values import MAX_METADATA_BYTES
+from kvd.model.values import LEAST_METADATA_BYTES
 from kvd.store.contract.asking import ABSENT, KEY, PRESENT, Asking, holds
+from kvd.store.copying import copy_bytes
 
 
 class ValueContract(Asking):
@@ -87,17 +92,19 @@ class ValueContract(Asking):
 
     def test_metadata_comes_back(self) -> None:
         """
-        Metadata of any text and of the largest permitted size is kept; a new value has
-        its own.
+        Metadata of any text, and as large as every store keeps, is kept; a new value
+        has its own.
         """
         store = self.make_store()
         metadata = {
             "content-type": 'text/plain; charset="utf-8"',
             "content-language": "",
             "content-disposition": ": \u00e9 \u00ff :",
+            "x-amz-meta-any.thing": "\u00e9",
+            "dav.executable": "T",
         }
         used = sum(len(name) + len(value.encode()) for name, value in metadata.items())
-        room = MAX_METADATA_BYTES - used - len("cache-control")
+        room = LEAST_METADATA_BYTES - used - len("cache-control")
         metadata["cache-control"] = "v" * room
 
         self.put(store, metadata=metadata)
@@ -348,3 +355,51 @@ class ValueContract(Asking):
         self.result(store.remove(Key(b"a"), UNCONDITIONAL))
 
         assert self.put(store, Key(b"a/b")).created
+
+    # -- copies ---------------------------------------------------------------
+
+    def test_value_is_copied(self) -> None:
+        """
+        A copy has the bytes of the value, and is published like any upload.
+        """
+        store = self.make_store()
+        body = bytes(range(256)) * 4100
+        self.put(store, KEY, body)
+        value = self.value(store)
+        metadata = {"content-type": "a/b"}
+        upload = self.begin(store, Key(b"to/copy"), len(body), metadata, ABSENT)
+        copying = copy_bytes(value, upload, _there, _Immediate())
+        answer: Answer[bool] = Deferred.fromCoroutine(_true_after(copying))
+        assert self.result(answer)
+
+        self.error(KeyAbsent, lambda: store.open(Key(b"to/copy")))
+        copied = self.result(upload.commit(ABSENT))
+        assert body == self.get(store, Key(b"to/copy"))
+        assert {"content-type": "a/b"} == copied.info.metadata
+        assert copied.info.etag != value.info.etag
+        assert body == self.body(value) == self.get(store, KEY)
+        assert [] == self.debris()
+
+
+async def _true_after(work: Coroutine[Any, Any, None]) -> bool:
+    await work
+    return True
+
+
+def _there(descriptor: int, offset: int, count: int) -> None:
+    """
+    All of the file is in memory.
+    """
+
+
+class _Immediate(Clock):
+    """
+    What is to be called later is called at once.
+    """
+
+    def callLater(  # type: ignore[override]
+        self, when: float, what: Callable[..., object], *args: object, **kwargs: object
+    ) -> IDelayedCall:
+        call = super().callLater(when, what, *args, **kwargs)
+        self.advance(when)
+        return call

@@ -7,7 +7,9 @@ from __future__ import annotations
 from kvd.interfaces import IListing
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from kvd.model.values import Folder, entry_key
 from kvd.store.contract.asking import Asking
+from kvd.store.level import list_folder
 
 # "-" < "." < "/" < "0": the order of whole keys is not that of folders.
 KEYS = [
@@ -157,3 +159,82 @@ class ListingContract(Asking):
         listing.close()
 
         assert stay == sorted(key for key in found if key.startswith(b"stay/"))
+
+    def test_one_folder_is_listed_without_what_is_below(self) -> None:
+        """
+        The values in it as they are described elsewhere, and each folder once, in the
+        order of bytes where that matters.
+        """
+        store = self.make_store()
+        infos = {key: self.put(store, Key(key)).info for key in KEYS}
+        root = [
+            infos[b"a"],
+            infos[b"b-x"],
+            infos[b"b.x"],
+            Folder(b"b/"),
+            infos[b"b0"],
+            Folder(b"c/"),
+            Folder(b"c\xff/"),
+        ]
+        inner = [infos[b"b/c"], infos[b"b/c-d"], Folder(b"b/d/")]
+
+        for limit in (None, len(root), 100):
+            assert root == self.entries(store, b"", limit=limit)
+        for limit in (None, 100):
+            assert inner == self.entries(store, b"b/", limit=limit)
+            for prefix in (b"a/", b"x/", b"b/c/", b"../", b"//"):
+                assert [] == self.entries(store, prefix, limit=limit)
+
+    def test_pages_of_a_folder_continue(self) -> None:
+        """
+        Each after the last entry of the one before, or after any other name; a short
+        page is the last.
+        """
+        store = self.make_store()
+        for key in KEYS:
+            self.put(store, Key(key))
+        root = self.entries(store)
+
+        for limit in (1, 2, 3, 7):
+            found = self.entries(store, b"", b"", limit)
+            while len(found) % limit == 0 and len(found) < len(root):
+                found = [
+                    *found,
+                    *self.entries(store, b"", entry_key(found[-1]), limit),
+                ]
+            assert root == found
+        for after in (b"b", b"b/", b"b/c", b"b/d/ee", b"b\xff", b"\xff"):
+            expected = [entry for entry in root if entry_key(entry) > after]
+            assert expected[:3] == self.entries(store, b"", after, 3)
+
+    def test_large_folder_comes_in_slices(self) -> None:
+        """
+        Each value and folder once, and a walk that is closed returns no more.
+        """
+        store = self.make_store()
+        numbers = range(self.many_values)
+        for number in numbers:
+            self.put(store, Key(b"f/%03d/x" % number), b"")
+            self.put(store, Key(b"f/v%03d" % number), b"")
+
+        names = [entry_key(entry) for entry in self.entries(store, b"f/")]
+        expected = [b"f/%03d/" % number for number in numbers]
+        assert expected + [b"f/v%03d" % number for number in numbers] == names
+        assert [Folder(b"f/")] == self.entries(store)
+        listing = list_folder(store, b"f/")
+        assert 0 < len(self.result(listing.next_slice())) <= 2 * self.many_values
+        listing.close()
+        assert [] == [*self.result(listing.next_slice())]
+
+    def test_removed_folder_is_not_listed(self) -> None:
+        """
+        A folder is there as long as it has a value.
+        """
+        store = self.make_store()
+        for key in (b"a/b/c", b"a/d"):
+            self.put(store, Key(key))
+        self.result(store.remove(Key(b"a/b/c"), UNCONDITIONAL))
+
+        assert [b"a/d"] == [entry_key(entry) for entry in self.entries(store, b"a/")]
+        self.result(store.remove(Key(b"a/d"), UNCONDITIONAL))
+        assert [] == self.entries(store)

@@ -27,6 +27,7 @@ from kvd.net.listening import open_group
 from kvd.settings import NearCache, Settings, StoreLocation, TCPAddress
 from kvd.store.space import Space
 from kvd.testing import view
+from kvd.workers.heartbeat import ProcessState
 from tests.admin.status.worked import scoreboard, serve
 
 Labels = Mapping[str, str]
@@ -56,6 +57,10 @@ def taken(
             12.5,
             shadow=lambda workers: counts,
             usage=usage,
+            processes=[
+                ProcessState("fork server", 90, "ready", 0),
+                ProcessState("evictor", None, "waiting", 2),
+            ],
         )
     finally:
         group.close()
@@ -174,6 +179,18 @@ def test_stalls_of_a_worker_that_was_scaled_down_are_reported() -> None:
     assert 0 == seen[key("kvd_worker_stalls_total", worker="0")]
     assert 1 == seen[key("kvd_worker_stalls_total", worker="1")]
     assert 1 == snapshot.status["totals"]["stalls"]
+
+
+def test_processes_beside_the_workers_are_reported() -> None:
+    """
+    Whether they answer, and how many hung.
+    """
+    with scoreboard(1) as board:
+        found = rendered(taken(board, "ready"))
+
+    for process, ready, hangs in (("fork server", 1, 0), ("evictor", 0, 2)):
+        assert ready == found[key("kvd_process_ready", process=process)]
+        assert hangs == found[key("kvd_process_hangs_total", process=process)]
 
 
 def test_requests_are_counted_by_method_and_status() -> None:

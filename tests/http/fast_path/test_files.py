@@ -14,11 +14,8 @@ from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import REMAINS, SERVED
 from kvd.http.pieces import FILE_BYTES, SHORT_BYTES, Pieces
-from kvd.net.transport import (
-    LARGE_FILE_BYTES,
-    LOW_ROUND_TRIP_SEND_BUFFER,
-    serve_connection,
-)
+from kvd.net.sending import LARGE_FILE_BYTES, LOW_ROUND_TRIP_SEND_BUFFER
+from kvd.net.transport import serve_connection
 from kvd.settings import Limits
 from kvd.store.exchange import is_on_a_disk
 from kvd.store.file import FileStore

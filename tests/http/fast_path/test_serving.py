@@ -448,12 +448,12 @@ class MistakeTests(ConnectionCase):
             (get("k"), lambda head: 1 // 0, None, ZeroDivisionError),
             (get("k"), lambda head: no_row, None, ValueError),
             (get("k"), lambda head: no_status, None, ValueError),
-            (get("k"), lambda head: a_get, lambda lines: 1, TypeError),
-            (get("k"), lambda head: a_get, lambda lines: (b"",), TypeError),
-            (get("k"), lambda head: a_get, lambda lines: (1,) * 3, TypeError),
-            (get("k"), lambda head: a_get, lambda lines: ((),) * 3, TypeError),
-            (get("k"), lambda head: a_get, lambda lines: bad_parts, TypeError),
-            (get("k"), lambda head: a_get, lambda k: 1 // 0, ZeroDivisionError),
+            (get("k"), lambda head: a_get, lambda *about: 1, TypeError),
+            (get("k"), lambda head: a_get, lambda *about: (b"",), TypeError),
+            (get("k"), lambda head: a_get, lambda *about: (1,) * 3, TypeError),
+            (get("k"), lambda head: a_get, lambda *about: ((),) * 3, TypeError),
+            (get("k"), lambda head: a_get, lambda *about: bad_parts, TypeError),
+            (get("k"), lambda head: a_get, lambda *about: 1 // 0, ZeroDivisionError),
         ]
         for request, make_template, make_parts, error in table:
             self.fast_path = again(make_template, make_parts)

@@ -3,19 +3,20 @@ Tests for `kvd.http.wire.fields`.
 """
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvd.errors import BadRequest, RangeNotSatisfiable
+from kvd.errors import BadRequest, MetadataTooLarge, RangeNotSatisfiable
 from kvd.http.wire import fields
 from kvd.http.wire.fields import (
     conditions_of,
     entity_tags,
     metadata_of,
     parse_http_date,
-    range_of,
+    ranges_of,
 )
 from kvd.model.conditions import UNCONDITIONAL, EntityTags
 from kvd.model.keys import Key
@@ -184,7 +185,7 @@ def test_two_digits_are_a_year_of_today_or_of_the_past() -> None:
         assert (year, expected) == (year, parse_http_date(value))
 
 
-def test_conditions_are_gathered() -> None:
+def test_conditions_are_collected() -> None:
     """
     A date that is none is passed over (RFC 9110 section 13.1.3).
     """
@@ -234,7 +235,6 @@ RANGES = [
     (b"bytes=-", None),
     (b"bytes=", None),
     (b"bytes=a-b", None),
-    (b"bytes=1-2,4-5", None),
     (b"bytes=+1-2", None),
     (b"Bytes=1-2", None),
     (b"pages=1-2", None),
@@ -246,7 +246,7 @@ def test_ranges_are_read(value: bytes, part: tuple[int, int] | None) -> None:
     """
     Where it begins and how long it is; None is the whole value.
     """
-    assert part == range_of(with_fields(range=value), INFO)
+    assert (part and [part]) == ranges_of(with_fields(range=value), INFO, 0)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_range_behind_the_end_cannot_be_met(value: bytes) -> None:
     The size is in the reply.
     """
     with pytest.raises(RangeNotSatisfiable) as refused:
-        range_of(with_fields(range=value), INFO)
+        ranges_of(with_fields(range=value), INFO, 0)
 
     assert 10 == refused.value.size
 
@@ -268,7 +268,7 @@ def test_an_empty_value_has_no_part(value: bytes) -> None:
     Whatever is asked for (RFC 9110 section 14.1.2).
     """
     with pytest.raises(RangeNotSatisfiable):
-        range_of(with_fields(range=value), ValueInfo(Key(b"k"), 0, "tag", 0))
+        ranges_of(with_fields(range=value), ValueInfo(Key(b"k"), 0, "tag", 0), 0)
 
 
 IF_RANGES = [
@@ -296,7 +296,42 @@ def test_a_range_of_another_value_is_the_whole(
     """
     request = with_fields(range=b"bytes=0-0", if_range=condition)
 
-    assert part == range_of(request, INFO)
+    assert (part and [part]) == ranges_of(request, INFO, 0)
+
+
+@exploring()
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=2),
+    st.integers(0, 5),
+)
+def test_several_ranges_have_each_byte_once(
+    asked: list[tuple[int, int]], gap: int
+) -> None:
+    """
+    All that was asked for, and nothing else than what lies in a gap.
+    """
+    size = 25
+    text = ",".join(f"{first}-{first + more}" for first, more in asked)
+    request = with_fields(range=f"bytes={text}".encode())
+    wanted = {
+        byte
+        for first, more in asked
+        for byte in range(first, min(size, first + more + 1))
+    }
+    if not wanted:
+        with pytest.raises(RangeNotSatisfiable):
+            ranges_of(request, ValueInfo(Key(b"k"), size, "tag", 0), gap)
+        return
+    found = ranges_of(request, ValueInfo(Key(b"k"), size, "tag", 0), gap)
+
+    assert found is not None
+    given_bytes = [
+        byte for first, length in found for byte in range(first, first + length)
+    ]
+    assert len(set(given_bytes)) == len(given_bytes)
+    assert wanted <= set(given_bytes) <= set(range(size))
+    ends = sorted((first, first + length) for first, length in found)
+    assert all(gap < second[0] - first[1] for first, second in pairwise(ends))
 
 
 TAG_LISTS = st.lists(
@@ -392,7 +427,7 @@ def test_too_much_metadata_is_refused() -> None:
     """
     In one sentence with the bound.
     """
-    with pytest.raises(BadRequest, match=str(MAX_METADATA_BYTES)):
+    with pytest.raises(MetadataTooLarge, match=str(MAX_METADATA_BYTES)):
         metadata_of(with_fields(content_type=b"x" * MAX_METADATA_BYTES))
-    with pytest.raises(BadRequest, match=str(MAX_METADATA_BYTES)):
+    with pytest.raises(MetadataTooLarge, match=str(MAX_METADATA_BYTES)):
         metadata_of(with_fields(content_type=b"\xff" * (MAX_METADATA_BYTES // 2)))

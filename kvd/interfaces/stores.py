@@ -1,5 +1,5 @@
 """
-The interfaces that plugins and stores provide.
+What stores provide.
 
 An *answer* (`Answer`) is a result or a Deferred of one. A store on a local disk returns
 results directly where it does not wait; a remote store returns Deferreds. An exception
@@ -8,7 +8,7 @@ is raised, or the Deferred fails with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -16,18 +16,12 @@ from zope.interface import Attribute, Interface
 
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
-from kvd.model.operations import Operation
-from kvd.model.programs import ClassicProgram, LoadedProgram
-from kvd.model.requests import Request
-from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
-from kvd.model.view import View
+from kvd.model.uploads import UploadRecord
+from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
 from kvd.settings import Bounds, Durability, Modes, User
 
 T = TypeVar("T")
 Answer: TypeAlias = T | Deferred[T]
-
-
-# -- stores -------------------------------------------------------------------
 
 
 class IValue(Interface):
@@ -273,6 +267,41 @@ class IStore(Interface):
         """
 
 
+class IFolderListing(Interface):
+    """
+    A walk over one folder.
+    """
+
+    def next_slice() -> Answer[Sequence[Entry]]:
+        """
+        Return the next values and folders, or an empty sequence at the end; like
+        `IListing.next_slice`.
+        """
+
+    def close() -> None:
+        """
+        End the walk. Further calls do nothing.
+        """
+
+
+class IFolderStore(IStore):
+    """
+    A store that lists one folder in less time than all that is below it. Of other
+    stores, `kvd.store.level` skips what is below.
+    """
+
+    def list_folder(prefix: bytes, after: bytes, limit: int | None) -> IFolderListing:
+        """
+        List the values in one folder, and its folders that have values anywhere below,
+        but not those values.
+
+        Args:
+            prefix: See `list`.
+            after: See `list`; compared with keys, and with the prefixes of folders.
+            limit: See `list`; values and folders count alike.
+        """
+
+
 class IHits(Interface):
     """
     Is told which values a store with a cache has in files, and serves them from there.
@@ -314,6 +343,84 @@ class ICachingStore(IStore):
             info: As it was offered.
             descriptor: Of its file. The value closes it.
         """
+
+
+class IResumableUpload(IUpload):
+    """
+    An upload that several requests write, one after the other. It ends with exactly one
+    `commit`, `discard` or `suspend`.
+
+    A commit that fails with a `Fault` suspends it.
+    """
+
+    identity: str = Attribute("Names it, and cannot be guessed.")
+
+    record: UploadRecord = Attribute("What is known of it.")
+
+    offset: int = Attribute("How many bytes it had when this request began.")
+
+    def suspend() -> None:
+        """
+        Keep what was written for another request, in any process.
+        """
+
+
+class IResumableUploads(Interface):
+    """
+    The uploads of a store that can be resumed.
+    """
+
+    def begin(record: UploadRecord) -> Answer[IResumableUpload | None]:
+        """
+        Begin an upload; raises what `IStore.begin` raises.
+
+        Returns:
+            None: there are too many of them.
+        """
+
+    def resume(
+        identity: str, key: Key, user: str | None, length: int | None
+    ) -> IResumableUpload:
+        """
+        Go on with an upload, which nobody else holds until this request ends.
+
+        Args:
+            identity: Names it.
+            key: The key of the value.
+            user: Who asks.
+            length: Of the whole value, if the client has said it now.
+
+        Raises:
+            UploadAbsent: There is none, or it is of another key or user, or done.
+            StoreBusy: Another request holds it.
+            BadRequest: The length is another one than before, or less than was written.
+            StoreFull: There is no room for the rest.
+        """
+
+    def look(identity: str, key: Key, user: str | None) -> tuple[UploadRecord, int]:
+        """
+        What is known of an upload, and how many bytes it has.
+
+        Raises:
+            UploadAbsent: See `resume`, except that it may be done.
+        """
+
+    def cancel(identity: str, key: Key, user: str | None) -> None:
+        """
+        Remove an upload.
+
+        Raises:
+            UploadAbsent: See `resume`, except that it may be done.
+            StoreBusy: A request holds it.
+        """
+
+
+class IResumingStore(IStore):
+    """
+    A store with uploads that can be resumed.
+    """
+
+    resumable: IResumableUploads = Attribute("They.")
 
 
 class IStoreMaker(Interface):
@@ -432,234 +539,4 @@ class IBoundedStoreMaker(IStoreMaker):
             usage: A descriptor of the memory in which all processes count
                 (`kvd.store.usage`); the caller keeps it open.
             row: The row of this process in that memory.
-        """
-
-
-# -- dispatch -----------------------------------------------------------------
-
-
-class IDispatchPolicy(Interface):
-    """
-    Decides which worker gets the next connection.
-
-    For each TCP address the supervisor holds a group of listening sockets with
-    ``SO_REUSEPORT``; the kernel spreads new connections over the members of the group.
-    Either workers accept from those members, so the kernel chooses the worker; or the
-    supervisor accepts, asks the policy, and hands the connection over.
-
-    A provider keeps no state: everything that a decision needs is in the view, so that
-    the same view always gets the same answer, in the supervisor, in a simulation and in
-    a test.
-
-    `choose` is called for each connection. Everything else is called at the start. If
-    it raises an exception, or if its answer leaves a socket without a worker, the start
-    ends with a sentence for the operator.
-    """
-
-    kernel_chooses: bool = Attribute(
-        """
-        Whether workers accept connections themselves. Then `choose` is not called while
-        serving: it is a model of what the kernel does, for simulations.
-        """
-    )
-
-    def group_size(workers: int) -> int:
-        """
-        How many listening sockets a TCP address has: 1 or more.
-
-        Args:
-            workers: How many workers there are; at least 1.
-        """
-
-    def members_of(worker: int, workers: int) -> Sequence[int]:
-        """
-        The members of the group from which a worker accepts connections: none if the
-        supervisor accepts. Otherwise every member belongs to a worker; while a worker
-        is not ready, another one serves its members.
-
-        Args:
-            worker: The number of the worker, from 0 up.
-            workers: How many workers there are.
-        """
-
-    def choose(view: View) -> int:
-        """
-        Pick the worker for one connection.
-
-        Called in the supervisor's reactor for each connection: it must not wait, and
-        microseconds matter. If it raises an exception, takes too long, or returns a
-        number that is not a ready worker's, that is logged, and the connection goes to
-        the worker whose turn it is.
-
-        If several workers are equally good, the policy decides among them: let them
-        take turns, by ``view.turn``. Loads lag behind, so connections that arrive at
-        the same time often meet a tie.
-
-        Args:
-            view: The workers that can take the connection, and the load of each; see
-                `View` for what is counted, where, and when.
-
-        Returns:
-            The number of a ready worker.
-        """
-
-
-class IProgramPolicy(IDispatchPolicy):
-    """
-    A policy in which the kernel chooses the worker, by a program.
-    """
-
-    def program(members: Sequence[int]) -> ClassicProgram:
-        """
-        The program that chooses the socket (`kvd.net.reuseport`).
-
-        Args:
-            members: The members of the group whose workers are ready; ascending, never
-                empty. The program must choose no other.
-        """
-
-
-class ILoadedProgram(Interface):
-    """
-    An extended BPF program that the kernel has loaded, and the memory that says
-    which sockets it may choose. To write that memory needs no privilege.
-    """
-
-    needs_own_sockets: bool = Attribute(
-        """
-        Whether the program is useless for an address with fewer sockets than the policy
-        asks for (`IDispatchPolicy.group_size`).
-        """
-    )
-    look_seconds: float | None = Attribute("How often to call `look`; None: never.")
-
-    def program(group: int) -> LoadedProgram:
-        """
-        The program to attach.
-
-        Args:
-            group: The number of the address.
-        """
-
-    def admit(group: int, sockets: Mapping[int, int]) -> None:
-        """
-        Let the program choose only these sockets from now on.
-
-        Args:
-            group: The number of the address.
-            sockets: The socket of each ready worker; never empty.
-        """
-
-    def look(waiting: Callable[[], Sequence[Sequence[int]]]) -> None:
-        """
-        Compare the program's counts with what the sockets report.
-
-        Args:
-            waiting: Returns, for each address where the program chooses, how many
-                connections wait at each socket.
-        """
-
-    def close() -> None:
-        """
-        Close the program; where it is attached, it stays in effect.
-        """
-
-
-class IExtendedPolicy(IProgramPolicy):
-    """
-    A policy in which an extended BPF program chooses, which can use more than a packet
-    contains. If the kernel does not load it, `program` is used.
-    """
-
-    fallback: str = Attribute(
-        "The policy that `program` makes of it, as an operator would write it."
-    )
-
-    def load(groups: int, scoreboard: int) -> ILoadedProgram:
-        """
-        Load the program into the kernel.
-
-        Args:
-            groups: The number of addresses.
-            scoreboard: The descriptor of the scoreboard's memory
-                (`kvd.ipc.scoreboard`), which the kernel can read if it permits
-                this process such programs.
-
-        Raises:
-            OSError: The kernel does not load it.
-        """
-
-
-class IGatedPolicy(IDispatchPolicy):
-    """
-    A policy in which workers accept from a shared socket, and leave a connection to
-    others if those are less busy.
-    """
-
-    def accepts(worker: int, view: View) -> bool:
-        """
-        Whether a worker may take one of the connections that wait (``view.waiting``).
-        Called in the worker. If all workers leave a connection waiting for long, any of
-        them takes it.
-
-        If one connection waits, the question is which worker takes it. If many wait,
-        each worker should take its share at once: while gates are closed, the
-        connections in a long queue wait for ever longer turns of those that were
-        accepted.
-
-        Args:
-            worker: The number of the worker that asks.
-            view: All workers that accept connections and are able to take one soon, the
-                asking worker included.
-        """
-
-
-class IConfigurablePolicy(Interface):
-    """
-    A policy with options.
-    """
-
-    def with_options(options: Mapping[str, str]) -> IDispatchPolicy:
-        """
-        Return a policy like this one, with options.
-
-        Args:
-            options: The options as the operator wrote them; not empty.
-
-        Raises:
-            BadSetting: An option is unknown, or its value is invalid.
-        """
-
-
-# -- dialects -----------------------------------------------------------------
-
-
-class IDialect(Interface):
-    """
-    Interprets the requests of one kind of client, and decides the statuses of its
-    replies. A provider keeps no state.
-    """
-
-    def understand(request: Request, prefix: bytes) -> Operation:
-        """
-        Return the operation that the request asks for. Uses nothing but the arguments.
-
-        Args:
-            request: Its path begins with the prefix.
-            prefix: The prefix of the keys that this dialect was chosen for: empty for
-                all keys, or percent-decoded and ending with a slash. It is a part of
-                each key.
-
-        Raises:
-            PeerError: The request is invalid, or kvd does not support it.
-        """
-
-    def render_status(status: int, operation: Operation | None, writing: bool) -> int:
-        """
-        The status that this kind of client expects.
-
-        Args:
-            status: The status according to RFC 9110.
-            operation: The operation; None if the request was not understood.
-            writing: Whether the failure came while the body was written, not before.
         """

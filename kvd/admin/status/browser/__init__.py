@@ -1,0 +1,3 @@
+"""
+The status page as the browser gets it: its document, its style and its script.
+"""

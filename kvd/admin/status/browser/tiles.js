@@ -1,0 +1,54 @@
+// The tiles.
+
+// Jain's index times n: how many evenly loaded workers n workers correspond to.
+function effectiveWorkers(balance, workers) {
+  if (balance == null) return "no requests";
+  if (workers < 2) return "one worker";
+  return `equals ${(balance * workers).toFixed(1)} of ${workers} workers`;
+}
+
+// What there was in the steps of the last hour: of kinds such as 4xx.
+function inTheHour(kind) {
+  return Math.round(add(steps, (step) => step.statuses_per_second[kind] * stepSeconds));
+}
+
+function errors(status, now, kind) {
+  return [count(now?.statuses_per_second[kind]),
+    `${count(inTheHour(kind))} in the last hour, ${count(status.totals.statuses[kind])} in all`,
+    now?.statuses_per_second[kind] > 0];
+}
+
+function showTiles(status, now) {
+  const alive = status.workers.filter((row) => "requests" in row);
+  const { totals } = status;
+  const tiles = [
+    ["5xx", "5xx / s", ...errors(status, now, "5xx")],
+    ["4xx", "4xx / s", ...errors(status, now, "4xx").slice(0, 2)],
+    ["latency", "Latency, 99 % below", seconds(now?.latency_p99_seconds),
+      `median ${seconds(now?.latency_p50_seconds)}`],
+    ["requests", "Requests / s", count(now?.requests_per_second),
+      `${count(totals.requests)} in all`],
+    ["progress", "In progress", count(add(alive, (row) => row.in_progress)),
+      "requests, now"],
+    ["open", "Connections", count(add(alive, (row) => row.open)),
+      `${count(totals.accepted)} in all`],
+    ["in", "Received / s", bytes(now?.bytes_in_per_second),
+      `${bytes(totals.bytes_in)} in all`],
+    ["out", "Sent / s", bytes(now?.bytes_out_per_second),
+      `${bytes(totals.bytes_out)} in all`],
+    ["balance", "Balance of requests", index(now?.balance_requests),
+      effectiveWorkers(now?.balance_requests, status.workers.length)],
+  ];
+  const list = byId("tiles");
+  for (const [key, title, value, note, alarm] of tiles) {
+    let tile = list.querySelector(`[data-tile="${key}"]`);
+    if (!tile) {
+      tile = make("div", { class: "tile", "data-tile": key });
+      tile.append(make("h3", {}, title), make("b"), make("p"));
+      list.append(tile);
+    }
+    put(tile.children[1], value);
+    put(tile.children[2], note);
+    tile.classList.toggle("alarm", Boolean(alarm));
+  }
+}

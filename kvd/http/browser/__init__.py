@@ -1,0 +1,3 @@
+"""
+A folder of the store, for people with a browser.
+"""

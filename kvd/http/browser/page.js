@@ -1,0 +1,50 @@
+"use strict";
+
+// What the parts share: the elements of the page, its voice, and its question.
+
+const found = (id) => document.getElementById(id);
+const main = document.querySelector("main");
+const mayWrite = main.dataset.write === "yes";
+const writesOnce = main.dataset.once === "yes";
+
+// The address of this folder, without a query.
+const here = new URL(".", location.href);
+
+function say(text) {
+  // The same text again is read again.
+  found("said").textContent = "";
+  setTimeout(() => { found("said").textContent = text; }, 50);
+}
+
+function element(name, text, attributes = {}) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+function ask(text, yes, isBad) {
+  const dialog = found("ask");
+  const focused = document.activeElement;
+  found("ask-text").textContent = text;
+  found("ask-yes").textContent = yes;
+  found("ask-yes").classList.toggle("bad", isBad);
+  dialog.returnValue = "no";
+  dialog.showModal();
+  found("ask-no").focus();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      focused?.focus();
+      resolve(dialog.returnValue === "yes");
+    }, { once: true });
+  });
+}
+
+// What kvd says is wrong.
+function sentence(status, body) {
+  try {
+    const { detail } = JSON.parse(body);
+    if (typeof detail === "string") return detail;
+  } catch { /* Another server has answered. */ }
+  return status ? `The server answered ${status}.` : "The connection broke.";
+}

@@ -1,0 +1,441 @@
+"""
+What WebDAV's own methods do.
+
+A method on a collection is many steps of the store, each atomic by itself: others can
+see some of them done. A step that fails is told with its path, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from kvd.errors import (
+    AccessRefused,
+    BadRequest,
+    CodingUnsupported,
+    Fault,
+    Forbidden,
+    KeyAbsent,
+    KeyConflict,
+    MetadataTooLarge,
+    MethodNotAllowed,
+    PeerError,
+    PreconditionFailed,
+)
+from kvd.http.dialects.webdav.documents import (
+    DAV,
+    HEAD,
+    TAIL,
+    XML_TYPE,
+    Asked,
+    Change,
+    condition,
+    failure,
+    multistatus,
+    names_of,
+    read_propertyupdate,
+    read_propfind,
+    response,
+    text_of,
+)
+from kvd.http.dialects.webdav.resources import (
+    LIVE,
+    MARKER,
+    Path,
+    Resource,
+    dead_properties,
+    find,
+    find_collection,
+    member,
+    properties_of,
+    with_dead,
+)
+from kvd.http.wire.fields import check_size, parse_http_date
+from kvd.http.wire.kept import CLIENT_TIME
+from kvd.http.wire.replies import NO_SNIFFING
+from kvd.http.wire.targets import key_of_segments
+from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.model.exchanges import Values, first_slice
+from kvd.model.keys import Key, escape
+from kvd.model.replies import Reply
+from kvd.model.values import Entry, Metadata
+
+METHODS: Final = (
+    "OPTIONS, GET, HEAD, PUT, DELETE, PROPFIND, PROPPATCH, MKCOL, COPY, MOVE"
+)
+
+_ABSENT: Final = Conditions(if_none_match=EntityTags(any=True))
+
+_FIELDS: Final = (XML_TYPE, NO_SNIFFING)
+
+_LAST_MODIFIED: Final = DAV + "lastmodified"
+_WINDOWS_MODIFIED: Final = "{urn:schemas-microsoft-com:}Win32LastModifiedTime"
+
+MAX_FAILURES: Final = 1000
+"""
+How many failures of one request are told.
+"""
+
+
+# -- PROPFIND -----------------------------------------------------------------
+
+
+async def propfind(
+    values: Values, body: bytes, path: Path, *, with_members: bool
+) -> Reply:
+    """
+    Describe a resource, and the members of a collection if they are asked for.
+    """
+    asked = read_propfind(body)
+    resource = await find(values, path)
+    if resource is None:
+        raise _absent(path)
+    members: AsyncGenerator[Sequence[Entry], None] | None = None
+    first: Sequence[Entry] = ()
+    if with_members and resource.is_collection:
+        members = values.folder(path.prefix)
+        first = await first_slice(members)
+    described = _describe(values, asked, resource, first, members)
+    return Reply(207, _FIELDS, described)
+
+
+async def _describe(
+    values: Values,
+    asked: Asked,
+    resource: Resource,
+    first: Sequence[Entry],
+    members: AsyncGenerator[Sequence[Entry], None] | None,
+) -> AsyncGenerator[bytes, None]:
+    yield HEAD + _response(resource, asked)
+    if members is not None:
+        try:
+            yield await _responses(values, asked, first)
+            async for entries in members:
+                yield await _responses(values, asked, entries)
+        finally:
+            await members.aclose()
+    yield TAIL
+
+
+async def _responses(values: Values, asked: Asked, entries: Sequence[Entry]) -> bytes:
+    found = [await member(values, entry) for entry in entries]
+    return b"".join(_response(each, asked) for each in found if each is not None)
+
+
+def _response(resource: Resource, asked: Asked) -> bytes:
+    properties = properties_of(resource)
+    if asked.only_names:
+        return response(resource.href, {200: names_of(properties)})
+    if asked.names is None:
+        return response(resource.href, {200: properties.values()})
+    there = [properties[name] for name in asked.names if name in properties]
+    missing = [name for name in asked.names if name not in properties]
+    found = {200: there} if there or not missing else {}
+    if missing:
+        found[404] = [*names_of(missing)]
+    return response(resource.href, found)
+
+
+async def refuse_infinity(values: Values, body: bytes) -> Reply:
+    """
+    Refuse a PROPFIND of all that is below, however deep (RFC 4918 section 9.1).
+    """
+    return Reply(403, _FIELDS, condition("propfind-finite-depth"))
+
+
+# -- PROPPATCH ----------------------------------------------------------------
+
+
+async def proppatch(values: Values, body: bytes, path: Path) -> Reply:
+    """
+    Set and remove properties: all of them or none. The value is published again with
+    them, so its entity tag changes.
+    """
+    changes = read_propertyupdate(body)
+    resource = await find(values, path)
+    if resource is None:
+        raise _absent(path)
+    protected = [change.name for change in changes if change.name in LIVE]
+    if protected:
+        return _not_patched(resource, changes, 403, protected)
+    try:
+        metadata = _patched(resource.metadata, changes)
+        await _keep(values, resource, metadata)
+    except MetadataTooLarge:
+        names = [change.name for change in changes]
+        return _not_patched(resource, changes, 507, names)
+    names = [*dict.fromkeys(change.name for change in changes)]
+    done = response(resource.href, {200: names_of(names)})
+    return Reply(207, _FIELDS, multistatus([done]))
+
+
+def _patched(metadata: Metadata, changes: Sequence[Change]) -> Metadata:
+    properties = dead_properties(metadata)
+    changed = {**metadata}
+    for name, element in changes:
+        text = "" if element is None else (element.text or "").strip()
+        if name == _LAST_MODIFIED:
+            changed[CLIENT_TIME] = _seconds(text)
+            continue
+        if name == _WINDOWS_MODIFIED and element is not None:
+            second = parse_http_date(text.encode("latin-1", "replace"))
+            if second is not None:
+                changed[CLIENT_TIME] = str(second)
+        properties.pop(name, None)
+        if element is not None:
+            properties[name] = text_of(element)
+    return with_dead(changed, properties)
+
+
+def _seconds(text: str) -> str:
+    second = parse_http_date(text.encode("latin-1", "replace"))
+    if second is not None:
+        return str(second)
+    if text.isascii() and text.isdigit() and len(text) <= 11:
+        return text
+    raise BadRequest(
+        f"{text[:80]!r} is not a time for lastmodified: give seconds since 1970, or an"
+        " HTTP date."
+    )
+
+
+async def _keep(values: Values, resource: Resource, metadata: Metadata) -> None:
+    check_size(metadata)
+    info = resource.info
+    if info is not None:
+        same = Conditions(if_match=EntityTags(frozenset((info.etag,))))
+        await values.copy(info.key, info.key, same, metadata)
+    elif resource.path.is_root:
+        raise Forbidden("The root collection keeps no properties.")
+    else:
+        await values.write(resource.path.marker, b"", _ABSENT, metadata)
+
+
+def _not_patched(
+    resource: Resource, changes: Sequence[Change], status: int, names: Sequence[str]
+) -> Reply:
+    others = {change.name for change in changes}.difference(names)
+    found = {status: [*names_of(dict.fromkeys(names))]}
+    if others:
+        found[424] = [*names_of(sorted(others))]
+    return Reply(207, _FIELDS, multistatus([response(resource.href, found)]))
+
+
+# -- MKCOL --------------------------------------------------------------------
+
+
+async def mkcol(values: Values, body: bytes, path: Path) -> Reply:
+    """
+    Make a collection that lasts without values.
+    """
+    if body:
+        raise CodingUnsupported(
+            "MKCOL with a body is not supported: make the collection without one."
+        )
+    if path.is_root or await find(values, replace(path, is_collection=False)):
+        raise MethodNotAllowed(
+            f"/{escape(path.key)} is there already: MKCOL makes only what is not.",
+            METHODS,
+        )
+    await check_parent(values, path)
+    try:
+        await values.write(path.marker, b"", _ABSENT)
+    except PreconditionFailed as error:
+        raise MethodNotAllowed(
+            f"Somebody else has just made /{escape(path.key)}/.", METHODS
+        ) from error
+    return Reply(201)
+
+
+async def check_parent(values: Values, path: Path) -> None:
+    """
+    Check that the collection is there that something is made in (RFC 4918 section 5.1).
+
+    Raises:
+        KeyConflict: It is not.
+    """
+    parent = path.parent
+    if await find_collection(values, parent) is None:
+        raise KeyConflict(
+            f"The collection /{escape(parent.key)}/ is not there: make it with MKCOL."
+        )
+
+
+async def check_put(values: Values, path: Path) -> None:
+    """
+    Check whether a value can be put at a path. Whoever may write and not read learns
+    nothing here, and stores all the same.
+
+    Raises:
+        KeyConflict: The collection that it would be in is not there.
+    """
+    try:
+        await check_parent(values, path)
+    except AccessRefused:
+        return
+
+
+# -- DELETE -------------------------------------------------------------------
+
+
+async def delete(
+    values: Values, body: bytes, path: Path, conditions: Conditions
+) -> Reply:
+    """
+    Remove a value, or a collection with all that is in it.
+    """
+    if path.is_root:
+        raise Forbidden("The root collection cannot be removed.")
+    if not path.is_collection:
+        try:
+            await values.remove(Key(path.key), conditions)
+        except KeyAbsent:
+            pass
+        else:
+            return _done(values, 204)
+    if await find_collection(values, path) is None:
+        raise _absent(path)
+    failures = await _remove_all(values, path)
+    return _outcome(values, failures, 204)
+
+
+async def _remove_all(values: Values, path: Path) -> list[bytes]:
+    """
+    Remove all values of a collection; what went wrong, told for each.
+    """
+    failures: list[bytes] = []
+    walked = values.list(path.prefix)
+    try:
+        async for infos in walked:
+            for info in infos:
+                try:
+                    await values.remove(info.key)
+                except KeyAbsent:
+                    continue
+                except (PeerError, Fault) as error:
+                    _note(failures, info.key, error)
+    finally:
+        await walked.aclose()
+    return failures
+
+
+# -- COPY and MOVE ------------------------------------------------------------
+
+
+async def transfer(
+    values: Values,
+    body: bytes,
+    source: Path,
+    target: Path,
+    *,
+    overwrite: bool,
+    moves: bool,
+    with_members: bool,
+) -> Reply:
+    """
+    Copy or move a value, or a collection with all that is in it.
+
+    Args:
+        values: What the sender may use.
+        body: Of the request; has no meaning.
+        source: What is copied.
+        target: Where to.
+        overwrite: Whether what is there already may be replaced.
+        moves: Whether the source is removed.
+        with_members: Whether a collection is copied with what is in it.
+    """
+    _check_apart(source, target)
+    found = await find(values, source)
+    if found is None:
+        raise _absent(source)
+    there = await find(values, replace(target, is_collection=False))
+    if there is not None and not overwrite:
+        raise PreconditionFailed(
+            f"/{escape(target.key)} is there already, and Overwrite is F."
+        )
+    if not target.is_root:
+        await check_parent(values, target)
+    failures: list[bytes] = []
+    if there is not None and there.is_collection:
+        failures = await _remove_all(values, target)
+    elif there is not None and found.is_collection:
+        await values.remove(Key(target.key))
+    if not failures and found.is_collection:
+        failures = await _transfer_all(
+            values, found, target, moves=moves, with_members=with_members
+        )
+    elif not failures:
+        conditions = UNCONDITIONAL if overwrite else _ABSENT
+        step = values.move if moves else values.copy
+        await step(Key(source.key), Key(target.key), conditions)
+    return _outcome(values, failures, 201 if there is None else 204)
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    if source.is_root or target.is_root:
+        raise Forbidden("The root collection can be neither copied nor replaced.")
+    one, other = source.prefix, target.prefix
+    if one.startswith(other) or other.startswith(one):
+        raise Forbidden(
+            f"/{escape(source.key)} and /{escape(target.key)} are one, or one is in the"
+            " other."
+        )
+
+
+async def _transfer_all(
+    values: Values,
+    source: Resource,
+    target: Path,
+    *,
+    moves: bool,
+    with_members: bool,
+) -> list[bytes]:
+    """
+    Copy or move a collection to where nothing is; what went wrong, told for each value.
+    """
+    await values.write(target.marker, b"", UNCONDITIONAL, source.metadata)
+    failures: list[bytes] = []
+    if not with_members:
+        return failures
+    prefix = source.path.prefix
+    step = values.move if moves else values.copy
+    walked = values.list(prefix)
+    try:
+        async for infos in walked:
+            for info in infos:
+                try:
+                    if info.key == prefix + MARKER:
+                        # The target has one already.
+                        if moves:
+                            await values.remove(info.key)
+                        continue
+                    key = target.prefix + info.key[len(prefix) :]
+                    await step(info.key, key_of_segments(key.split(b"/")))
+                except KeyAbsent:
+                    continue
+                except (PeerError, Fault) as error:
+                    _note(failures, info.key, error)
+    finally:
+        await walked.aclose()
+    return failures
+
+
+def _note(failures: list[bytes], key: bytes, error: PeerError | Fault) -> None:
+    if len(failures) < MAX_FAILURES:
+        failures.append(failure(f"/{escape(key)}", error.status, error.sentence))
+
+
+def _outcome(values: Values, failures: Sequence[bytes], status: int) -> Reply:
+    if failures:
+        return Reply(207, _FIELDS, multistatus(failures))
+    return _done(values, status)
+
+
+def _done(values: Values, status: int) -> Reply:
+    return Reply(status, [("Kvd-Durability", values.durability)])
+
+
+def _absent(path: Path) -> KeyAbsent:
+    return KeyAbsent(f"There is neither a value nor a collection /{escape(path.key)}.")

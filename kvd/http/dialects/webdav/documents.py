@@ -1,0 +1,244 @@
+"""
+The XML of WebDAV: what clients ask, and answers about several resources.
+
+A document with a document type is refused before anything in it is read, so there are
+no entities to expand. The wire has bounded its length; its depth is bounded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Final, NamedTuple
+from xml.etree.ElementTree import Element, TreeBuilder, tostring
+from xml.parsers import expat
+from xml.sax.saxutils import escape as escape_text
+
+from kvd.errors import BadRequest
+
+DAV: Final = "{DAV:}"
+
+MAX_DEPTH: Final = 32
+
+HEAD: Final = b'<?xml version="1.0" encoding="utf-8"?>\n<D:multistatus xmlns:D="DAV:">'
+TAIL: Final = b"\n</D:multistatus>\n"
+
+XML_TYPE: Final = ("Content-Type", 'application/xml; charset="utf-8"')
+
+
+class _Reader:
+    """
+    Builds a tree of a document without a document type.
+    """
+
+    def __init__(self) -> None:
+        self.tree = TreeBuilder()
+        self._depth = 0
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """
+        An element begins.
+        """
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise BadRequest(f"The XML has elements nested deeper than {MAX_DEPTH}.")
+        qualified = {_qualified(key): value for key, value in attributes.items()}
+        self.tree.start(_qualified(name), qualified)
+
+    def end(self, name: str) -> None:
+        """
+        An element ends.
+        """
+        self._depth -= 1
+        self.tree.end(_qualified(name))
+
+    def refuse(self, *_: object) -> None:
+        """
+        A document type, or an entity, is declared.
+        """
+        raise BadRequest(
+            "The XML declares a document type: WebDAV needs none, and kvd reads none,"
+            " because its entities can be made to grow without bound."
+        )
+
+
+def parse(body: bytes) -> Element:
+    """
+    The root of a document.
+
+    Raises:
+        BadRequest: It is not well-formed, is nested too deeply, or has a document type.
+    """
+    reader = _Reader()
+    parser = expat.ParserCreate(namespace_separator="}")
+    parser.buffer_text = True
+    parser.StartElementHandler = reader.start
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.tree.data
+    parser.StartDoctypeDeclHandler = reader.refuse
+    parser.EntityDeclHandler = reader.refuse
+    try:
+        parser.Parse(body, True)
+    except expat.ExpatError as error:
+        raise BadRequest(f"The body is not well-formed XML: {error}.") from error
+    except (LookupError, ValueError) as error:
+        raise BadRequest(
+            f"The XML has an encoding that kvd cannot read: {error}."
+        ) from (error)
+    return reader.tree.close()
+
+
+def _qualified(name: str) -> str:
+    return "{" + name if "}" in name else name
+
+
+class Asked(NamedTuple):
+    """
+    What a PROPFIND asks for.
+    """
+
+    names: Sequence[str] | None = None
+    """The properties; None: all."""
+    only_names: bool = False
+    """Without their values."""
+
+
+def read_propfind(body: bytes) -> Asked:
+    """
+    The body of a PROPFIND (RFC 4918 section 9.1); none asks for all properties.
+
+    Raises:
+        BadRequest: It is no such document.
+    """
+    if not body:
+        return Asked()
+    root = parse(body)
+    if root.tag != DAV + "propfind":
+        raise _unexpected(root, "DAV: propfind")
+    kinds = {child.tag for child in root} & {
+        DAV + name for name in ("allprop", "propname", "prop")
+    }
+    if len(kinds) != 1:
+        raise BadRequest(
+            "A propfind has exactly one of allprop, propname and prop in it."
+        )
+    asked = root.find(DAV + "prop")
+    if asked is not None:
+        return Asked([*dict.fromkeys(child.tag for child in asked)])
+    return Asked(only_names=DAV + "propname" in kinds)
+
+
+class Change(NamedTuple):
+    """
+    A property to set or to remove.
+    """
+
+    name: str
+    element: Element | None
+    """The property with its value; None: it is removed."""
+
+
+def read_propertyupdate(body: bytes) -> list[Change]:
+    """
+    The body of a PROPPATCH (RFC 4918 section 9.2): its changes in their order.
+
+    Raises:
+        BadRequest: It is no such document.
+    """
+    root = parse(body)
+    if root.tag != DAV + "propertyupdate":
+        raise _unexpected(root, "DAV: propertyupdate")
+    changes = []
+    for step in root:
+        if step.tag not in (DAV + "set", DAV + "remove"):
+            continue
+        for prop in step.iterfind(DAV + "prop"):
+            for element in prop:
+                is_set = step.tag == DAV + "set"
+                changes.append(Change(element.tag, element if is_set else None))
+    if not changes:
+        raise BadRequest("A propertyupdate has at least one property to set or remove.")
+    return changes
+
+
+def _unexpected(root: Element, right: str) -> BadRequest:
+    return BadRequest(
+        f"The XML begins with {root.tag[:80]!r}, but has to be a {right}."
+    )
+
+
+def text_of(element: Element) -> str:
+    """
+    An element as XML, without blanks around it.
+    """
+    element.tail = None
+    return tostring(element).decode("ascii")
+
+
+def property_of(name: str, content: str = "") -> str:
+    """
+    A property as XML, with its escaped content.
+    """
+    if name.startswith(DAV):
+        local = name[len(DAV) :]
+        return f"<D:{local}>{content}</D:{local}>" if content else f"<D:{local}/>"
+    return text_of(Element(name))
+
+
+def response(href: str, found: Mapping[int, Iterable[str]]) -> bytes:
+    """
+    What is said about one resource.
+
+    Args:
+        href: Its path, percent-encoded.
+        found: Properties as XML, by status.
+    """
+    parts = [
+        f"<D:propstat><D:prop>{''.join(properties)}</D:prop>{_status(status)}"
+        "</D:propstat>"
+        for status, properties in found.items()
+    ]
+    return f"\n<D:response>{_href(href)}{''.join(parts)}</D:response>".encode()
+
+
+def failure(href: str, status: int, sentence: str) -> bytes:
+    """
+    What went wrong with one resource.
+    """
+    return (
+        f"\n<D:response>{_href(href)}{_status(status)}<D:responsedescription>"
+        f"{escape_text(sentence)}</D:responsedescription></D:response>"
+    ).encode()
+
+
+def multistatus(responses: Iterable[bytes]) -> bytes:
+    """
+    A whole answer about several resources.
+    """
+    return HEAD + b"".join(responses) + TAIL
+
+
+def condition(name: str) -> bytes:
+    """
+    The body of a refusal that names the condition which does not hold (RFC 4918 section
+    16).
+    """
+    return (
+        b'<?xml version="1.0" encoding="utf-8"?>\n<D:error xmlns:D="DAV:">'
+        + f"<D:{name}/></D:error>\n".encode()
+    )
+
+
+def names_of(elements: Iterable[str]) -> Iterator[str]:
+    """
+    Properties as XML, without values.
+    """
+    return map(property_of, elements)
+
+
+def _href(path: str) -> str:
+    return f"<D:href>{escape_text(path)}</D:href>"
+
+
+def _status(status: int) -> str:
+    return f"<D:status>HTTP/1.1 {status} {HTTPStatus(status).phrase}</D:status>"

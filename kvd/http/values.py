@@ -1,0 +1,250 @@
+"""
+The values of the store, as far as the sender of one request may use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from typing import Any, Final
+
+from twisted.internet.task import deferLater
+
+from kvd.access.permit import Permit
+from kvd.errors import KeyAbsent, PreconditionFailed, ValueFixed, ValueTooLarge
+from kvd.http.context import ProcessContext
+from kvd.http.wire.digests import Verification
+from kvd.interfaces import IUpload, IValue
+from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.model.digests import Digest
+from kvd.model.exchanges import SMALL_BYTES
+from kvd.model.keys import Key
+from kvd.model.operations import Delete, Get, List, Operation, Put
+from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
+from kvd.store.copying import SLICE_BYTES, copy_bytes
+from kvd.store.level import list_folder
+from kvd.store.waiting import resolved
+
+Permitted = Callable[[Operation], Operation]
+"""
+Returns an operation with what the rules of its prefix add, or raises `AccessRefused`.
+"""
+
+Fill = Callable[[IUpload], Coroutine[Any, Any, None]]
+
+
+def values_for(context: ProcessContext, permit: Permit | None) -> PermittedValues:
+    """
+    What one request may use.
+
+    Args:
+        context: Of the process.
+        permit: Of the request; None where there are no users: everything is permitted.
+    """
+    if context.authorization is None:
+        return PermittedValues(context, _as_it_is)
+    # Whatever has no permit yet may do nothing.
+    assert permit is not None, "a request that is not permitted asks for values"
+    return PermittedValues(context, permit.also)
+
+
+def _as_it_is(operation: Operation) -> Operation:
+    return operation
+
+
+class PermittedValues:
+    """
+    See `kvd.model.exchanges.Values`.
+    """
+
+    def __init__(self, context: ProcessContext, permitted: Permitted) -> None:
+        """
+        Args:
+            context: Of the process.
+            permitted: Asked before each operation.
+        """
+        self._context = context
+        self._store: Final = context.store
+        self._permitted = permitted
+        self.durability = context.store.durability
+
+    async def stat(self, key: Key) -> ValueInfo | None:
+        """
+        See `Values`.
+        """
+        self._permitted(Get(key))
+        return await self._current(key)
+
+    async def read(self, key: Key) -> tuple[ValueInfo, bytes] | None:
+        """
+        See `Values`.
+        """
+        self._permitted(Get(key))
+        try:
+            value = await resolved(self._store.open(key))
+        except KeyAbsent:
+            return None
+        with closing(value):
+            size, data = value.info.size, b""
+            if size > SMALL_BYTES:
+                raise ValueTooLarge(
+                    f"The value has {size} bytes; at most {SMALL_BYTES} were expected."
+                )
+            while len(data) < size:
+                piece = await resolved(value.read(len(data), size - len(data)))
+                data += piece
+            return value.info, data
+
+    async def write(
+        self,
+        key: Key,
+        data: bytes,
+        conditions: Conditions = UNCONDITIONAL,
+        metadata: Metadata = NO_METADATA,
+    ) -> Published:
+        """
+        See `Values`.
+        """
+        put = self._put(key, conditions, metadata)
+        if put.digests:
+            verification = Verification(put.digests)
+            verification.update(data)
+            verification.check()
+
+        async def fill(upload: IUpload) -> None:
+            if data:
+                await resolved(upload.write(data))
+
+        return await self._publish(put, len(data), fill)
+
+    async def copy(
+        self,
+        source: Key,
+        target: Key,
+        conditions: Conditions = UNCONDITIONAL,
+        metadata: Metadata | None = None,
+    ) -> Published:
+        """
+        See `Values`.
+        """
+        return (await self._copy(source, target, conditions, metadata))[1]
+
+    async def remove(self, key: Key, conditions: Conditions = UNCONDITIONAL) -> None:
+        """
+        See `Values`.
+        """
+        self._permitted(Delete(key))
+        await resolved(self._store.remove(key, conditions))
+
+    async def move(
+        self, source: Key, target: Key, conditions: Conditions = UNCONDITIONAL
+    ) -> Published:
+        """
+        See `Values`.
+        """
+        self._permitted(Delete(source))
+        etag, published = await self._copy(source, target, conditions, None)
+        unchanged = Conditions(if_match=EntityTags(frozenset((etag,))))
+        with suppress(KeyAbsent):  # Somebody else has removed it meanwhile.
+            await self.remove(source, unchanged)
+        return published
+
+    async def folder(
+        self, prefix: bytes, after: bytes = b"", limit: int | None = None
+    ) -> AsyncGenerator[Sequence[Entry], None]:
+        """
+        See `Values`.
+        """
+        self._permitted(List(prefix))
+        with closing(list_folder(self._store, prefix, after, limit)) as listing:
+            while entries := await resolved(listing.next_slice()):
+                yield entries
+
+    async def list(
+        self, prefix: bytes, after: bytes = b"", limit: int | None = None
+    ) -> AsyncGenerator[Sequence[ValueInfo], None]:
+        """
+        See `Values`.
+        """
+        self._permitted(List(prefix))
+        with closing(self._store.list(prefix, after, limit)) as listing:
+            while infos := await resolved(listing.next_slice()):
+                yield infos
+
+    def _put(
+        self, key: Key, conditions: Conditions, metadata: Metadata = NO_METADATA
+    ) -> Put:
+        # What is said about a value has rules too.
+        put = self._permitted(Put(key, conditions, metadata))
+        assert isinstance(put, Put)
+        if put.once:
+            # Without reading both, another value cannot be told from the same one.
+            absent = EntityTags(any=True)
+            put = replace(put, conditions=replace(conditions, if_none_match=absent))
+        return put
+
+    async def _copy(
+        self,
+        source: Key,
+        target: Key,
+        conditions: Conditions,
+        metadata: Metadata | None,
+    ) -> tuple[str, Published]:
+        """
+        The entity tag of the source, and what was published.
+        """
+        self._permitted(Get(source))
+        # Before anything is asked of the store.
+        self._put(target, conditions)
+        value = await resolved(self._store.open(source))
+        with closing(value):
+            info = value.info
+            kept = info.metadata if metadata is None else metadata
+            put = self._put(target, conditions, kept)
+            if put.digests:
+                await self._verify(value, put.digests)
+
+            async def fill(upload: IUpload) -> None:
+                context = self._context
+                await copy_bytes(value, upload, context.readahead, context.clock)
+
+            return info.etag, await self._publish(put, info.size, fill)
+
+    async def _verify(self, value: IValue, digests: Sequence[Digest]) -> None:
+        verification = Verification(digests)
+        offset = 0
+        while offset < value.info.size:
+            await deferLater(self._context.clock, 0.0)
+            data = await resolved(value.read(offset, SLICE_BYTES))
+            verification.update(data)
+            offset += len(data)
+        verification.check()
+
+    async def _current(self, key: Key) -> ValueInfo | None:
+        try:
+            return await resolved(self._store.stat(key))
+        except KeyAbsent:
+            return None
+
+    async def _publish(self, put: Put, size: int, fill: Fill) -> Published:
+        store, conditions = self._store, put.conditions
+        try:
+            if conditions is not UNCONDITIONAL:
+                conditions.check_change(await self._current(put.key))
+            upload = await resolved(
+                store.begin(put.key, size, put.metadata, conditions)
+            )
+            try:
+                await fill(upload)
+            except BaseException:
+                upload.discard()
+                raise
+            return await resolved(upload.commit(conditions))
+        except PreconditionFailed as error:
+            if not put.once:
+                raise
+            raise ValueFixed(
+                "The key has a value already, and below this prefix a value cannot be"
+                " replaced: choose another key."
+            ) from error

@@ -1,0 +1,127 @@
+"""
+What a dialect may ask of the store while it answers one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, Protocol, TypeVar
+
+from kvd.model.conditions import UNCONDITIONAL, Conditions
+from kvd.model.keys import Key
+from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
+
+SMALL_BYTES: Final = 1024 * 1024
+"""
+The longest value that is read or written whole, and the longest body of a request that
+a dialect reads.
+"""
+
+
+E = TypeVar("E")
+
+
+async def first_slice(slices: AsyncGenerator[Sequence[E], None]) -> Sequence[E]:
+    """
+    The first slice of a listing, empty if there is none; the others still come from the
+    generator. A walk that fails at its start fails here, where it can be told.
+    """
+    # Not anext(slices, ()): Python 3.11 fails if the default is a tuple.
+    async for each in slices:
+        return each
+    return ()
+
+
+class Values(Protocol):
+    """
+    The values of the store, as far as the sender of one request may use them. What the
+    sender may not do raises `AccessRefused` before the store is asked.
+
+    A value that is written or copied keeps the rules of its prefix (write once, content
+    addressed). Each call is one atomic step of the store, and no two are one together:
+    give conditions where a later step depends on an earlier one.
+    """
+
+    durability: str
+    """See `IStore.durability`."""
+
+    async def stat(self, key: Key) -> ValueInfo | None:
+        """
+        Describe a value; None if there is none. Needs the right to read.
+        """
+
+    async def read(self, key: Key) -> tuple[ValueInfo, bytes] | None:
+        """
+        Read a small value; None if there is none. Needs the right to read.
+
+        Raises:
+            ValueTooLarge: It has more than `SMALL_BYTES`.
+        """
+
+    async def write(
+        self,
+        key: Key,
+        data: bytes,
+        conditions: Conditions = UNCONDITIONAL,
+        metadata: Metadata = NO_METADATA,
+    ) -> Published:
+        """
+        Write a small value; raises what `IUpload.commit` raises. With a condition this
+        is a compare-and-swap, between workers too. Needs the right to write.
+        """
+
+    async def copy(
+        self,
+        source: Key,
+        target: Key,
+        conditions: Conditions = UNCONDITIONAL,
+        metadata: Metadata | None = None,
+    ) -> Published:
+        """
+        Copy a value, however large, as it is when the copy begins. The copy is
+        published like an upload: other readers see all of it or nothing. Needs the
+        right to read the source, and to write the target.
+
+        Args:
+            source: The key of the value.
+            target: Where the copy is published; may be the source.
+            conditions: What must be true of the target when it is published.
+            metadata: Of the copy; None: that of the source.
+
+        Raises:
+            KeyAbsent: The source has no value.
+        """
+
+    async def remove(self, key: Key, conditions: Conditions = UNCONDITIONAL) -> None:
+        """
+        Remove a value; raises what `IStore.remove` raises. Needs the right to delete.
+        """
+
+    async def move(
+        self, source: Key, target: Key, conditions: Conditions = UNCONDITIONAL
+    ) -> Published:
+        """
+        Copy a value and then remove the source, unless it has changed meanwhile. In
+        between both can be read; a failure leaves at least one. Needs the rights of
+        `copy` and `remove`.
+
+        Raises:
+            PreconditionFailed: A condition does not hold; or the source has changed
+                since it was copied, and was left.
+        """
+
+    def folder(
+        self, prefix: bytes, after: bytes = b"", limit: int | None = None
+    ) -> AsyncGenerator[Sequence[Entry], None]:
+        """
+        The values in one folder, and its folders that have values anywhere below, in
+        slices as of `IFolderStore.list_folder`. Needs the right to list.
+        """
+
+    def list(
+        self, prefix: bytes, after: bytes = b"", limit: int | None = None
+    ) -> AsyncGenerator[Sequence[ValueInfo], None]:
+        """
+        The values below a prefix, in slices as of `IStore.list`. Needs the right to
+        list.
+        """

@@ -1,0 +1,208 @@
+"""
+Large values of known length, which are sent as they come, in one request.
+
+The last byte is kept back until the commit, and an engine publishes nothing before it:
+so nothing is published that is not committed. The head of the request has been sent by
+then, so the conditions have to be known when the upload begins.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kvd.errors import EngineFailed
+from kvd.interfaces import Answer, IUpload
+from kvd.model.conditions import UNCONDITIONAL, Conditions
+from kvd.model.keys import Key
+from kvd.model.values import Metadata, Published
+from kvd.s3.guards import CHANGED
+from kvd.s3.record import fields_of
+from kvd.s3.requests import Ask
+from kvd.s3.upload import (
+    ObjectUpload,
+    UploadContext,
+    changed_after,
+    expected_with,
+    overtaken,
+    too_late,
+)
+
+
+class _Feed:
+    """
+    The body of a request, which gets its pieces one by one.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length: int | None = length
+        self._left = length
+        self._begun = False
+        self._taker: Deferred[bytes] | None = None
+        self._room: Deferred[None] | None = None
+        self._offered: bytes | None = None
+
+    @property
+    def complete(self) -> bool:
+        """
+        Whether all bytes have been taken.
+        """
+        return not self._left
+
+    def rewind(self) -> bool:
+        return not self._begun
+
+    def next_piece(self) -> bytes | Deferred[bytes]:
+        if not self._left:
+            return b""
+        if self._offered is None:
+            room, self._room = self._room, None
+            if room is not None:
+                # Which may bring the next piece at once.
+                room.callback(None)
+        offered, self._offered = self._offered, None
+        if offered is not None:
+            self._took(offered)
+            return offered
+        self._taker = Deferred()
+        return self._taker
+
+    def give(self, piece: bytes) -> Answer[None]:
+        """
+        Give the next piece; the answer comes when there is room for another.
+        """
+        taker, self._taker = self._taker, None
+        if taker is None:
+            self._offered = piece
+        else:
+            self._took(piece)
+            taker.callback(piece)
+            if self._waits():
+                return None
+        self._room = Deferred()
+        return self._room
+
+    def _waits(self) -> bool:
+        return self._taker is not None
+
+    def _took(self, piece: bytes) -> None:
+        self._begun = True
+        self._left -= len(piece)
+
+    def stop(self, failure: Failure) -> None:
+        """
+        Nothing is taken any more.
+        """
+        room, self._room = self._room, None
+        if room is not None:
+            room.errback(failure)
+
+
+@implementer(IUpload)
+class StreamedUpload(ObjectUpload):
+    """
+    A large value of known length, on its way to the engine in one request.
+    """
+
+    def __init__(
+        self,
+        context: UploadContext,
+        key: Key,
+        name: str,
+        length: int,
+        metadata: Metadata,
+        conditions: Conditions,
+    ) -> None:
+        """
+        Args:
+            conditions: Those of the commit.
+        """
+        super().__init__(context, key, name, length, metadata)
+        self._conditions = conditions
+        self._feed = _Feed(length)
+        self._held = b""
+        self._failure: Failure | None = None
+        self._replied: Deferred[None] | None = None
+
+    async def begin(self) -> StreamedUpload:
+        """
+        Begin the request.
+
+        Raises:
+            PreconditionFailed: A condition does not hold.
+            ConditionUnsupported: The engine does not keep such a condition.
+        """
+        guard: dict[str, str] = {}
+        if self._conditions != UNCONDITIONAL:
+            current = await self._current()
+            guard = await self._guard(self._conditions, current)
+        self._replied = Deferred.fromCoroutine(self._send(guard))
+        self._replied.addErrback(self._failed)
+        return self
+
+    async def _send(self, guard: dict[str, str]) -> None:
+        fields = fields_of(self._etag, self._metadata, begun=changed_after(None))
+        reply = await self._engine.ask(
+            Ask(
+                "PUT",
+                self._name,
+                "",
+                fields | guard,
+                self._feed,
+                expected_with(guard),
+                fresh=True,
+            )
+        )
+        self._engine.dismiss(reply)
+        if reply.status in CHANGED:
+            current = await self._current()
+            self._conditions.check_change(None if current is None else current.info)
+            raise overtaken(self._key)
+        if not self._feed.complete:
+            raise EngineFailed("The engine answered before it had the value.")
+
+    def _failed(self, failure: Failure) -> None:
+        self._failure = failure
+        self._feed.stop(failure)
+
+    def write(self, chunk: bytes) -> Answer[None]:
+        assert self._length is not None
+        self._check()
+        self._written += len(chunk)
+        if self._written > self._length:
+            self._check_length()
+        if self._written == self._length:
+            chunk, self._held = chunk[:-1], chunk[-1:]
+        return self._feed.give(chunk) if chunk else None
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            assert self._failure.value is not None
+            raise self._failure.value
+
+    async def _commit(self, conditions: Conditions) -> Published:
+        assert self._replied is not None
+        try:
+            self._check_length()
+            self._check()
+            if conditions != self._conditions:
+                raise too_late(self._key)
+            current = await self._current()
+            conditions.check_change(None if current is None else current.info)
+            self._check()
+            room = self._feed.give(self._held)
+            if isinstance(room, Deferred):
+                # Whether it was taken, the reply says.
+                room.addErrback(lambda _: None)
+            await self._replied
+            self._check()
+        except BaseException:
+            self._replied.cancel()
+            raise
+        return await self._found(current)
+
+    def discard(self) -> None:
+        if not self._ended and self._replied is not None:
+            self._ended = True
+            self._replied.cancel()

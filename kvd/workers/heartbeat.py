@@ -1,0 +1,149 @@
+"""
+Hangs of the processes beside the workers: each is asked every second whether it lives,
+and one that does not answer for too long is killed and replaced.
+
+Workers are watched in another way (`kvd.dispatch.stalling`), since clients wait for
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+LOOK_SECONDS: Final = 1.0
+"""
+How often a process is asked.
+"""
+
+START_SECONDS: Final = 30.0
+"""
+How long a process that has just been started may take to its first answer, at least.
+"""
+
+_STALLED_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """
+    What the supervisor knows of a process beside the workers.
+    """
+
+    process: str
+    """What it is for."""
+    pid: int | None
+    """None while there is none."""
+    state: str
+    """As of a worker: ``waiting``, ``starting``, ``ready`` or ``stalled``."""
+    hangs: int
+    """How many such processes were killed because they did not answer."""
+
+
+class Heartbeat:
+    """
+    Watches a process, and then the one that replaces it.
+    """
+
+    def __init__(
+        self,
+        process: str,
+        hang_seconds: float,
+        ask: Callable[[], None],
+        hung: Callable[[float], None],
+        reactor: Any,
+        is_working: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """
+        Args:
+            process: What it is for.
+            hang_seconds: How long it may take to answer.
+            ask: Asks it; `answered` is called when it answers.
+            hung: Called with how long it has not answered: it is to be killed.
+            reactor: Provides the time.
+            is_working: Whether a process that has not answered has done something since
+                this was called last, so that it does not hang.
+        """
+        self.hang_seconds = hang_seconds
+        """May change."""
+        self.hangs = 0
+        self._process = process
+        self._ask = ask
+        self._hung = hung
+        self._reactor = reactor
+        self._is_working = is_working
+        self._timer: Any = None
+        self._is_asked = False
+        self._has_answered = False
+        # From look to look, so that the time in which nobody looked does not count.
+        self._silent_seconds = 0.0
+
+    def start(self) -> None:
+        """
+        A process has been started.
+        """
+        self._is_asked = self._has_answered = False
+        self._silent_seconds = 0.0
+        self._look_later()
+
+    def answered(self) -> None:
+        """
+        It lives.
+        """
+        self._is_asked, self._has_answered = False, True
+        self._silent_seconds = 0.0
+
+    def stop(self) -> None:
+        """
+        There is no process to be watched.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_later(self) -> None:
+        self._timer = self._reactor.callLater(
+            LOOK_SECONDS, self._look, self._reactor.seconds()
+        )
+
+    def _look(self, looked: float) -> None:
+        """
+        Args:
+            looked: The time of the last look.
+        """
+        seconds = self._reactor.seconds() - looked
+        self._look_later()
+        if not self._is_asked:
+            self._is_asked = True
+            self._ask()
+        elif self._is_working():
+            self._silent_seconds = 0.0
+        elif seconds <= 2 * LOOK_SECONDS:
+            # Else this process was stopped itself, and the answer may wait for it.
+            self._silent_seconds += seconds
+            if self._silent_seconds >= self._most_seconds:
+                self.stop()
+                self.hangs += 1
+                self._hung(self._silent_seconds)
+
+    @property
+    def _most_seconds(self) -> float:
+        least = 0.0 if self._has_answered else START_SECONDS
+        return max(self.hang_seconds, least)
+
+    def state(self, pid: int | None) -> ProcessState:
+        """
+        What is known of the process, for the status.
+
+        Args:
+            pid: None: there is none now.
+        """
+        state = "ready"
+        if pid is None:
+            state = "waiting"
+        elif not self._has_answered:
+            state = "starting"
+        elif self._silent_seconds >= _STALLED_SECONDS:
+            state = "stalled"
+        return ProcessState(self._process, pid, state, self.hangs)

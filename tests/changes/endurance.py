@@ -1,0 +1,212 @@
+"""
+``python -m tests.changes.endurance [UPGRADES [RELOADS [HANGS [MINUTES]]]]``: daemons
+that are upgraded, read other settings, and have workers that hang, so many times under
+load, side by side; no longer than so many minutes.
+
+Each daemon has a process for its clients: threads of one would wait for each other.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Final
+
+from kvd.admin.control.asking import ControlSocket
+from kvd.plugins import IPolicyDeclaration, declared
+from tests.changes.changing import FURTHER_POLICIES, under_load
+from tests.integration.twistd import EXEC
+from tests.patience import PATIENCE_SECONDS
+
+CLIENTS: Final = 8
+PAUSE_SECONDS: Final = 0.02
+"""
+Half of the processors is left to what is started anew.
+"""
+
+OPTIONS: Final = {"hangs": ("--procs=8", "--hang-timeout=3s")}
+WORKERS_THAT_HANG: Final = 6
+"""
+At once.
+"""
+
+
+def policies() -> Iterator[str]:
+    """
+    All of them, again and again.
+    """
+    return cycle([*declared(IPolicyDeclaration), *FURTHER_POLICIES])
+
+
+@dataclass
+class Run:
+    """
+    One daemon, and what is done to it until the end.
+    """
+
+    folder: Path
+    wanted: int
+    until: float
+    done: int = 0
+    stopped: list[tuple[float, float]] = field(default_factory=list)
+    """When workers were stopped, and when others served in their place."""
+
+    @property
+    def settings(self) -> Path:
+        """
+        The file, which is there once it has been written.
+        """
+        return self.folder / "kvd.toml"
+
+    def write_settings(self) -> None:
+        """
+        Other ones each time.
+        """
+        self.settings.write_text(f"[limits]\nmax-connections = {1000 + self.done}\n")
+
+    def steps(self) -> Iterator[str]:
+        """
+        A policy for each time, as long as there is time.
+        """
+        for policy in policies():
+            if self.done >= self.wanted or time.monotonic() >= self.until:
+                return
+            self.done += 1
+            yield policy
+
+    def upgrade(self, asked: ControlSocket, chance: random.Random) -> None:
+        """
+        New code takes over, whatever policy is in force.
+        """
+        for policy in self.steps():
+            asked.change("policy", {"policy": policy})
+            asked.upgrade()
+
+    def reload(self, asked: ControlSocket, chance: random.Random) -> None:
+        """
+        SIGHUP: all workers are replaced, one after the other.
+        """
+        for policy in self.steps():
+            asked.change("policy", {"policy": policy})
+            status = asked.status()
+            self.write_settings()
+            os.kill(status["pid"], signal.SIGHUP)
+            await_others(asked, pids_of(status))
+
+    def hang(self, asked: ControlSocket, chance: random.Random) -> None:
+        """
+        Most workers are stopped, and kvd replaces them.
+        """
+        for policy in self.steps():
+            asked.change("policy", {"policy": policy})
+            hung = chance.sample(pids_of(asked.status()), WORKERS_THAT_HANG)
+            for pid in hung:
+                os.kill(pid, signal.SIGSTOP)
+            stopped = time.monotonic()
+            await_others(asked, hung)
+            self.stopped.append((stopped, time.monotonic()))
+            self.done += WORKERS_THAT_HANG - 1
+
+    def was_hung(self, connected: float, ended: float) -> bool:
+        """
+        Whether a worker may have hung that had this connection.
+        """
+        return any(
+            connected <= stopped <= ended <= replaced
+            for stopped, replaced in self.stopped
+        )
+
+
+def pids_of(status: dict[str, Any]) -> list[int]:
+    """
+    The processes of all workers.
+    """
+    return [row["pid"] for row in status["workers"] if row["pid"]]
+
+
+def await_others(asked: ControlSocket, before: Collection[int]) -> None:
+    """
+    Wait until other processes than these serve.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        status = asked.status()
+        states = {row["state"] for row in status["workers"]}
+        if states == {"ready"} and not set(pids_of(status)) & set(before):
+            return
+        assert time.monotonic() < deadline, f"workers are {states}, {before} replaced"
+        time.sleep(0.02)
+
+
+def run_one(kind: str, wanted: int, minutes: float) -> int:
+    """
+    Print what became of the requests to one daemon.
+
+    Args:
+        kind: What is done to it.
+        wanted: How often.
+        minutes: How long at most.
+
+    Returns:
+        How much was wrong.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kvd-endurance-") as folder:
+        run = Run(Path(folder), wanted, began + 60 * minutes)
+        acts = {"upgrades": run.upgrade, "reloads": run.reload, "hangs": run.hang}
+        run.write_settings()
+        options = [f"--config={run.settings}", *OPTIONS.get(kind, ())]
+        report = under_load(
+            *(CLIENTS, run.folder, acts[kind], EXEC, PAUSE_SECONDS),
+            options,
+            run.was_hung,
+        )
+    print(
+        f"{run.done} {kind}: {time.monotonic() - began:.0f} s, {CLIENTS} clients,"
+        f" {report.requests} requests, {report.broken + report.refused} without a"
+        f" reply, {len(report.wrong)} wrong; the longest took"
+        f" {report.longest_seconds * 1000:.0f} ms",
+        flush=True,
+    )
+    for sentence in report.wrong:
+        print(f"  {sentence}", flush=True)
+    return len(report.wrong)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """
+    Run all daemons; fail if anything was wrong.
+    """
+    given = [float(each) for each in arguments]
+    upgrades, reloads, hangs, minutes = given + [20, 20, 20, 15][len(given) :]
+    # An upgrade computes on one processor after the other.
+    wanted = {
+        "upgrades": [int(upgrades) // 2, int(upgrades) - int(upgrades) // 2],
+        "reloads": [int(reloads)],
+        "hangs": [int(hangs)],
+    }
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, kind, str(number), str(minutes)]
+        )
+        for kind, numbers in wanted.items()
+        for number in numbers
+        if number
+    ]
+    return max(run.wait() for run in runs)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1].isalpha():
+        kind, wanted, minutes = sys.argv[1:]
+        sys.exit(bool(run_one(kind, int(wanted), float(minutes))))
+    sys.exit(main(sys.argv[1:]))
