@@ -42,6 +42,7 @@ _CONTENTS = """
 .. toctree::
    :hidden:
    :caption: Use
+   :glob:
 
    docs/running
    docs/operating
@@ -51,6 +52,8 @@ _CONTENTS = """
    docs/moving
    docs/engines
    docs/wire
+   docs/browser
+   docs/clients/*
 
 .. toctree::
    :hidden:

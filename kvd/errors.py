@@ -150,6 +150,26 @@ class BodyTimeout(PeerError):
     status = 408
 
 
+class UploadAbsent(PeerError):
+    """
+    There is no resumable upload of this name, or none of this user's.
+    """
+
+    status = 404
+
+
+class UploadMismatch(PeerError):
+    """
+    The client would go on with an upload somewhere else than at its end.
+    """
+
+    status = 409
+
+    def __init__(self, sentence: str, offset: int) -> None:
+        super().__init__(sentence)
+        self.offset = offset
+
+
 class KeyConflict(PeerError):
     """
     The key is a folder of other keys, or a part of its path is another key's value.
@@ -245,6 +265,19 @@ class TooManyRequests(AccessRefused):
         super().__init__(sentence)
         self.seconds = seconds
         """When to try again."""
+
+
+class Locked(PeerError):
+    """
+    Somebody else has the lock of what is to be changed (RFC 4918 section 11.3).
+    """
+
+    status = 423
+
+    def __init__(self, sentence: str, holder: bytes) -> None:
+        super().__init__(sentence)
+        self.holder = holder
+        """What the holder has said about it."""
 
 
 class HeadTooLarge(PeerError):

@@ -183,6 +183,9 @@ class Limits:
     """From the first byte of a head to its last."""
     body_seconds: float = 60.0
     """The longest pause within a body."""
+    upload_seconds: float | None = 86400.0
+    """How long an upload that can be resumed is kept after its last byte; None: no
+    upload can be resumed."""
     reader_seconds: float = 60.0
     """The longest time in which a client takes nothing of its reply."""
     idle_seconds: float = 600.0

@@ -250,9 +250,9 @@ def put() -> Picture:
             14,
             [
                 "fast path",
-                "all of it in one read,",
-                "head seen before,",
-                "durability process",
+                "up to 2 MiB, length",
+                "known, head seen",
+                "before; in C",
             ],
         ),
         (182, ["splice", "64 KiB or more,", "length known, no", "digest; in kernel"]),
@@ -397,15 +397,19 @@ def layers() -> Picture:
     )
     for number, names in enumerate(rows):
         y = 14 + 42 * number
-        gap = 8
-        wide = (462 - gap * (len(names) - 1)) / len(names)
-        for place, name in enumerate(names):
+        x, gap = 14.0, 8
+        is_full = len(names) > 3
+        room = 462 - gap * (len(names) - 1)
+        # In a full row, a longer name has a wider box.
+        weights = [len(name) + 3 if is_full else 1 for name in names]
+        for name, weight in zip(names, weights, strict=True):
+            wide = room * weight / sum(weights)
             words = name
-            if len(names) <= 3 and name in MEANINGS:
+            if not is_full and name in MEANINGS:
                 words = f"{name}: {MEANINGS[name]}"
-            x = 14 + place * (wide + gap)
-            kind = "quiet" if len(names) > 3 else "box"
+            kind = "quiet" if is_full else "box"
             picture.label(round(x, 1), y, round(wide, 1), words, kind)
+            x += wide + gap
     picture.arrow(f"494 18 494 {10 + 42 * len(rows)}")
     return picture
 

@@ -11,7 +11,6 @@ from kvd.model.operations import Operation
 
 if TYPE_CHECKING:
     from kvd.access.counting import OpenCounts
-    from kvd.access.rules import Principal
 
 
 class Permit(NamedTuple):
@@ -24,8 +23,6 @@ class Permit(NamedTuple):
     also: Callable[[Any], Any]
     """Decides about another operation for the same client, and returns it with what the
     rules of its prefix add."""
-    who: Principal
-    """Who has sent the request."""
     counted: str | None = None
     """As what it is counted until it has ended, if it is."""
     serving: OpenCounts | None = None

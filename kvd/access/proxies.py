@@ -98,7 +98,7 @@ class Proxies:
         The client of a request.
 
         Args:
-            peer: Whoever has sent it, as ``accept`` says of it.
+            peer: The address that it came from, as ``accept`` returned it.
             fields: Of its head.
 
         Returns:

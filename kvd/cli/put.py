@@ -23,6 +23,7 @@ from kvd.cli.progress import Moved, bar
 from kvd.cli.running import connect, each, run
 from kvd.client import (
     FileSource,
+    ISeekableSource,
     ISource,
     SourceChanged,
     SourceUnreadable,
@@ -67,6 +68,35 @@ class _Watched:
         return piece
 
 
+class _WatchedFile(_Watched):
+    """
+    The same, of a source that can begin anywhere.
+    """
+
+    def __init__(self, source: ISeekableSource, moved: Moved) -> None:
+        super().__init__(source, moved)
+        self._file = source
+        self._given = 0
+
+    def go_to(self, offset: int) -> None:
+        """
+        See `ISeekableSource`.
+        """
+        self._file.go_to(offset)
+        self._moved(offset - self._given)
+        self._given = offset
+
+    def _count(self, piece: bytes) -> bytes:
+        self._given += len(piece)
+        return super()._count(piece)
+
+
+def _watched(source: ISource, moved: Moved) -> _Watched:
+    if isinstance(source, ISeekableSource):
+        return _WatchedFile(source, moved)
+    return _Watched(source, moved)
+
+
 @click.command()
 @click.argument("key")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
@@ -106,7 +136,7 @@ def put(
             moved = stack.enter_context(bar(upload.source, source.length, quiet))
             await client.put(
                 upload.key,
-                _Watched(source, moved),
+                _watched(source, moved),
                 create=create,
                 if_match=if_match,
                 content_type=content_type,

@@ -23,6 +23,7 @@ from kvd.client.errors import (
     Unreachable,
 )
 from kvd.client.facts import Entry, Stored, Value
+from kvd.client.resuming import ISeekableSource
 from kvd.client.sources import BytesSource, FileSource, ISource, StreamSource
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "CredentialsUnusable",
     "Entry",
     "FileSource",
+    "ISeekableSource",
     "ISource",
     "Login",
     "NotKvd",

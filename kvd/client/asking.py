@@ -87,7 +87,7 @@ class Request:
         """
         Whether doing it twice is the same as doing it once.
         """
-        return self.method in {"GET", "HEAD"} or (
+        return self.method in {"GET", "HEAD", "OPTIONS"} or (
             self.method == "PUT"
             and not {"If-Match", "If-None-Match"} & set(self.fields)
         )
@@ -176,6 +176,12 @@ class Asker:
             raise outcome.error from outcome.cause
         return outcome
 
+    async def pause(self, seconds: float) -> None:
+        """
+        Wait.
+        """
+        await deferLater(self._clock, seconds)
+
     def receive(self, response: IResponse) -> Receiver:
         """
         Start receiving the body of a reply.
@@ -240,7 +246,7 @@ class Asker:
 
 
 def _doubt(request: Request) -> str:
-    if request.method in {"GET", "HEAD"}:
+    if request.method in {"GET", "HEAD", "OPTIONS"}:
         return ""
     return " Whether it did what it was asked is unknown."
 

@@ -7,7 +7,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+    Set,
+)
 from http import HTTPStatus
 from itertools import pairwise
 from typing import Any, Final, Protocol
@@ -23,6 +30,7 @@ from kvd.client.credentials import Credentials
 from kvd.client.errors import BrokenOff, NotKvd, TimedOut, refusal
 from kvd.client.facts import Entry, Stored, Value, entry
 from kvd.client.receiving import discard, lines
+from kvd.client.resuming import LEAST_BYTES, ISeekableSource, put_resumably
 from kvd.client.sources import BytesSource, ISource
 from kvd.client.timeouts import TIMEOUT_SECONDS
 from kvd.model.keys import escape
@@ -82,9 +90,9 @@ class Client:
                 followed.
             timeout_seconds: How long the client waits while no byte moves; an asker of
                 your own has its own.
-            tls: Whom to believe where the URL begins with ``https``, and what to show;
-                None: the system's authorities, and nothing. An asker of your own has
-                its own.
+            tls: Which certificates to trust and to show where the URL begins with
+                ``https``; None: the system's authorities, and none. An asker of your
+                own has its own.
 
         Raises:
             ValueError: The URL or a certificate is not valid.
@@ -103,7 +111,8 @@ class Client:
         content_type: str | None = None,
     ) -> Stored:
         """
-        Store a value.
+        Store a value. A large one goes on where its connection broke, if its source can
+        begin anywhere and the daemon resumes uploads (`kvd.client.resuming`).
 
         Args:
             key: Its name.
@@ -127,11 +136,32 @@ class Client:
             fields["If-Match"] = _quoted(if_match)
         if content_type is not None:
             fields["Content-Type"] = content_type
-        response = await self._ask("PUT", key, fields, source)
+        response = await self._put(key, source, fields)
         etag = self._etag(response)
         return Stored(
             etag, 201 == response.code, field(response, "Kvd-Durability") or ""
         )
+
+    async def _put(
+        self, key: bytes | str, source: ISource, fields: dict[str, str]
+    ) -> IResponse:
+        size = source.length
+        is_large = size is not None and size >= LEAST_BYTES
+        if is_large and isinstance(source, ISeekableSource):
+
+            def ask(
+                method: str,
+                fields: Mapping[str, str],
+                expected: Set[int],
+                source: ISource | None = None,
+                query: str = "",
+            ) -> Awaitable[IResponse]:
+                return self._ask(method, key, fields, source, query, expected)
+
+            response = await put_resumably(ask, source, fields, self._asker.pause)
+            if response is not None:
+                return response
+        return await self._ask("PUT", key, fields, source)
 
     async def get(
         self,
@@ -283,9 +313,10 @@ class Client:
         self,
         method: str,
         key: bytes | str,
-        fields: dict[str, str],
+        fields: Mapping[str, str],
         source: ISource | None = None,
         query: str = "",
+        expected: Set[int] | None = None,
     ) -> IResponse:
         """
         Send a request; whatever is not a success is raised.
@@ -294,7 +325,8 @@ class Client:
         if self._credentials is not None:
             fields = {**fields, "Authorization": self._credentials.field()}
         response = await self._asker.ask(Request(method, url, fields, source))
-        expected = {"GET": {200, 206}, "HEAD": {200}}.get(method, {201, 204})
+        if expected is None:
+            expected = {"GET": {200, 206}, "HEAD": {200}}.get(method, {201, 204})
         if response.code in expected:
             return response
         raise await self._refusal(method, response)

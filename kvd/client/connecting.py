@@ -72,7 +72,8 @@ class _Wide:
 @dataclass(frozen=True)
 class ClientTLS:
     """
-    Whom a client believes over TLS, and what it shows. All texts are in PEM.
+    The certificates that a client trusts over TLS, and those that it shows. All texts
+    are in PEM.
     """
 
     authorities: bytes | None = None
@@ -159,7 +160,7 @@ class WideEndpoints:
     ) -> None:
         """
         Args:
-            tls: Whom to believe; None: the system's authorities.
+            tls: Which certificates to trust; None: the system's authorities.
             read_bytes: For each read(2), and about as much is held for each write.
 
         Raises:

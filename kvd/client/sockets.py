@@ -62,7 +62,7 @@ class BodySocket:
             waiting.callback(None)
 
     def connectionLost(self, reason: Failure) -> None:
-        # Whoever reads finds out.
+        # The next read finds out.
         self.doRead()
 
 

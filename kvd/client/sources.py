@@ -74,6 +74,12 @@ class BytesSource:
         self._given = 0
         return True
 
+    def go_to(self, offset: int) -> None:
+        """
+        Give the bytes from an offset on.
+        """
+        self._given = offset
+
     def next_piece(self) -> bytes:
         piece = self._data[self._given : self._given + PIECE_BYTES]
         self._given += len(piece)
@@ -103,6 +109,13 @@ class FileSource:
         self._file.seek(0)
         self._left = self._seen.st_size
         return True
+
+    def go_to(self, offset: int) -> None:
+        """
+        Give the bytes from an offset on.
+        """
+        self._file.seek(offset)
+        self._left = self._seen.st_size - offset
 
     def next_piece(self) -> bytes:
         with _reading():

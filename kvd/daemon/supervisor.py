@@ -26,7 +26,7 @@ from kvd.daemon.systemd.notifying import Notifier
 from kvd.daemon.upgrade.foreground import Foreground
 from kvd.daemon.upgrade.manifest import make_manifest
 from kvd.daemon.upgrade.origin import Origin
-from kvd.daemon.upgrade.stand_in import tell
+from kvd.daemon.upgrade.stand_in import report_pid
 from kvd.daemon.upgrade.successor import Successor
 from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
@@ -172,7 +172,7 @@ class SupervisorService(ServingService):
             self._bounding.estimate(predecessor.totals)
         self._origin.write_pid_file()
         if self._stand_in is not None:
-            tell(self._stand_in)
+            report_pid(self._stand_in)
         self._pool.distribute_by(self._distribute(reactor))
         self._open(reactor)
         announce(self._settings, self._groups)
@@ -230,7 +230,7 @@ class SupervisorService(ServingService):
         """
         self._origin.write_pid_file()
         if self._stand_in is not None:
-            tell(self._stand_in)
+            report_pid(self._stand_in)
         # It has attached its own programs.
         self._distribution.switch(self._distribution.chosen)
 

@@ -73,7 +73,7 @@ def check_off_reactor(settings: Settings, reactor: Any) -> Deferred[None]:
         raise BadSetting(
             "the access log or the record cannot be opened within"
             f" {CHECK_SECONDS:g} seconds: its disk is stalled, or another process has"
-            " it locked (flock); fuser tells which"
+            " it locked (flock); fuser shows which"
         ) from failure.value
 
     return checked.addTimeout(CHECK_SECONDS, reactor).addErrback(failed)

@@ -237,7 +237,7 @@ class Dispatcher:
         hand = self._hands.get(worker)
         if hand is None:
             return 0
-        hand.lane.settle()
+        hand.lane.read_done()
         return hand.lane.waiting
 
     # -- dispatching ----------------------------------------------------------
@@ -274,7 +274,7 @@ class Dispatcher:
         hands = self._hands
         # Connections are counted afterwards: what is no longer on its way has been
         # counted then.
-        self._settle()
+        self._read_done()
         try:
             while self._held and self._open:
                 self._dispatch_batch()
@@ -392,16 +392,16 @@ class Dispatcher:
             decider.end()
         return chosen
 
-    def _settle(self) -> None:
+    def _read_done(self) -> None:
         """
         Find what is no longer on its way.
         """
         for hand in self._hands.values():
             if hand.lane.waiting or hand.lane.revoked:
-                hand.lane.settle()
+                hand.lane.read_done()
 
     def _find_open(self) -> None:
-        self._settle()
+        self._read_done()
         now = self._reactor.seconds()
         connections, _ = self._scoreboard.tasks()
         self._open = tuple(
@@ -446,7 +446,7 @@ class Dispatcher:
         self._leave_usual()
         if not self._looks_soon:
             # All workers are open, and nothing waits here.
-            self._settle()
+            self._read_done()
             left = self._until_late()
             if left is None or left > 0:
                 self._dispatch()

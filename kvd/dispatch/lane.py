@@ -42,7 +42,7 @@ class Lane(Protocol):
         A batch was sent.
         """
 
-    def settle(self) -> None:
+    def read_done(self) -> None:
         """
         Read in the worker's row which batches it is done with.
         """
@@ -113,7 +113,7 @@ class LaneInPython:
         self._batches.append((number, connections, now))
         self.waiting += len(connections)
 
-    def settle(self) -> None:
+    def read_done(self) -> None:
         """
         See `Lane`.
         """

@@ -44,7 +44,6 @@ from kvd.access.rules import (
     NO_RULES,
     AccessRules,
     ByPrefix,
-    PrefixRules,
     Principal,
     Right,
 )
@@ -54,14 +53,19 @@ from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.interfaces import Answer
 from kvd.model.digests import Digest
+from kvd.model.keys import Key
 from kvd.model.operations import (
+    Append,
+    CancelUpload,
     Delete,
     Exchange,
     FixedReply,
     Get,
     List,
+    LookAtUpload,
     Operation,
     Put,
+    ResumablePut,
 )
 from kvd.model.requests import Request
 
@@ -76,6 +80,10 @@ _NEEDED: Final[dict[type, tuple[Right, str]]] = {
     Put: (Right.WRITE, "write"),
     Delete: (Right.DELETE, "delete"),
     List: (Right.LIST, "list"),
+    ResumablePut: (Right.WRITE, "write"),
+    Append: (Right.WRITE, "write"),
+    LookAtUpload: (Right.WRITE, "write"),
+    CancelUpload: (Right.WRITE, "write"),
 }
 
 
@@ -223,30 +231,12 @@ class Authorization:
         known = self._authentication.known(value)
         return None if known is None else known.principal.name
 
-    def rules_of(self, prefix: bytes) -> PrefixRules:
-        """
-        What holds for the values directly below a prefix.
-        """
-        return self._rules.prefixes.of(prefix, NO_RULES)
-
-    def may_become(self, who: Principal, right: Right, prefix: bytes) -> bool:
-        """
-        Whether somebody has a right for the values directly below a prefix, or, without
-        credentials yet, could have it as a user.
-        """
-        if who.may(right, prefix):
-            return True
-        users = self._rules.users.values()
-        return who.name is None and any(
-            user.principal.may(right, prefix) for user in users
-        )
-
     def _permit(self, who: Principal, operation: Operation) -> Permit:
         if who.rate is not None:
             self._rates.check(f"The user {who.name}", who.rate, self._clock)
         permitted, also = self._permitted(who, operation), partial(self._permitted, who)
         if who.at_once is None:
-            return Permit(permitted, also, who)
+            return Permit(permitted, also)
         # Addresses are counted in the same table.
         counted = f"user {who.name}"
         if self._serving[counted] >= who.at_once:
@@ -256,7 +246,7 @@ class Authorization:
                 1,
             )
         self._serving.add(counted)
-        return Permit(permitted, also, who, counted, self._serving)
+        return Permit(permitted, also, counted, self._serving)
 
     def _permitted(self, who: Principal, operation: Operation) -> Operation:
         if isinstance(operation, Exchange):
@@ -270,13 +260,23 @@ class Authorization:
         if isinstance(operation, List):
             allowed = who.may_below(right, operation.prefix)
         else:
-            assert isinstance(operation, Get | Put | Delete)
+            assert not isinstance(operation, FixedReply)
             allowed = who.may(right, operation.key)
         if not allowed:
             raise _refusal(who, verb)
         if isinstance(operation, Put):
             return self._constrained(operation)
+        if isinstance(operation, Append):
+            self._refuse_parts(operation.key)
         return operation
+
+    def _refuse_parts(self, key: Key) -> None:
+        if self._rules.prefixes.of(key, NO_RULES) is not NO_RULES:
+            # They were begun before the prefix had these rules.
+            raise Forbidden(
+                "Below this prefix a value has to come in one request, so that kvd can"
+                " check it."
+            )
 
     def _constrained(self, operation: Put) -> Put:
         rules = self._rules.prefixes.of(operation.key, NO_RULES)

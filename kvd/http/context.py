@@ -47,7 +47,7 @@ class IRequestLog(Protocol):
     Where finished requests are logged; see `kvd.log.buffered.BufferedWriter`.
     """
 
-    gather: Callable[[], None]
+    collect: Callable[[], None]
 
     def note(self, entry: Entry) -> None:
         """
@@ -56,12 +56,12 @@ class IRequestLog(Protocol):
 
     def note_all(self, entries: Sequence[Entry]) -> None:
         """
-        Take the entries that are gathered.
+        Take the entries that were collected.
         """
 
     def expect(self) -> None:
         """
-        There is something to gather.
+        There is something to collect.
         """
 
 

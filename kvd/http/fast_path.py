@@ -272,7 +272,7 @@ class FastPath(Protocol):
             `NOTHING` if nothing has arrived, or not all of a body. `LOST` if the socket
             cannot be read. `SERVED`, with `CLOSES` if the connection ends with this
             reply, `LINGERS` if it must not be closed at once then
-            (`kvd.net.sockets.is_settled`), and `QUEUED` if a part of the reply has
+            (`kvd.net.sockets.is_drained`), and `QUEUED` if a part of the reply has
             still to be sent (`take_unsent`); or with `REMAINS` if it has, and is in a
             file (`take_remainder`). `COMMITS` if the reply is due when the value is on
             the disk (`take_commit`). `LEAVES_UPLOAD` if the caller must take the upload

@@ -243,7 +243,7 @@ class ConnectionLifecycle:
             self.reader.in_request
             or self._input is Input.PAUSED
             or bool(self.reader.buffered)
-            or not self.transport.is_settled()
+            or not self.transport.is_drained()
         )
 
     def drain(self, seconds: float) -> None:

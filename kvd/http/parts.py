@@ -107,7 +107,7 @@ class Parts(Source):
         See `Source`.
         """
         if self._part is None:
-            return self._gather(b"")
+            return self._text_from(b"")
         chunk = self._part.next_chunk()
         if isinstance(chunk, Deferred):
             return chunk.addCallback(self._taken)
@@ -119,7 +119,7 @@ class Parts(Source):
             self._part = None
         return chunk
 
-    def _gather(self, text: bytes) -> Answer[bytes]:
+    def _text_from(self, text: bytes) -> Answer[bytes]:
         """
         Text, and what stands behind it up to the next large part.
         """

@@ -87,7 +87,7 @@ class Recorder(BufferedWriter[Connection]):
 
     def note_ends(self, ends: Sequence[Ended]) -> None:
         """
-        These have ended, as is gathered.
+        These have ended, as was collected.
         """
         self.note_all([self._connection(end) for end in ends])
 

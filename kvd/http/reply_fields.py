@@ -16,6 +16,7 @@ from kvd.errors import (
     RangeNotSatisfiable,
     TooManyRequests,
     Unauthorized,
+    UploadMismatch,
 )
 from kvd.http.wire.kept import CLIENT_TIME
 from kvd.http.wire.replies import NO_SNIFFING, http_date
@@ -131,6 +132,8 @@ def refusal_fields(error: PeerError | Fault) -> Fields:
         fields += CHALLENGES
     elif isinstance(error, RangeNotSatisfiable):
         fields.append(("Content-Range", f"bytes */{error.size}"))
+    elif isinstance(error, UploadMismatch):
+        fields.append(("Upload-Offset", str(error.offset)))
     elif isinstance(error, TooManyRequests):
         fields.append(("Retry-After", str(error.seconds)))
     elif error.status == SERVICE_UNAVAILABLE:

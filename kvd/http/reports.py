@@ -18,7 +18,7 @@ def bring_reports(
     fast_path: FastPath, log: IRequestLog | None, recorder: Recorder | None
 ) -> None:
     """
-    Let the logs of a process gather what its fast path reports.
+    Let the logs of a process collect what its fast path reports.
 
     Args:
         fast_path: Serves requests.
@@ -43,7 +43,7 @@ def bring_reports(
 
     for each in (log, recorder):
         if each is not None:
-            each.gather = bring
+            each.collect = bring
     fast_path.report_to(log is not None, recorder is not None, come)
 
 

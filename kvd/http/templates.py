@@ -127,6 +127,9 @@ class _Templates:
         if not process.guard.knows(request.host):
             # It depends on where a connection came in, which is nothing to look up.
             return None
+        if operation.__class__ is not Get and operation.__class__ is not Put:
+            # It is about an upload that can be resumed.
+            return None
         assert isinstance(operation, Get | Put)
         scope = self._scope(request, operation)
         if scope is None:

@@ -40,9 +40,13 @@ def values_for(context: ProcessContext, permit: Permit | None) -> PermittedValue
 
     Args:
         context: Of the process.
-        permit: Of the request; None: everything is permitted.
+        permit: Of the request; None where there are no users: everything is permitted.
     """
-    return PermittedValues(context, _as_it_is if permit is None else permit.also)
+    if context.authorization is None:
+        return PermittedValues(context, _as_it_is)
+    # Whatever has no permit yet may do nothing.
+    assert permit is not None, "a request that is not permitted asks for values"
+    return PermittedValues(context, permit.also)
 
 
 def _as_it_is(operation: Operation) -> Operation:
@@ -102,7 +106,7 @@ class PermittedValues:
         """
         See `Values`.
         """
-        put = self._put(key, conditions)
+        put = self._put(key, conditions, metadata)
         if put.digests:
             verification = Verification(put.digests)
             verification.update(data)
@@ -112,7 +116,7 @@ class PermittedValues:
             if data:
                 await resolved(upload.write(data))
 
-        return await self._publish(put, len(data), metadata, fill)
+        return await self._publish(put, len(data), fill)
 
     async def copy(
         self,
@@ -168,8 +172,11 @@ class PermittedValues:
             while infos := await resolved(listing.next_slice()):
                 yield infos
 
-    def _put(self, key: Key, conditions: Conditions) -> Put:
-        put = self._permitted(Put(key, conditions))
+    def _put(
+        self, key: Key, conditions: Conditions, metadata: Metadata = NO_METADATA
+    ) -> Put:
+        # What is said about a value has rules too.
+        put = self._permitted(Put(key, conditions, metadata))
         assert isinstance(put, Put)
         if put.once:
             # Without reading both, another value cannot be told from the same one.
@@ -188,10 +195,13 @@ class PermittedValues:
         The entity tag of the source, and what was published.
         """
         self._permitted(Get(source))
-        put = self._put(target, conditions)
+        # Before anything is asked of the store.
+        self._put(target, conditions)
         value = await resolved(self._store.open(source))
         with closing(value):
             info = value.info
+            kept = info.metadata if metadata is None else metadata
+            put = self._put(target, conditions, kept)
             if put.digests:
                 await self._verify(value, put.digests)
 
@@ -199,8 +209,7 @@ class PermittedValues:
                 context = self._context
                 await copy_bytes(value, upload, context.readahead, context.clock)
 
-            kept = info.metadata if metadata is None else metadata
-            return info.etag, await self._publish(put, info.size, kept, fill)
+            return info.etag, await self._publish(put, info.size, fill)
 
     async def _verify(self, value: IValue, digests: Sequence[Digest]) -> None:
         verification = Verification(digests)
@@ -218,14 +227,14 @@ class PermittedValues:
         except KeyAbsent:
             return None
 
-    async def _publish(
-        self, put: Put, size: int, metadata: Metadata, fill: Fill
-    ) -> Published:
+    async def _publish(self, put: Put, size: int, fill: Fill) -> Published:
         store, conditions = self._store, put.conditions
         try:
             if conditions is not UNCONDITIONAL:
                 conditions.check_change(await self._current(put.key))
-            upload = await resolved(store.begin(put.key, size, metadata, conditions))
+            upload = await resolved(
+                store.begin(put.key, size, put.metadata, conditions)
+            )
             try:
                 await fill(upload)
             except BaseException:

@@ -16,6 +16,7 @@ from zope.interface import Attribute, Interface
 
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
+from kvd.model.uploads import UploadRecord
 from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
 from kvd.settings import Bounds, Durability, Modes, User
 
@@ -342,6 +343,84 @@ class ICachingStore(IStore):
             info: As it was offered.
             descriptor: Of its file. The value closes it.
         """
+
+
+class IResumableUpload(IUpload):
+    """
+    An upload that several requests write, one after the other. It ends with exactly one
+    `commit`, `discard` or `suspend`.
+
+    A commit that fails with a `Fault` suspends it.
+    """
+
+    identity: str = Attribute("Names it, and cannot be guessed.")
+
+    record: UploadRecord = Attribute("What is known of it.")
+
+    offset: int = Attribute("How many bytes it had when this request began.")
+
+    def suspend() -> None:
+        """
+        Keep what was written for another request, in any process.
+        """
+
+
+class IResumableUploads(Interface):
+    """
+    The uploads of a store that can be resumed.
+    """
+
+    def begin(record: UploadRecord) -> Answer[IResumableUpload | None]:
+        """
+        Begin an upload; raises what `IStore.begin` raises.
+
+        Returns:
+            None: there are too many of them.
+        """
+
+    def resume(
+        identity: str, key: Key, user: str | None, length: int | None
+    ) -> IResumableUpload:
+        """
+        Go on with an upload, which nobody else holds until this request ends.
+
+        Args:
+            identity: Names it.
+            key: The key of the value.
+            user: Who asks.
+            length: Of the whole value, if the client has said it now.
+
+        Raises:
+            UploadAbsent: There is none, or it is of another key or user, or done.
+            StoreBusy: Another request holds it.
+            BadRequest: The length is another one than before, or less than was written.
+            StoreFull: There is no room for the rest.
+        """
+
+    def look(identity: str, key: Key, user: str | None) -> tuple[UploadRecord, int]:
+        """
+        What is known of an upload, and how many bytes it has.
+
+        Raises:
+            UploadAbsent: See `resume`, except that it may be done.
+        """
+
+    def cancel(identity: str, key: Key, user: str | None) -> None:
+        """
+        Remove an upload.
+
+        Raises:
+            UploadAbsent: See `resume`, except that it may be done.
+            StoreBusy: A request holds it.
+        """
+
+
+class IResumingStore(IStore):
+    """
+    A store with uploads that can be resumed.
+    """
+
+    resumable: IResumableUploads = Attribute("They.")
 
 
 class IStoreMaker(Interface):

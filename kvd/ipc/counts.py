@@ -1,5 +1,5 @@
 """
-What a scoreboard tells those who read it.
+What the processes that read a scoreboard get from it.
 """
 
 from __future__ import annotations

@@ -356,8 +356,8 @@ class Scoreboard:
         """
         Two words of a worker's row: the last batch of connections that it is done with,
         and the last that it refused, of all processes with this worker number. They
-        must be read in this order, since what it refused was written before. Whoever
-        reads `tasks` afterwards finds the connections of the first.
+        must be read in this order, since what it refused was written before. `tasks`
+        has the connections of the first, if it is read afterwards.
 
         The caller releases it, before this is closed.
         """

@@ -97,7 +97,7 @@ class BufferedWriter(Generic[T]):
         self._reporting: IDelayedCall | None = None
         self._scheduled: IDelayedCall | None = None
         self._writing = False
-        self.gather: Callable[[], None] = lambda: None
+        self.collect: Callable[[], None] = lambda: None
         """Called before an entry is noted, and before entries are written: calls
         `note_all` with those that come first."""
 
@@ -105,19 +105,19 @@ class BufferedWriter(Generic[T]):
         """
         Add an entry.
         """
-        self.gather()
+        self.collect()
         self._add(entry)
 
     def note_all(self, entries: Sequence[T]) -> None:
         """
-        Add the entries that are gathered.
+        Add the entries that were collected.
         """
         for entry in entries:
             self._add(entry)
 
     def expect(self) -> None:
         """
-        There is something to gather: write soon.
+        There is something to collect: write soon.
         """
         # One write at a time, so that what waits is bounded.
         if self._scheduled is None and not self._writing:
@@ -137,7 +137,7 @@ class BufferedWriter(Generic[T]):
     def _flush(self) -> None:
         self._scheduled = None
         self._writing = True
-        self.gather()
+        self.collect()
         self._write_waiting().addCallback(self._flushed)
 
     def _write_waiting(self) -> Deferred[None]:
@@ -155,7 +155,7 @@ class BufferedWriter(Generic[T]):
 
     def _flushed(self, _: None) -> None:
         self._writing = False
-        self.gather()
+        self.collect()
         if self._waiting:
             self.expect()
 
@@ -192,7 +192,7 @@ class BufferedWriter(Generic[T]):
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
-        self.gather()
+        self.collect()
         if not (self._writing or self._waiting):
             self._end_reporting()
             return succeed(None)

@@ -5,7 +5,7 @@ What a dialect may ask of the store while it answers one request.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
@@ -16,6 +16,20 @@ SMALL_BYTES: Final = 1024 * 1024
 The longest value that is read or written whole, and the longest body of a request that
 a dialect reads.
 """
+
+
+E = TypeVar("E")
+
+
+async def first_slice(slices: AsyncGenerator[Sequence[E], None]) -> Sequence[E]:
+    """
+    The first slice of a listing, empty if there is none; the others still come from the
+    generator. A walk that fails at its start fails here, where it can be told.
+    """
+    # Not anext(slices, ()): Python 3.11 fails if the default is a tuple.
+    async for each in slices:
+        return each
+    return ()
 
 
 class Values(Protocol):

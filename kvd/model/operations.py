@@ -48,6 +48,59 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumablePut(Put):
+    """
+    The same, in one request or in several ones
+    (draft-ietf-httpbis-resumable-upload-11).
+    """
+
+    complete: bool = True
+    """Whether the body is all of the value; otherwise others follow."""
+    length: int | None = None
+    """Of the whole value, as the client has said it."""
+    interop: int | None = None
+    """The version of the draft that the client speaks, if it has said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """
+    Add the body to an upload.
+    """
+
+    key: Key
+    """Of the value."""
+    identity: str
+    """Of the upload."""
+    offset: int
+    """Where the client believes that the upload ends."""
+    complete: bool
+    """Whether the body is the rest of the value."""
+    length: int | None = None
+    """See `ResumablePut`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtUpload:
+    """
+    Say how far an upload is.
+    """
+
+    key: Key
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelUpload:
+    """
+    Remove an upload.
+    """
+
+    key: Key
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
 class Get:
     """
     Send the value under the key, or only the head of that reply.
@@ -109,4 +162,14 @@ class Exchange:
     """How long the body may be; it is given to `answer` whole."""
 
 
-Operation = Put | Get | Delete | List | Exchange | FixedReply
+Operation = (
+    Put
+    | Get
+    | Delete
+    | List
+    | Exchange
+    | FixedReply
+    | Append
+    | LookAtUpload
+    | CancelUpload
+)

@@ -183,8 +183,8 @@ write_file(FastPath *self, Upload *upload, const char *body)
 }
 
 /*
- * Have a file synced, which is written and sealed. Whoever is told of it takes the commit
- * by `take_commit`.
+ * Have a file synced, which is written and sealed. When the event reports it, `take_commit`
+ * takes the commit.
  *
  * Returns 1, and the file belongs to the commit, with what is reserved for it; 0 if there is
  * no thread for it; -1 with an exception.

@@ -10,90 +10,9 @@
 #include "fast_path.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <structmember.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-PyTypeObject *JoinedType;
-
-static void
-Joined_dealloc(Joined *self)
-{
-    PyTypeObject *type = Py_TYPE((PyObject *)self);
-    leave_commit(self);
-    Py_XDECREF(self->connection);
-    /* Its file is swept with the folder of uploads. */
-    if (self->upload != NULL)
-        free_upload(self->upload);
-    Py_XDECREF(self->served);
-    Py_XDECREF(self->secure);
-    Py_XDECREF(self->records);
-    Py_XDECREF(self->number);
-    Py_XDECREF(self->joined);
-    Py_XDECREF(self->peer);
-    Py_XDECREF(self->user);
-    Py_XDECREF(self->proxy);
-    PyObject_Free(self);
-    Py_DECREF((PyObject *)type);
-}
-
-PyDoc_STRVAR(leave_doc,
-"leave()\n"
-"\n"
-"The connection is closed. Its descriptor will be reused.");
-
-static PyObject *
-Joined_leave(Joined *self, PyObject *Py_UNUSED(none))
-{
-    self->idle = 0;
-    leave_commit(self);
-    Py_CLEAR(self->connection);
-    if (PyDict_GetItemWithError(self->joined, self->number) == (PyObject *)self
-        && PyDict_DelItem(self->joined, self->number) < 0)
-        return NULL;
-    if (PyErr_Occurred())
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef Joined_methods[] = {
-    {"leave", (PyCFunction)Joined_leave, METH_NOARGS, leave_doc},
-    {"take_commit", (PyCFunction)Joined_take_commit, METH_O, joined_take_commit_doc},
-    {"take_upload", (PyCFunction)Joined_take_upload, METH_NOARGS, take_upload_doc},
-    {NULL},
-};
-
-static PyMemberDef Joined_members[] = {
-    {"idle", T_BOOL, offsetof(Joined, idle), 0, NULL},
-    {"connection", T_OBJECT, offsetof(Joined, connection), 0, NULL},
-    {"served", T_OBJECT, offsetof(Joined, served), READONLY, NULL},
-    {"secure", T_OBJECT, offsetof(Joined, secure), 0, NULL},
-    {"records", T_OBJECT, offsetof(Joined, records), 0, NULL},
-    {"peer", T_OBJECT, offsetof(Joined, peer), 0, NULL},
-    {"user", T_OBJECT, offsetof(Joined, user), 0, NULL},
-    {"proxy", T_OBJECT, offsetof(Joined, proxy), 0, NULL},
-    {"requests", T_UINT, offsetof(Joined, account.requests), READONLY, NULL},
-    {"seconds", T_DOUBLE, offsetof(Joined, account.seconds), READONLY, NULL},
-    {"bytes", T_ULONGLONG, offsetof(Joined, account.bytes), READONLY, NULL},
-    {NULL},
-};
-
-static PyType_Slot Joined_slots[] = {
-    {Py_tp_dealloc, Joined_dealloc},
-    {Py_tp_methods, Joined_methods},
-    {Py_tp_members, Joined_members},
-    {0, NULL},
-};
-
-PyType_Spec Joined_spec = {
-    .name = "kvd.native._fast_path.Joined",
-    .basicsize = sizeof(Joined),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = Joined_slots,
-};
 
 void
 drop_left(FastPath *self)
@@ -180,7 +99,7 @@ serve_or_leave(FastPath *self, int socket, Joined *joined, unsigned int expected
 }
 
 /*
- * Close a connection that `is_settled`; as kvd.net.sockets.close_both_ways. Bytes that
+ * Close a connection that `is_drained`; as kvd.net.sockets.close_both_ways. Bytes that
  * have come since then make close(2) alone send a reset in place of the end, and the
  * client reads an error behind the reply.
  */
@@ -239,7 +158,7 @@ new_joined(FastPath *self, PyObject *number, int socket)
 }
 
 /* What was said of the client of a new connection, borrowed; None: nothing. */
-static PyObject *
+PyObject *
 said_peer(const FastPath *self)
 {
     return self->new_peer == NULL ? Py_None : self->new_peer;
@@ -418,7 +337,7 @@ FastPath_adopt_held(FastPath *self, PyObject *argument)
  * socket is closed; `IS_HELD` if the connection stays, and Python has nothing to do with it;
  * `IS_LEFT` if the caller keeps it, and the next `serve` of this socket returns the outcome.
  */
-static int
+int
 serve_accepted(FastPath *self, int socket, int may_block)
 {
     double made = self->connections == NULL ? -1 : clock_seconds(self);
@@ -453,128 +372,6 @@ serve_whole(FastPath *self, int socket, int may_block)
 {
     forget_new(self);
     return serve_accepted(self, socket, may_block);
-}
-
-/* How many connections wait at a listening socket; below 0: the kernel does not say. As
-   kvd.net.listening.accept_queue. */
-static long
-waiting_at(int listener)
-{
-    struct tcp_info info;
-    socklen_t size = offsetof(struct tcp_info, tcpi_sacked);
-    if (getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
-        return -1;
-    return (long)info.tcpi_unacked;
-}
-
-/*
- * Have the kernel wake another process for the next connection. It wakes the one that has
- * watched the socket for longest. So where connections come one after the other, one process
- * serves all of them, with warm caches. Where one comes while this process has another, it
- * would wake and leave that to the others: there processes take turns. Returns 0; -1 if the poller watches the socket no more, with errno.
- */
-static int
-let_others(const FastPath *self, int listener)
-{
-    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = listener};
-    epoll_ctl(self->poller, EPOLL_CTL_DEL, listener, NULL);
-    return epoll_ctl(self->poller, EPOLL_CTL_ADD, listener, &event);
-}
-
-/*
- * Ask the gate of a server, while all is as usual at its port; otherwise, and when the gate is
- * closed, the port says what to do. Returns as `may_accept_one` of the port, or NULL.
- */
-static PyObject *
-may_accept(PyObject *port, PyObject *server)
-{
-    PyObject *usual = PyObject_GetAttrString(port, "as_usual"), *is_open;
-    if (usual == NULL)
-        return NULL;
-    is_open = usual == Py_True ? PyObject_CallMethod(server, "may_accept", "i", 1)
-                               : Py_NewRef(Py_None);
-    Py_DECREF(usual);
-    if (is_open == NULL || is_open == Py_True)
-        return is_open;
-    PyObject *may = PyObject_CallMethod(port, "may_accept_one", "O", is_open);
-    Py_DECREF(is_open);
-    return may;
-}
-
-/* Accept the only connection that waits at a shared socket. Returns 1 if nothing is left to
-   do, 0 if Python should look, -1 with an exception. */
-static int
-accept_one(FastPath *self, PyObject *number)
-{
-    PyObject *shared = PyDict_GetItemWithError(self->listeners, number);
-    if (shared == NULL)
-        return PyErr_Occurred() ? -1 : 0;
-    int listener = (int)PyLong_AsLong(number);
-    long waiting = waiting_at(listener);
-    /* None: another process was faster. */
-    if (waiting != 1)
-        return waiting == 0;
-    Py_INCREF(shared);
-    PyObject *port = PyTuple_GetItem(shared, 0);
-    PyObject *may = may_accept(port, PyTuple_GetItem(shared, 1));
-    int status = may == NULL ? -1 : may == Py_None ? 0 : 1;
-    if (may == Py_False)
-        self->turns = TURNS;
-    else if (status == 1) {
-        int socket = accept_new(self, listener);
-        if (socket < 0)
-            /* Python meets any other error again. */
-            status = errno == EAGAIN;
-        else {
-            int came_of_it = serve_accepted(self, socket, 0);
-            PyObject *done = NULL;
-            if (came_of_it == IS_LEFT)
-                done = PyObject_CallMethod(port, "serve", "iO", socket, said_peer(self));
-            else if (came_of_it == IS_HELD && self->turns > 0 && self->turns--
-                     && let_others(self, listener) < 0)
-                done = PyObject_CallMethod(port, "unwatched", "i", errno);
-            else
-                done = Py_NewRef(Py_None);
-            status = done == NULL ? -1 : 1;
-            Py_XDECREF(done);
-        }
-    }
-    Py_XDECREF(may);
-    Py_DECREF(shared);
-    return status;
-}
-
-const char share_doc[] =
-"share(listener, port, server)\n"
-"\n"
-"See kvd.http.fast_path.";
-
-PyObject *
-FastPath_share(FastPath *self, PyObject *args)
-{
-    PyObject *listener, *port, *server;
-    if (!PyArg_ParseTuple(args, "O!OO:share", &PyLong_Type, &listener, &port, &server))
-        return NULL;
-    PyObject *shared = PyTuple_Pack(2, port, server);
-    int set = shared == NULL ? -1 : PyDict_SetItem(self->listeners, listener, shared);
-    Py_XDECREF(shared);
-    if (set < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-const char unshare_doc[] =
-"unshare(listener)\n"
-"\n"
-"See kvd.http.fast_path.";
-
-PyObject *
-FastPath_unshare(FastPath *self, PyObject *argument)
-{
-    int is_known = PyDict_Contains(self->listeners, argument);
-    if (is_known < 0 || (is_known && PyDict_DelItem(self->listeners, argument) < 0))
-        return NULL;
-    Py_RETURN_NONE;
 }
 
 const char serve_idle_doc[] =
@@ -659,7 +456,7 @@ FastPath_serve_new(FastPath *self, PyObject *argument)
         Py_DECREF(number);
         if (socket == -1 && PyErr_Occurred())
             return NULL;
-        /* Whoever has accepted it may have let it block. */
+        /* The process that accepted it may have left it blocking. */
         if (serve_whole(self, (int)socket, 1) == IS_LEFT)
             break;
         served++;

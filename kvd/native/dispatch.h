@@ -82,7 +82,7 @@ void stop_timer(void);
 extern PyTypeObject *LaneType;
 extern PyType_Spec Lane_spec;
 Batch *next_batch(Lane *self);
-void settle(Lane *self);
+void read_done(Lane *self);
 
 /* gate.c */
 extern PyType_Spec Answers_spec;

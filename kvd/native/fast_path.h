@@ -377,9 +377,11 @@ append(char *head, size_t used, PyObject *bytes)
     return append_text(head, used, PyBytes_AsString(bytes), (size_t)PyBytes_Size(bytes));
 }
 
-/* connections.c */
+/* joined.c */
 extern PyTypeObject *JoinedType;
 extern PyType_Spec Joined_spec;
+
+/* connections.c */
 extern const char serve_doc[];
 extern const char serve_idle_doc[];
 extern const char serve_new_doc[];
@@ -393,15 +395,20 @@ PyObject *FastPath_accept(FastPath *self, PyObject *const *arguments,
                           Py_ssize_t count);
 PyObject *FastPath_join(FastPath *self, PyObject *argument);
 enum { HAS_ENDED, IS_HELD, IS_LEFT };
+int serve_accepted(FastPath *self, int socket, int may_block);
 int serve_whole(FastPath *self, int socket, int may_block);
-extern const char share_doc[];
-extern const char unshare_doc[];
+PyObject *said_peer(const FastPath *self);
 extern const char hold_doc[];
 extern const char adopt_held_doc[];
-PyObject *FastPath_share(FastPath *self, PyObject *args);
-PyObject *FastPath_unshare(FastPath *self, PyObject *argument);
 PyObject *FastPath_hold(FastPath *self, PyObject *args);
 PyObject *FastPath_adopt_held(FastPath *self, PyObject *argument);
+
+/* shared.c */
+extern const char share_doc[];
+extern const char unshare_doc[];
+int accept_one(FastPath *self, PyObject *number);
+PyObject *FastPath_share(FastPath *self, PyObject *args);
+PyObject *FastPath_unshare(FastPath *self, PyObject *argument);
 
 /* batches.c */
 extern const char take_batches_doc[];

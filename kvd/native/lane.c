@@ -64,7 +64,7 @@ acknowledge(Lane *self, unsigned long long number)
 }
 
 void
-settle(Lane *self)
+read_done(Lane *self)
 {
     const unsigned long long *row = self->row.buf;
     /* In this order: what it refused was written before. */
@@ -173,11 +173,11 @@ Lane_sent(Lane *self, PyObject *args)
 }
 
 static PyObject *
-Lane_settle(Lane *self, PyObject *Py_UNUSED(none))
+Lane_read_done(Lane *self, PyObject *Py_UNUSED(none))
 {
     if (is_closed(self))
         return NULL;
-    settle(self);
+    read_done(self);
     Py_RETURN_NONE;
 }
 
@@ -263,7 +263,7 @@ Lane_close(Lane *self, PyObject *Py_UNUSED(none))
 
 static PyMethodDef Lane_methods[] = {
     {"sent", (PyCFunction)Lane_sent, METH_VARARGS, NULL},
-    {"settle", (PyCFunction)Lane_settle, METH_NOARGS, NULL},
+    {"read_done", (PyCFunction)Lane_read_done, METH_NOARGS, NULL},
     {"acknowledged", (PyCFunction)Lane_acknowledged, METH_O, NULL},
     {"refuse", (PyCFunction)Lane_refuse, METH_O, NULL},
     {"oldest", (PyCFunction)Lane_oldest, METH_NOARGS, NULL},

@@ -171,7 +171,7 @@ is_usual(Lone *self, Py_ssize_t workers)
     for (Py_ssize_t i = 0; i < PyList_Size(self->lanes); i++) {
         Lane *lane = lane_of(self, i);
         if (lane != NULL && lane->waiting)
-            settle(lane);
+            read_done(lane);
     }
     for (Py_ssize_t i = 0; i < PyTuple_Size(self->ready); i++) {
         Py_ssize_t worker = PyLong_AsSsize_t(PyTuple_GetItem(self->ready, i));

@@ -345,7 +345,7 @@ release(Upload *upload)
 
 /* Count a value that was published, of which `result` is what `place` returned. */
 static void
-settle(Upload *upload, int result, unsigned long long replaced)
+count_result(Upload *upload, int result, unsigned long long replaced)
 {
     if (upload->held)
         count_published(upload->usage, upload->quota, upload->held,
@@ -394,7 +394,7 @@ publish_file(FastPath *self, Upload *upload, int file, int *is_made)
         result = place_locked(self, upload, file, folder, is_missing, room, is_made,
                               &replaced);
     if (result >= 0)
-        settle(upload, result, replaced);
+        count_result(upload, result, replaced);
     if (!is_kept)
         close(folder);
     return result;
@@ -427,7 +427,7 @@ publish(FastPath *self, Upload *upload, const char *body, int *is_made)
     if (result < 0)
         release(upload);
     else
-        settle(upload, result, replaced);
+        count_result(upload, result, replaced);
     if (folder >= 0 && !is_kept)
         close(folder);
     return result;

@@ -224,7 +224,7 @@ transmit(FastPath *self, int socket, PyObject *bytes)
             Py_DECREF(taken);
         }
     }
-    /* Whoever sends the rest meets it again. */
+    /* The next send meets the error again. */
     PyErr_Clear();
     if (sent < 0 || sent > size)
         sent = 0;

@@ -48,9 +48,9 @@ key_bytes(const char *text, const char *end, Py_ssize_t most)
     return at - text;
 }
 
-/* Whether a connection can be closed now without loss; as kvd.net.sockets.is_settled. */
+/* Whether a connection can be closed now without loss; as kvd.net.sockets.is_drained. */
 static int
-is_settled(int socket)
+is_drained(int socket)
 {
     int count, domain;
     socklen_t size = sizeof domain;
@@ -79,7 +79,7 @@ outcome_of(FastPath *self, int socket, Joined *joined, const Request *request,
         return NULL;
     int outcome = SERVED;
     if (!request->template->keep)
-        outcome |= is_settled(socket) ? CLOSES : CLOSES | LINGERS;
+        outcome |= is_drained(socket) ? CLOSES : CLOSES | LINGERS;
     if (self->unsent != NULL)
         outcome |= QUEUED;
     return PyLong_FromLong(outcome);

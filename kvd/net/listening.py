@@ -308,7 +308,7 @@ def _lock(descriptor: int, folder: str) -> None:
                 raise AddressUnusable(
                     f"cannot make a socket in {folder}: another process has the folder"
                     f" locked for more than {LOCK_SECONDS:g} seconds (flock); fuser"
-                    " tells which"
+                    " shows which"
                 ) from error
         except OSError:
             # A file system without locks.

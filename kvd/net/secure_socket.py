@@ -232,7 +232,7 @@ class SecureSocket(socket.socket):
             try:
                 self._send(_outgoing.read())
             except OSError:
-                # Whoever sends next meets it again.
+                # The next send meets the error again.
                 pass
 
     # -- the handshake --------------------------------------------------------
@@ -356,7 +356,7 @@ class SecureSocket(socket.socket):
             try:
                 self._send(b"")
             except OSError:
-                # Whoever sends next meets it again.
+                # The next send meets the error again.
                 pass
 
     def shutdown(self, how: int) -> None:

@@ -108,7 +108,7 @@ def unheard_bytes(connection: socket.socket) -> int:
     return UNHEARD_SEGMENTS * int(_SEGMENT.unpack(info)[0])
 
 
-def is_settled(connection: socket.socket) -> bool:
+def is_drained(connection: socket.socket) -> bool:
     """
     Whether nothing is lost if a connection is closed now: nothing that came is unread,
     and the peer's kernel has all that was sent. Else the close is, or the peer's next

@@ -45,7 +45,7 @@ fifth more of CPU time.)
 
 MAX_HELLO_BYTES: Final = 4096
 """
-What has to come of the first record at most before OpenSSL is asked; the kernel has
+The most of the first record that is waited for before OpenSSL reads it; the kernel has
 room for as much. With keys against quantum computers, clients send 1.8 kB.
 """
 

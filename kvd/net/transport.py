@@ -27,7 +27,7 @@ from kvd.net.sending import SendingConnection
 from kvd.net.sockets import (
     address_of,
     close_both_ways,
-    is_settled,
+    is_drained,
     name_of,
 )
 
@@ -351,11 +351,11 @@ class ServerTransport(SendingConnection):
         close_both_ways(sock)
         protocol.connectionLost(_CLOSED)
 
-    def is_settled(self) -> bool:
+    def is_drained(self) -> bool:
         """
         Whether nothing is lost if both halves are closed now; see the function.
         """
-        return not self.queued and is_settled(self.socket)
+        return not self.queued and is_drained(self.socket)
 
     def has_input(self) -> bool:
         """

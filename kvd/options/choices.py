@@ -161,6 +161,10 @@ def _read_switch(text: str) -> bool:
     return text == "on"
 
 
+def _wait_or_off(text: str) -> float | None:
+    return None if text == "off" else _wait(text)
+
+
 def _size_or(word: str) -> Callable[[str], int | None]:
     """
     A reader of sizes, and of a word that means that there is no limit.
@@ -581,6 +585,14 @@ CHOICES: Final[Sequence[Choice]] = (
         _wait,
         "60s",
         "The longest pause in a body (else 408, and nothing is stored).",
+    ),
+    _limit(
+        "upload-lifetime",
+        "upload_seconds",
+        _wait_or_off,
+        "1d",
+        "How long an upload that broke off can be resumed, if its client asks for that;"
+        " off: never.",
     ),
     _limit(
         "reader-timeout",

@@ -60,7 +60,7 @@ class Connections:
     def __init__(self, reactor: Any, tls: ClientTLS | None = None) -> None:
         """
         Args:
-            tls: Whom to believe; None: the system's authorities.
+            tls: Which certificates to trust; None: the system's authorities.
 
         Raises:
             ValueError: See `ClientTLS`.

@@ -56,7 +56,7 @@ class ObjectStoreMaker:
         try:
             self._identity = find_identity()
         except StoreFault:
-            # Whoever needs it finds out why.
+            # The first request that needs it reports why.
             self._identity = None
 
     def share(self, path: str, other: str) -> bool:

@@ -221,6 +221,12 @@ class Admission:
         ]
         return QuotaFull(f"There is no room for /{escape(key)}: {', '.join(places)}.")
 
+    def limit_of(self, key: Key) -> int:
+        """
+        How many bytes the values of the smallest quota of a key may take.
+        """
+        return min(map(self._memory.limit, self._quotas_of(key)))
+
     def _place(self, quota: int) -> str:
         prefix = self._quotas[quota].prefix
         return f"/{escape(prefix)}" if prefix else "the store"

@@ -61,7 +61,7 @@ How far the access time of a value is ahead, rounded down; the same in
 ``kvd/native/attribute.c``.
 """
 
-GATHER_SECONDS: Final = 0.25
+BATCH_SECONDS: Final = 0.25
 """
 How long a sync waits for other processes to take their files. Their reactors may be
 busy for some ten milliseconds.
@@ -189,20 +189,20 @@ class SharedSync:
         self._no_error_since = no_error_since
         self._epoch = _current(lock)
 
-    def run(self, sync: Callable[[], None], gather: bool) -> None:
+    def run(self, sync: Callable[[], None], batched: bool) -> None:
         """
         Sync, unless another process has done so meanwhile; blocks.
 
         Args:
             sync: Syncs everything.
-            gather: Whether to wait for other processes that want to share.
+            batched: Whether to wait for other processes that want to share.
 
         Raises:
             OSError: What has been published may be lost.
         """
         try:
-            if gather:
-                time.sleep(GATHER_SECONDS)
+            if batched:
+                time.sleep(BATCH_SECONDS)
             is_held = self._hold()
             if is_held and self._is_done():
                 return

@@ -30,7 +30,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -41,11 +41,13 @@ from kvd.errors import QuotaFull, StoreFull, StoreUnusable
 from kvd.interfaces import (
     Answer,
     IFolderStore,
+    IResumingStore,
     IUpload,
     IValue,
 )
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
+from kvd.model.uploads import UploadRecord
 from kvd.model.values import NO_METADATA, Metadata, ValueInfo
 from kvd.settings import DEFAULT_MODES, Durability, Modes
 from kvd.store.epochs import Epochs
@@ -56,6 +58,8 @@ from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.listing import FileFolderListing, FileListing
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.reservation import UNLIMITED, Reservation
+from kvd.store.resuming import ResumableFolder
+from kvd.store.resumption import Resumption
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
@@ -112,7 +116,7 @@ class FastPathState:
     """How many bytes of the file system stay free."""
 
 
-@implementer(IFolderStore)
+@implementer(IFolderStore, IResumingStore)
 class FileStore:
     """
     The values below one folder, open in this process.
@@ -171,6 +175,8 @@ class FileStore:
                 renew = partial(renew_hidden, self._root, hidden, modes.folder)
                 uploads = UploadFolder(hidden, modes, renew)
                 opened.callback(uploads.close)
+                resumable = ResumableFolder(hidden, modes.folder)
+                opened.callback(resumable.close)
             self._opened = opened.pop_all()
         tree = self._tree = Tree(self._root, modes)
         self._locks = KeyLocks(lock, clock, self._underway)
@@ -198,6 +204,13 @@ class FileStore:
             off_reactor,
             self._syncs,
             self._full,
+        )
+        self.resumable = Resumption(
+            resumable,
+            self._shared,
+            self._begin_resumable,
+            self._reserve_rest,
+            lambda key: inf if admission is None else admission.limit_of(key),
         )
         self.fast_path_state = FastPathState(
             self._root,
@@ -241,6 +254,19 @@ class FileStore:
             # Others may wait for the same room.
             work = self._begin_behind(room, full, key, length, metadata)
             return self._underway.shield(work, lambda upload: upload.discard())
+
+    def _begin_resumable(self, record: UploadRecord) -> Answer[FileUpload]:
+        upload = self.begin(record.key, record.length, record.metadata)
+        return cast(Answer[FileUpload], upload)
+
+    def _reserve_rest(self, key: Key, length: int | None, rest: int) -> Reservation:
+        room = self._reserve(key, length)
+        try:
+            self._expect_space(rest)
+        except BaseException:
+            room.release()
+            raise
+        return room
 
     async def _begin_after_eviction(
         self, key: Key, length: int | None, metadata: Metadata

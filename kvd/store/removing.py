@@ -46,7 +46,7 @@ class Remover:
         """
         Args:
             root: The store's folder.
-            file: The file of locks. Whoever has it open holds no other lock in it.
+            file: The file of locks, opened for this alone.
             locks: The locks in it.
         """
         self._root = root

@@ -80,6 +80,7 @@ class FileUpload:
         reservation: Reservation = UNLIMITED,
         file: tuple[int, bytes] | None = None,
         synced: ValueInfo | None = None,
+        written: int = 0,
     ) -> None:
         """
         Args:
@@ -94,6 +95,7 @@ class FileUpload:
                 descriptor and its name. None: a new one is created.
             synced: What that file was sealed with, if all but its publication is done
                 already, at durability ``disk``.
+            written: How many bytes the file has.
 
         Raises:
             OSError: The file cannot be created.
@@ -109,8 +111,27 @@ class FileUpload:
         self._reservation = reservation
         self._sealed = synced
         self._etag = attribute.new_etag() if synced is None else synced.etag
-        self._size = 0 if synced is None else synced.size
+        self._size = written if synced is None else synced.size
         self._descriptor, self._name = file or shared.uploads.create(parent)
+
+    def leave(self) -> tuple[int, bytes]:
+        """
+        Forget the name of the file, which is not removed at the end any more.
+
+        Returns:
+            The descriptor and the name in the upload folder.
+        """
+        name, self._name = self._name, b""
+        return self._descriptor, name
+
+    def enter(self, link: Callable[[int, bytes], None]) -> None:
+        """
+        Give the file a name again, to be published; see `UploadFolder.enter`.
+        """
+        try:
+            self._name = self._shared.uploads.enter(link)
+        except OSError as error:
+            raise self._fault_of(error, "published") from error
 
     def write(self, chunk: bytes) -> Answer[None]:
         if self._length is None:

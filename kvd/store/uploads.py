@@ -38,6 +38,11 @@ from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.conferring import ALL_OF_A_FILE, Conferred, conferred, make_folder
 from kvd.store.folders import FOLDER_FLAGS
 
+RESUMABLE_NAME: Final = "resumable"
+"""
+Of the folder in ``.kvd`` that belongs to no process (`kvd.store.resuming`).
+"""
+
 # A process sweeps once, at its start, for some milliseconds.
 _TRIES: Final = 100
 
@@ -241,6 +246,22 @@ class UploadFolder:
         name = b"%b%x%b%b" % (_ORDINARY, next(self._names), _KEY_SEPARATOR, text)
         return name if len(name) <= _MAX_NAME_BYTES else None
 
+    def enter(self, link: Callable[[int, bytes], None]) -> bytes:
+        """
+        Have a file of another folder linked into this one.
+
+        Args:
+            link: Called with this folder and the name that the file gets in it.
+
+        Returns:
+            That name.
+        """
+        if self.descriptor < 0:
+            self._make()
+        name = b"%x" % next(self._names)
+        link(self.descriptor, name)
+        return name
+
     def remove(self, name: bytes) -> None:
         """
         Remove a file that will not be published, or a replaced value.
@@ -280,7 +301,11 @@ def sweep(hidden: int) -> list[Left]:
     """
     found = []
     with os.scandir(hidden) as entries:
-        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        names = [
+            entry.name
+            for entry in entries
+            if entry.name != RESUMABLE_NAME and entry.is_dir(follow_symlinks=False)
+        ]
     for name in names:
         try:
             folder = os.open(name, FOLDER_FLAGS, dir_fd=hidden)

@@ -44,7 +44,7 @@ from twisted.python.failure import Failure
 
 from kvd.interfaces import Answer
 from kvd.model.keys import Key
-from kvd.store.epochs import GATHER_SECONDS, Epochs
+from kvd.store.epochs import BATCH_SECONDS, Epochs
 from kvd.store.sync import sync_all
 from kvd.store.uploads import Left, UploadFolder
 from kvd.store.waiting import OffReactor
@@ -60,7 +60,7 @@ MAX_KEPT: Final = 16384
 If more keys than this were changed, the sync comes earlier.
 """
 
-_PERIOD_SECONDS: Final = SYNC_SECONDS - GATHER_SECONDS
+_PERIOD_SECONDS: Final = SYNC_SECONDS - BATCH_SECONDS
 
 _CHECKS: Final = 5
 """
@@ -129,7 +129,7 @@ class Writeback:
         is_due = period != self._period or self._is_urgent or len(self.kept) > MAX_KEPT
         self._period = period
         if is_due and self._syncing is None and (self.kept or self._left):
-            self._sync(gather=True)
+            self._sync(batched=True)
 
     def soon(self) -> None:
         """
@@ -146,14 +146,14 @@ class Writeback:
             Fires when kept files have been removed; None if none are kept.
         """
         if self._syncing is None and (self._left or any(self.kept.values())):
-            self._sync(gather=False)
+            self._sync(batched=False)
         if self._syncing is None:
             return None
         room: Deferred[None] = Deferred()
         self._waiting.append(room)
         return room
 
-    def _sync(self, gather: bool) -> Answer[None]:
+    def _sync(self, batched: bool) -> Answer[None]:
         left = self._left
         names = [name for name in self.kept.values() if name]
         folder = self._uploads.descriptor
@@ -162,7 +162,7 @@ class Writeback:
         try:
             if self._epochs is not None:
                 shared = self._epochs.take(self._taken, self._no_error_since)
-                sync = partial(shared.run, sync, gather)
+                sync = partial(shared.run, sync, batched)
             syncing = self._off_reactor(
                 partial(self._sync_and_remove, sync, folder, names, left)
             )
@@ -243,7 +243,7 @@ class Writeback:
     def _last(self) -> Answer[None]:
         if not self.kept and not self._left:
             return None
-        answer = self._sync(gather=False)
+        answer = self._sync(batched=False)
         if self.kept:  # There was no thread.
             self._uploads.stays = True
         return answer

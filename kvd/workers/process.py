@@ -240,8 +240,8 @@ class ForkServerProcess:
         process = self._close()
         process.kill()
         self._reaper.reap(process)
-        # Whoever waits to be forked is in the queue of the one that is killed: the pool
-        # sees that control socket close, and asks again.
+        # A worker that waits to be forked is in the queue of the one that is killed:
+        # the pool sees that control socket close, and asks again.
         self._begin()
 
     def _received(self, message: Message, descriptors: list[int]) -> None:

@@ -253,7 +253,7 @@ class VerifierProcess:
         if self._timer is not None:
             self._timer.cancel()
         self._watched.stopReading()
-        # Whoever else has it open.
+        # For other processes that have it open.
         self.asking.shutdown(socket.SHUT_RDWR)
         self.asking.close()
         self._reap()

@@ -99,11 +99,11 @@ def test_what_was_taken_is_closed(road: Road) -> None:
     road.lane.sent(3, road.connections(1), 11.0)
     road.lane.sent(5, road.connections(3), 12.0)
     assert (6, 10.0) == (road.lane.waiting, road.lane.oldest())
-    road.lane.settle()
+    road.lane.read_done()
     assert 6 == road.lane.waiting
 
     road.row[0] = 4
-    road.lane.settle()
+    road.lane.read_done()
     assert (3, 12.0) == (road.lane.waiting, road.lane.oldest())
     assert [3, 4, 5] == road.open()
 
@@ -121,13 +121,13 @@ def test_a_refusal_on_its_way_holds_up_the_rest(road: Road) -> None:
     for number, connections in enumerate(sent, 2):
         road.lane.sent(number, connections, 10.0)
     road.row[0], road.row[1] = 4, 3
-    road.lane.settle()
+    road.lane.read_done()
     assert [0, 1, 2] == road.open()
 
     assert sent[1] == road.lane.refuse(3)
     assert [1, 2] == road.open()
     assert 1 == road.lane.waiting
-    road.lane.settle()
+    road.lane.read_done()
     assert [1] == road.open()
 
 
@@ -180,13 +180,13 @@ def drive(road: Road, chance: Random) -> list[object]:
     lane = road.lane
     number = taken = 1
     for _ in range(80):
-        action = chance.choice(["sent", "sent", "settle", "revoke", "refuse"])
+        action = chance.choice(["sent", "sent", "read", "revoke", "refuse"])
         if action == "sent":
             number += chance.randint(1, 2)
             lane.sent(number, road.connections(chance.randint(1, 3)), chance.random())
-        elif action == "settle":
+        elif action == "read":
             taken = road.row[0] = chance.randint(taken, number)
-            lane.settle()
+            lane.read_done()
         elif action == "revoke" and lane.waiting and not lane.revoked:
             revoked = lane.revoke(1)
             seen.append([road.made.index(descriptor) for descriptor, _ in revoked])

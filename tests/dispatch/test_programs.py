@@ -281,7 +281,7 @@ class ProgramTests(SynchronousTestCase):
 
         assert [0, 1] == [least.run() for _ in range(2)]
 
-    def test_what_never_came_is_settled(self) -> None:
+    def test_what_never_came_is_corrected(self) -> None:
         """
         After a look at the queues nothing of it counts, however much it was.
         """

@@ -63,7 +63,7 @@ class Complaints:
 
 class AccessLogTests(SynchronousTestCase):
     """
-    `AccessLog` gathers lines and writes them now and then.
+    `AccessLog` buffers lines and writes them now and then.
     """
 
     def setUp(self) -> None:
@@ -203,7 +203,7 @@ class AccessLogTests(SynchronousTestCase):
 
     def test_stop_writes_what_waits(self) -> None:
         """
-        Nothing gathered is lost at a clean end, even by a failing disk's fault.
+        No buffered line is lost at a clean end, even by a failing disk's fault.
         """
         log = self.make()
         log.note(ENTRY)

@@ -124,8 +124,7 @@ class BrowsingTests(SynchronousTestCase):
 
     def test_page_shows_what_its_reader_may_do(self) -> None:
         """
-        Whoever has sent no password sees what they could do with one: the browser asks
-        for it then.
+        Whoever has sent no password may have one, for which the browser asks then.
         """
         worker = self.make_worker(parse_rights(RIGHTS, "rights.toml"))
         assert b"401" == self.ask(worker, get("", HTML))[9:12]
@@ -136,7 +135,7 @@ class BrowsingTests(SynchronousTestCase):
             assert 1 == page.count(b"data-etag=")
         assert b"Signed in" not in anybody
         assert b"Signed in as <b><bdi>ann</bdi>" in ann
-        once = self.ask(worker, get("open/once/", HTML))
+        once = self.ask(worker, get("open/once/", HTML + basic("ann", "secret")))
         assert b'data-once="yes"' in once
         assert b"cannot be replaced" in once
         root = self.ask(worker, get("", HTML + basic("ann", "secret")))

@@ -55,14 +55,14 @@ class Notes:
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
-        self.gather: Callable[[], None] = lambda: None
+        self.collect: Callable[[], None] = lambda: None
 
     @property
     def entries(self) -> list[Entry]:
         """
-        All of them, also those that are still to be gathered.
+        All of them, also those that are still to be collected.
         """
-        self.gather()
+        self.collect()
         return self._entries
 
     def note(self, entry: Entry) -> None:
@@ -73,13 +73,13 @@ class Notes:
 
     def note_all(self, entries: Sequence[Entry]) -> None:
         """
-        Take those that are gathered.
+        Take those that were collected.
         """
         self._entries.extend(entries)
 
     def expect(self) -> None:
         """
-        There is something to gather.
+        There is something to collect.
         """
 
 

@@ -15,7 +15,6 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.permit import Permit
-from kvd.access.rights_file import parse_rights
 from kvd.settings import Limits
 from tests import tls
 from tests.http.fast_path.both import LIMITS, Worker
@@ -363,9 +362,7 @@ class FieldTests(ProxyCase):
                 Permit everything.
                 """
                 asked.append(peer)
-                return Permit(
-                    operation, lambda other: other, parse_rights("", "").anonymous
-                )
+                return Permit(operation, also=lambda other: other)
 
             def user_of(self, request: object, certified: object) -> None:
                 """

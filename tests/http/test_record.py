@@ -217,7 +217,7 @@ class RecorderTests(SynchronousTestCase):
 
     def test_stop_writes_what_waits(self) -> None:
         """
-        Nothing gathered is lost at a clean end.
+        No buffered line is lost at a clean end.
         """
         written: list[bytes] = []
         recorder = Recorder(3, written.append, Clock(), inline, 10**18)

@@ -188,7 +188,7 @@ def test_the_least_busy_gets_it(tmp_path: Path, control: Path) -> None:
         def is_even() -> bool:
             return [5] * WORKERS == shares(daemon, control, 5 * WORKERS)
 
-        # What the program takes to be on its way and is not, it settles a few times a
+        # What the program takes to be on its way and is not, it corrects a few times a
         # second.
         eventually(is_even, "all got as many")
         assert [] == status_of(control)["fallbacks"]

@@ -68,7 +68,7 @@ class EpochCase(WritebackCase):
         super().setUp()
         self.pool = SteppedPool()
         for patched in (
-            mock.patch("kvd.store.epochs.GATHER_SECONDS", 0.0),
+            mock.patch("kvd.store.epochs.BATCH_SECONDS", 0.0),
             mock.patch("kvd.store.epochs.HOLD_SECONDS", -1.0),
             mock.patch("kvd.store.tree.has_no_place", self.has_no_place),
         ):
@@ -456,7 +456,7 @@ class SharedSyncTests(EpochCase):
 
         def run(one: SharedSync) -> None:
             try:
-                one.run(lambda: synced.append(0), gather=True)
+                one.run(lambda: synced.append(0), batched=True)
             except BaseException as error:
                 failed.append(error)
 

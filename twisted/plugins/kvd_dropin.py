@@ -83,3 +83,28 @@ webdav = Dialect(
     "WebDAV (class 1), for rclone, davfs2, cadaver, sccache and file managers.",
     "kvd.http.dialects.webdav.dialect.dialect",
 )
+nx = Dialect(
+    "nx",
+    "The remote cache of Nx.",
+    "kvd.http.dialects.nx.dialect",
+)
+turborepo = Dialect(
+    "turborepo",
+    "The remote cache of Turborepo, with a folder for each team.",
+    "kvd.http.dialects.turborepo.dialect",
+)
+restic = Dialect(
+    "restic",
+    "The REST backend of restic, versions 1 and 2.",
+    "kvd.http.dialects.restic.dialect",
+)
+restic_append_only = Dialect(
+    "restic-append-only",
+    "Like restic; nothing but locks can be removed.",
+    "kvd.http.dialects.restic.append_only",
+)
+terraform = Dialect(
+    "terraform",
+    "The http backend of Terraform and OpenTofu, with locks.",
+    "kvd.http.dialects.terraform.dialect",
+)

@@ -1,5 +1,5 @@
 """
-Looks at the disk of the store, for those who ask.
+Looks at the disk of the store, for the status site and the metrics.
 """
 
 from __future__ import annotations

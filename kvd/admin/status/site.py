@@ -115,7 +115,7 @@ class ReadingRequest(BoundedRequest):
             self.setHeader(name, value)
 
 
-class Place(Resource):
+class SiteResource(Resource):
     """
     A resource of the site; paths below it are unknown unless added.
     """
@@ -125,7 +125,7 @@ class Place(Resource):
         return Report(TEXT, lambda: (NOT_FOUND, "There is nothing of this name.\n"))
 
 
-class Report(Place):
+class Report(SiteResource):
     """
     Replies with what a function returns at that moment.
     """
@@ -147,7 +147,7 @@ class Report(Place):
         return text.encode("utf-8")
 
 
-class Page(Place):
+class Page(SiteResource):
     """
     The status page for browsers.
     """
@@ -158,7 +158,7 @@ class Page(Place):
         return PAGE
 
 
-class Later(Place):
+class Later(SiteResource):
     """
     Replies with what has to be found out first.
     """

@@ -1,5 +1,5 @@
 """
-What the old daemon tells the new one: the descriptors that it inherits, and the
+What the old daemon hands to the new one: the descriptors that it inherits, and the
 settings that must not differ.
 """
 
@@ -89,22 +89,22 @@ def decode(message: bytes) -> Manifest:
     Raises:
         BadSetting: It is of a version of kvd with another protocol.
     """
-    told = json.loads(message)
-    if told["protocol"] != PROTOCOL:
+    fields = json.loads(message)
+    if fields["protocol"] != PROTOCOL:
         raise BadSetting(
-            f"the running kvd {told['version']} cannot be upgraded to"
+            f"the running kvd {fields['version']} cannot be upgraded to"
             f" {__version__}: they hand over in different ways; restart it"
         )
     return Manifest(
-        told["version"],
-        told["pid"],
-        told["fixed"],
-        [HandedGroup(**group) for group in told["groups"]],
-        told["control"] and HandedGroup(**told["control"]),
-        told["status"] and HandedGroup(**told["status"]),
-        told["totals"],
-        told["stderr"],
-        told["stand_in"],
+        fields["version"],
+        fields["pid"],
+        fields["fixed"],
+        [HandedGroup(**group) for group in fields["groups"]],
+        fields["control"] and HandedGroup(**fields["control"]),
+        fields["status"] and HandedGroup(**fields["status"]),
+        fields["totals"],
+        fields["stderr"],
+        fields["stand_in"],
     )
 
 

@@ -79,11 +79,14 @@ class Predecessor:
         Args:
             settings: Those of this one, checked.
         """
-        told = self.manifest
+        control, status = self.manifest.control, self.manifest.status
         return Sockets(
-            [self._take(each, settings.listen[each.listen]) for each in told.groups],
-            None if told.control is None else self._take(told.control, None),
-            None if told.status is None else self._take(told.status, settings.status),
+            [
+                self._take(group, settings.listen[group.listen])
+                for group in self.manifest.groups
+            ],
+            None if control is None else self._take(control, None),
+            None if status is None else self._take(status, settings.status),
         )
 
     def _take(

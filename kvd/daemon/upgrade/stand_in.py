@@ -1,7 +1,7 @@
 """
 Stands in for a daemon in the foreground after it was upgraded.
 
-Whoever started ``twistd -n kvd`` (a shell, a container, runit) waits for that process
+The program that started ``twistd -n kvd`` (a shell, a container, runit) waits for it
 and signals it. So when its last request has finished, the old daemon executes this
 small program in its process. It passes signals on to the daemon that serves now, and
 ends as that daemon ends. Further upgrades use the same stand-in: each new daemon writes
@@ -29,7 +29,7 @@ The signals that are passed on.
 """
 
 
-def tell(pipe: int) -> None:
+def report_pid(pipe: int) -> None:
     """
     This process is the daemon from now on.
 

@@ -69,7 +69,7 @@ class Successor:
         self._process: subprocess.Popen[bytes] | None = None
         self._may_serve = False
         self.pid = 0
-        """Of the new daemon, once it has told it."""
+        """Of the new daemon, once known."""
 
     def start(self, manifest: Manifest) -> None:
         """

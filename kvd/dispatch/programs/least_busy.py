@@ -8,14 +8,14 @@ cannot report the connections on their way to them. So the program counts the
 connections that it *assigned*; those that the worker has accepted since are no longer
 on their way::
 
-    on the way  =  assigned - accepted - settled, and at least 0
+    on the way  =  assigned - accepted - corrected, and at least 0
     load        =  (requests in progress + on the way, connections + on the way)
 
 The worker does not accept every connection that was assigned to it: the program counts
 first packets, and a connection may never be established, or its packet may be sent
 again because a queue is full. A worker also accepts connections that were assigned to
 others while it stands in for them. So a few times a second the supervisor compares the
-counts with the kernel's queues and *settles* a difference that it has seen twice in a
+counts with the kernel's queues and *corrects* a difference that it has seen twice in a
 row: a connection takes a moment to reach a queue, and to be counted once it has left
 the queue. A worker that replaces a lost one begins with no connection on its way.
 
@@ -49,10 +49,10 @@ ROW, ENTRY, WORKERS, WORKER, BEST, TURN = list(Register)[4:]
 
 # Words of the program's own memory: whose turn it is and the number of workers to look
 # at, then an entry for each worker: the connections that were assigned, those of them
-# that are settled, and the number of its socket plus 1; 0 means that it gets none.
+# that were corrected, and the number of its socket plus 1; 0 means that it gets none.
 _TURN, _WORKERS = range(2)
 _ENTRIES: Final = 4
-_ASSIGNED, _SETTLED, _SOCKET, _ = range(4)
+_ASSIGNED, _CORRECTED, _SOCKET, _ = range(4)
 _ENTRY_WORDS: Final = 4
 
 # A load as a number: requests, connections, and the distance from the worker whose turn
@@ -130,7 +130,7 @@ def _weigh(code: Assembly) -> None:
     code.load(R2, ENTRY, _ASSIGNED)
     code.load(R3, ROW, ACCEPTED)
     code.do(Operation.SUBTRACT, R2, R3)
-    code.load(R3, ENTRY, _SETTLED)
+    code.load(R3, ENTRY, _CORRECTED)
     code.do(Operation.SUBTRACT, R2, R3)
     _at_least_0(code, R2)
     code.do(Operation.ADD, R1, R2)
@@ -245,7 +245,7 @@ class Least:
         words = self._words
         for worker in sockets.keys() - self._sockets.keys():
             # Other workers accept what its predecessor did not.
-            words[_entry(worker) + _SETTLED] = self._counted(worker) % _MODULUS
+            words[_entry(worker) + _CORRECTED] = self._counted(worker) % _MODULUS
             self._surplus[worker] = 0
         for worker, _ in self._sockets.items() ^ sockets.items():
             words[_entry(worker) + _SOCKET] = sockets.get(worker, -1) + 1
@@ -271,17 +271,18 @@ class Least:
 
     def _compare(self, worker: int, waits: int) -> None:
         """
-        Settle what is not on its way to a worker, although it was not accepted.
+        Correct the count of a worker's connections by those that are not on their way,
+        although it has not accepted them.
 
         Args:
             worker: The worker.
             waits: How many connections wait in its queues.
         """
-        at = _entry(worker) + _SETTLED
+        at = _entry(worker) + _CORRECTED
         surplus = _signed(self._counted(worker) - waits - self._words[at])
-        settled = min(surplus, self._surplus.get(worker, 0))
-        self._words[at] = (self._words[at] + settled) % _MODULUS
-        self._surplus[worker] = surplus - settled
+        corrected = min(surplus, self._surplus.get(worker, 0))
+        self._words[at] = (self._words[at] + corrected) % _MODULUS
+        self._surplus[worker] = surplus - corrected
 
     def close(self) -> None:
         os.close(self._program)

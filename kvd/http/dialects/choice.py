@@ -19,7 +19,7 @@ from kvd.plugins import IDialectDeclaration, load
 from kvd.settings import DialectChoice
 
 
-class Place(NamedTuple):
+class Mount(NamedTuple):
     """
     A dialect, and the prefix of the keys that it is for.
     """
@@ -43,15 +43,15 @@ class Dialects:
             kept_fields: See `KeptFields`.
         """
         self._kept = KeptFields(kept_fields) if kept_fields else None
-        self._elsewhere = Place(load(IDialectDeclaration, "plain"), b"")
+        self._elsewhere = Mount(load(IDialectDeclaration, "plain"), b"")
         by_prefix = {
             unquote_to_bytes(choice.prefix)[1:]: load(IDialectDeclaration, choice.name)
             for choice in choices
         }
         self._understood: Memo[Request, Operation] = Memo(MEMO_HEADS)
-        self._places: list[Place] = sorted(
-            (Place(dialect, prefix) for prefix, dialect in by_prefix.items()),
-            key=lambda place: len(place.prefix),
+        self._mounts: list[Mount] = sorted(
+            (Mount(dialect, prefix) for prefix, dialect in by_prefix.items()),
+            key=lambda mount: len(mount.prefix),
             reverse=True,
         )
 
@@ -60,25 +60,25 @@ class Dialects:
         """
         Whether all requests are ``plain``.
         """
-        return not self._places
+        return not self._mounts
 
-    def of(self, target: bytes) -> Place:
+    def of(self, target: bytes) -> Mount:
         """
         The dialect for a request target. Two spellings of one path have the same one.
 
         Raises:
             BadRequest: The path is wrongly encoded.
         """
-        if self._places and is_path(target):
+        if self._mounts and is_path(target):
             path = b"/".join(path_segments(target))
-            for place in self._places:
-                if path.startswith(place.prefix):
-                    return place
+            for mount in self._mounts:
+                if path.startswith(mount.prefix):
+                    return mount
         return self._elsewhere
 
-    def understand(self, place: Place, request: Request) -> Operation:
+    def understand(self, mount: Mount, request: Request) -> Operation:
         """
-        What a request asks for in the dialect of its place; see
+        What a request asks for in the dialect of its mount; see
         `IDialect.understand`.
 
         What a request means is remembered (`kvd.http.wire.heads`).
@@ -86,7 +86,7 @@ class Dialects:
         known = self._understood.find(request)
         if known is not None:
             return known
-        operation = place.dialect.understand(request, place.prefix)
+        operation = mount.dialect.understand(request, mount.prefix)
         if self._kept is not None and isinstance(operation, Put):
             operation = self._kept.add(operation, request)
         return self._understood.remember(request, operation)

@@ -11,10 +11,25 @@ from zope.interface import implementer
 from kvd.errors import BadRequest, MethodNotAllowed
 from kvd.http.wire.digests import digests_of
 from kvd.http.wire.fields import conditions_of, metadata_of
+from kvd.http.wire.resumption import (
+    PARTIAL_TYPE,
+    append_of,
+    identity_of,
+    put_of,
+)
 from kvd.http.wire.targets import page_of, parse_target
 from kvd.http.wire.unsupported import refuse_unsupported
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, FixedReply, Get, List, Operation, Put
+from kvd.model.operations import (
+    CancelUpload,
+    Delete,
+    FixedReply,
+    Get,
+    List,
+    LookAtUpload,
+    Operation,
+    Put,
+)
 from kvd.model.replies import Reply
 from kvd.model.requests import Request
 
@@ -33,11 +48,15 @@ class Plain:
 
     def understand(self, request: Request, prefix: bytes) -> Operation:
         method = request.method
-        if method not in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
+        resumes = method == "POST" and b"upload-complete" in request.fields
+        if method not in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH") and (
+            not resumes
+        ):
             raise MethodNotAllowed(_not_allowed(method), ALLOWED)
         target = parse_target(request.target, method)
         if method == "OPTIONS":
-            return FixedReply(204, (("Allow", ALLOWED),))
+            accepted = ("Accept-Patch", PARTIAL_TYPE)
+            return FixedReply(204, (("Allow", ALLOWED), accepted))
         if target.key is None:
             if method in ("GET", "HEAD"):
                 after, limit = page_of(target.query)
@@ -47,8 +66,20 @@ class Plain:
                 f"{method} needs a key, and a key does not end with a slash: leave it"
                 " out."
             )
+        identity = identity_of(target.query)
+        if method == "PATCH":
+            if identity is None:
+                raise MethodNotAllowed(
+                    f"PATCH is for the URL of an upload; {ALLOWED} are for keys.",
+                    ALLOWED,
+                )
+            return append_of(request, target.key, identity)
+        if identity is not None and method == "HEAD":
+            return LookAtUpload(target.key, identity)
+        if identity is not None and method == "DELETE":
+            return CancelUpload(target.key, identity)
         conditions = conditions_of(request)
-        if method == "PUT":
+        if method in ("PUT", "POST"):
             if b"content-range" in request.fields:
                 # A part must not be taken for the whole (RFC 9110 section 14.4).
                 raise BadRequest(
@@ -56,7 +87,8 @@ class Plain:
                 )
             refuse_unsupported(request, target.query)
             metadata, digests = metadata_of(request), digests_of(request)
-            return Put(target.key, conditions, metadata, digests)
+            put = Put(target.key, conditions, metadata, digests)
+            return put_of(request, put)
         if method == "DELETE":
             return Delete(target.key, conditions)
         return Get(target.key, conditions, body=method == "GET")

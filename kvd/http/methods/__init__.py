@@ -12,11 +12,28 @@ from kvd.http.methods.exchange import ExchangeHandler
 from kvd.http.methods.get import GetHandler
 from kvd.http.methods.listing import ListHandler, wants_page
 from kvd.http.methods.put import PutHandler
+from kvd.http.methods.resumable import (
+    AppendHandler,
+    BeginUploadHandler,
+    CancelUploadHandler,
+    LookAtUploadHandler,
+)
 from kvd.http.methods.without_store import FixedReplyHandler, RefusalHandler
 from kvd.http.page_guard import check_page
 from kvd.http.request import RequestHandler
 from kvd.interfaces import IDialect
-from kvd.model.operations import Delete, Exchange, FixedReply, Get, List, Put
+from kvd.model.operations import (
+    Append,
+    CancelUpload,
+    Delete,
+    Exchange,
+    FixedReply,
+    Get,
+    List,
+    LookAtUpload,
+    Put,
+    ResumablePut,
+)
 from kvd.model.requests import Request
 
 _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
@@ -25,6 +42,10 @@ _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
     Get: GetHandler,
     Delete: DeleteHandler,
     List: ListHandler,
+    ResumablePut: BeginUploadHandler,
+    Append: AppendHandler,
+    LookAtUpload: LookAtUploadHandler,
+    CancelUpload: CancelUploadHandler,
     Exchange: ExchangeHandler,
 }
 
@@ -40,9 +61,9 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
             guard.check(request, connection.transport.socket.getsockname())
         check_page(request, connection.context.cors)
         dialects = connection.context.dialects
-        place = dialects.of(request.target)
-        dialect = place.dialect
-        operation = dialects.understand(place, request)
+        mount = dialects.of(request.target)
+        dialect = mount.dialect
+        operation = dialects.understand(mount, request)
         handler = _HANDLERS[operation.__class__]
         if handler is ListHandler and wants_page(connection.context, request):
             # Not at the top: only where it is needed.

@@ -7,11 +7,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from kvd.access.rules import Right
+from kvd.errors import AccessRefused, Unauthorized
 from kvd.http.browser.page import PAGE_POLICY, Visitor, page_of
 from kvd.http.reply_fields import Fields
 from kvd.http.request import RequestHandler
@@ -19,10 +19,12 @@ from kvd.http.wire.fields import conditions_of
 from kvd.http.wire.replies import NO_SNIFFING
 from kvd.interfaces import IFolderListing
 from kvd.model.keys import Key, escape
-from kvd.model.operations import List
+from kvd.model.operations import Delete, List, Put
 from kvd.model.values import Entry, Folder, ValueInfo
 from kvd.store.level import list_folder
 from kvd.store.waiting import resolved
+
+T = TypeVar("T")
 
 PAGE_ENTRIES: Final = 500
 """
@@ -99,15 +101,28 @@ class BrowseHandler(RequestHandler):
         self.reply(200, [*fields, *_FIELDS], body)
 
     def _visitor(self, prefix: bytes) -> Visitor:
-        authorization, permit = self._context.authorization, self._permit
-        if authorization is None or permit is None:
-            return Visitor()
-        who = permit.who
-        rules = authorization.rules_of(prefix)
+        # A name as below a content-addressed prefix.
+        key = Key(prefix + b"0" * 64)
+        put = self._may_become(Put(key))
         return Visitor(
-            who.name,
-            authorization.may_become(who, Right.WRITE, prefix),
-            authorization.may_become(who, Right.DELETE, prefix),
-            rules.write_once,
-            rules.content_addressed,
+            self._user(),
+            may_write=put is not None,
+            may_delete=self._may_become(Delete(key)) is not None,
+            writes_once=put is not None and put.once,
+            is_content_addressed=put is not None and bool(put.digests),
         )
+
+    def _may_become(self, operation: T) -> T | None:
+        """
+        An operation as its rules make it; None if whoever asks may not do it. A client
+        without credentials may have them, and the browser asks for these then.
+        """
+        if self._permit is None:
+            return operation
+        try:
+            permitted: T = self._permit.also(operation)
+        except Unauthorized:
+            return operation
+        except AccessRefused:
+            return None
+        return permitted

@@ -130,7 +130,7 @@ def parse_target(target: bytes, method: str) -> Target:
         return Target(Key(harmless[1]))
     if target == b"*" and method == "OPTIONS":
         return Target()
-    query = _parse_query(target.partition(b"?")[2])
+    query = parse_query(target.partition(b"?")[2])
     *parts, last = path_segments(target)
     if last:
         return Target(key_of_segments([*parts, last]), None, query)
@@ -161,13 +161,17 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
     Check decoded segments and join them.
 
     Raises:
-        BadRequest: A segment is empty, ``.`` or ``..``, or contains a control byte; the
-            first one is reserved for kvd, or the last one for a file system.
+        BadRequest: A segment is empty, ``.`` or ``..``, or contains a slash or a
+            control byte; the first one is reserved for kvd, or the last one for a file
+            system.
         TargetTooLong: A segment, or the key, is too long.
     """
     for segment in segments:
         if not segment:
             raise BadRequest("A key cannot have empty segments: use single slashes.")
+        if b"/" in segment:
+            # From a query or a body: in a path it is refused where it is decoded.
+            raise BadRequest(f"The segment {_shown(segment)} contains a slash.")
         if segment in (b".", b".."):
             raise BadRequest(f"A key cannot have the segment {_shown(segment)}.")
         if _CONTROL.search(segment):
@@ -190,7 +194,7 @@ def key_of_segments(segments: Sequence[bytes]) -> Key:
     return Key(key)
 
 
-def _parse_query(query: bytes) -> dict[str, bytes]:
+def parse_query(query: bytes) -> dict[str, bytes]:
     """
     The parameters of a query, by name. kvd ignores unknown parameters. If a name is
     repeated, the last value counts; the parameters of a page may not be repeated.

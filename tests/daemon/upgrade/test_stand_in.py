@@ -130,7 +130,7 @@ def test_the_newest_number_counts() -> None:
     os.set_blocking(read, False)
     try:
         assert 3 == stand_in.newest(read, 3)
-        stand_in.tell(write)
+        stand_in.report_pid(write)
         os.write(write, b"12\n13\n")
         assert 13 == stand_in.newest(read, 3)
         assert 13 == stand_in.newest(read, 13)

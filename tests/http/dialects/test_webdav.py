@@ -17,7 +17,8 @@ from kvd.access.throttle import Throttle
 from kvd.http.authorization import Authorization
 from kvd.model.keys import Key
 from kvd.settings import DialectChoice
-from tests.http.test_connection import ConnectionCase, body, detail, field, status
+from tests.http.dialects.cases import DialectCase, joined
+from tests.http.test_connection import body, detail, field, status
 from tests.stepped import inline
 
 DAV = "{DAV:}"
@@ -36,30 +37,12 @@ OUTSIDE = b"""<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x SYSTEM "/etc/passwd">
 <propfind xmlns="DAV:"><prop><x>&x;</x></prop></propfind>"""
 
 
-class WebDAVCase(ConnectionCase):
+class WebDAVCase(DialectCase):
     """
     WebDAV below a prefix.
     """
 
     dialects = (DialectChoice("/dav/", "webdav"),)
-
-    def request(
-        self, line: str, fields: str = "", content: bytes | None = None
-    ) -> bytes:
-        """
-        What comes to a request with fields and a body.
-        """
-        length = "" if content is None else f"Content-Length: {len(content)}\r\n"
-        head = f"{line} HTTP/1.1\r\nHost: kvd\r\n{fields}{length}\r\n"
-        return self.ask(head.encode("latin-1") + (content or b""))
-
-    def statuses(self, *table: tuple[str, str, bytes | None, int]) -> None:
-        """
-        Requests, and the status that each has.
-        """
-        for line, fields, content, expected in table:
-            reply = self.request(line, fields, content)
-            assert (line, fields, expected) == (line, fields, status(reply))
 
     def propfind(
         self, path: str, depth: int = 1, content: bytes | None = None
@@ -69,20 +52,8 @@ class WebDAVCase(ConnectionCase):
         """
         reply = self.request(f"PROPFIND {path}", f"Depth: {depth}\r\n", content)
         assert 207 == status(reply), reply
-        text = body(reply)
-        pieces = []
-        while text:
-            size, _, rest = text.partition(b"\r\n")
-            pieces.append(rest[: int(size, 16)])
-            text = rest[int(size, 16) + 2 :]
-        found = fromstring(b"".join(pieces))
+        found = fromstring(joined(reply))
         return {each.findtext(f"{DAV}href") or "": each for each in found}
-
-    def keys(self) -> list[bytes]:
-        """
-        What is stored.
-        """
-        return sorted(self.store.values)
 
 
 class ResourceTests(WebDAVCase):
@@ -108,6 +79,12 @@ class ResourceTests(WebDAVCase):
         assert f'"{etag}"' == value.findtext(f".//{DAV}getetag")
         assert value.find(f".//{DAV}collection") is None
         assert ["/dav/a/"] == [*self.propfind("/dav/a/", 0)]
+
+    def test_root_is_there_without_values(self) -> None:
+        """
+        It cannot be made.
+        """
+        assert ["/dav/"] == [*self.propfind("/dav/")]
 
     def test_collections_are_made_and_last(self) -> None:
         """

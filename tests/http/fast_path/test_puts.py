@@ -531,7 +531,7 @@ class SharingTests(FastPathCase):
             if not has_no_place(new.fileno(), 1):
                 raise SkipTest("this takes a file system such as ext4")
         for patched in (
-            mock.patch("kvd.store.epochs.GATHER_SECONDS", 0),
+            mock.patch("kvd.store.epochs.BATCH_SECONDS", 0),
             mock.patch("kvd.store.writeback.sync_all"),
         ):
             patched.start()

@@ -185,7 +185,7 @@ def test_two_digits_are_a_year_of_today_or_of_the_past() -> None:
         assert (year, expected) == (year, parse_http_date(value))
 
 
-def test_conditions_are_gathered() -> None:
+def test_conditions_are_collected() -> None:
     """
     A date that is none is passed over (RFC 9110 section 13.1.3).
     """

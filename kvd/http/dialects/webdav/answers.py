@@ -57,7 +57,7 @@ from kvd.http.wire.kept import CLIENT_TIME
 from kvd.http.wire.replies import NO_SNIFFING
 from kvd.http.wire.targets import key_of_segments
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
-from kvd.model.exchanges import Values
+from kvd.model.exchanges import Values, first_slice
 from kvd.model.keys import Key, escape
 from kvd.model.replies import Reply
 from kvd.model.values import Entry, Metadata
@@ -96,8 +96,7 @@ async def propfind(
     first: Sequence[Entry] = ()
     if with_members and resource.is_collection:
         members = values.folder(path.prefix)
-        # If the walk fails at its start, the reply is a refusal.
-        first = await anext(members, ())
+        first = await first_slice(members)
     described = _describe(values, asked, resource, first, members)
     return Reply(207, _FIELDS, described)
 
