@@ -69,7 +69,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # of them. A test sees to it that there are none elsewhere. First those of which one takes
 # longest: none of them is the last that runs.
 INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
-	tests/integration tests/changes tests/crash tests/lab
+	tests/integration tests/changes tests/clients tests/crash tests/lab
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
