@@ -55,8 +55,8 @@ _CONTENTS = """
 
 .. toctree::
    :hidden:
-   :glob:
    :caption: Clients
+   :glob:
 
    docs/clients/*
 

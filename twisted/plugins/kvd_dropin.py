@@ -30,7 +30,7 @@ roundrobin = Policy(
 )
 gated = Policy(
     "gated",
-    "One listening socket for all workers; who is busier than another leaves it alone.",
+    "One listening socket for all workers; a busier one leaves connections to others.",
     "kvd.dispatch.policies.gated.policy",
 )
 steered = Policy(
