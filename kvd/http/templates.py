@@ -118,8 +118,7 @@ class _Templates:
             # What is looked at is part of the shape of a head; not so the target, by
             # which pages of other sites may be allowed.
             check_page(request, None)
-            dialects = process.dialects
-            operation = dialects.understand(dialects.of(request.target), request)
+            operation = process.dialects.understand_plainly(request)
         except KvdError:
             return None
         if request.chunked:
@@ -156,6 +155,8 @@ class _Templates:
         scope: Scope | None = ALL_KEYS
         if process.authorization is not None:
             scope = process.authorization.scope(request, operation)
+        if scope is not None and process.dialects.plain.items:
+            scope = scope.without(process.dialects.plain)
         if scope is None or process.cors is None:
             return scope
         # Python tells browsers which pages may see a reply.
@@ -358,7 +359,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     if (
         native is None
         or not isinstance(store, FileStore)
-        or not process.dialects.is_plain
+        or not process.dialects.has_plain
     ):
         return None
     templates = _Templates(native, process, near is not None)
