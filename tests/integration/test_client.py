@@ -967,7 +967,7 @@ def test_a_file_that_changes_while_it_is_put_is_refused(shell: Shell) -> None:
     """
     shell.succeed("put", "changing", "-", given=b"before")
     path = shell.folder / "changing"
-    path.write_bytes(b"x" * 30 * MIB)
+    path.write_bytes(b"x" * 15 * MIB)
     with stuck() as port:
         process = Shell(shell.folder, port).start("put", "changing", "changing")
         wait_for_read(process.pid, path)
