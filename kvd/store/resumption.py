@@ -81,7 +81,8 @@ class Resumption:
             uploads.remove(name)
             upload.discard()
             raise fault_of(error, _cannot("begin", record.key)) from error
-        return ResumableUpload(upload, self._folder, identity, record, 0)
+        limit = self._limit_of(record.key)
+        return ResumableUpload(upload, self._folder, identity, record, 0, limit)
 
     def resume(
         self, identity: str, key: Key, user: str | None, length: int | None
@@ -108,7 +109,8 @@ class Resumption:
             file=(descriptor, b""),
             written=size,
         )
-        return ResumableUpload(upload, self._folder, identity, record, size)
+        limit = self._limit_of(key)
+        return ResumableUpload(upload, self._folder, identity, record, size, limit)
 
     def _with_length(
         self, identity: str, record: UploadRecord, length: int | None, size: int
