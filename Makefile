@@ -14,6 +14,8 @@ TESTS ?=
 # How many integration tests run side by side; they wait more than they compute. With more,
 # the whole takes longer: they displace each other from the processors' caches.
 JOBS ?= 4
+# And how many other tests, which compute.
+CORES ?= $(shell nproc)
 # What trial runs: make trial TRIAL=tests
 TRIAL ?= tests.log tests.workers
 # Of all chance in the tests: another one each time, unless a run is to be repeated.
@@ -60,14 +62,14 @@ TWISTED_INSIDE := tests/net/test_private_names.py tests/net/test_reactor.py \
 unexport PYTHONDONTWRITEBYTECODE
 # What the tests keep is below build/, as pyproject.toml says of the tools.
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/build/hypothesis
-PYTEST := pytest --hypothesis-seed=$(SEED)
+PYTEST := pytest -p tests.parallel --hypothesis-seed=$(SEED)
 # What is imported is compiled then, which is a small part of what is installed.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Where tests marked integration are: to look through all the others takes as long as many
 # of them. A test sees to it that there are none elsewhere. First those of which one takes
 # longest: none of them is the last that runs.
 INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
-	tests/integration tests/changes tests/crash tests/lab
+	tests/integration tests/changes tests/clients tests/crash tests/lab
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
@@ -140,14 +142,14 @@ wheel: $(VENV)/developed
 # run, they cannot miss.
 unit: $(VENV)/developed $(COMPILED)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m $(PYTEST) --numprocesses=auto --dist=worksteal \
+	$(BIN)/coverage run -m $(PYTEST) --processes=$(CORES) \
 		-m "not integration" $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 # The real daemon, which to measure, too, would take twice as long.
 integration: $(VENV)/developed $(COMPILED)
-	$(BIN)/python -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal \
+	$(BIN)/python -m $(PYTEST) --processes=$(JOBS) \
 		-m integration $(INTEGRATION) $(TESTS)
 
 # All tests, and all processes measured (but in tests marked untraced): the fork server,
@@ -156,7 +158,7 @@ coverage: export COVER_FORKS := fork
 coverage: export COVER_EXITS := _exit
 coverage: $(VENV)/developed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m $(PYTEST) --numprocesses=$(JOBS) --dist=worksteal $(TESTS)
+	$(BIN)/coverage run -m $(PYTEST) --processes=$(JOBS) $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 
@@ -176,7 +178,7 @@ soak: crash powercuts changes endurance
 	KVD_SOAK_REQUESTS=$(REQUESTS) $(BIN)/python -m $(PYTEST) --timeout=0 \
 		tests/integration/test_bodies.py -k many_requests
 	KVD_EXAMPLES_TIMES=$(TIMES) $(BIN)/python -m $(PYTEST) --timeout=0 \
-		--numprocesses=auto --dist=worksteal -m "hypothesis or explores" tests
+		--processes=$(CORES) -m "hypothesis or explores" tests
 
 # Clients that people have, against the true daemon: all, or CLIENTS=webdav. What is not
 # installed is named.

@@ -42,7 +42,6 @@ _CONTENTS = """
 .. toctree::
    :hidden:
    :caption: Use
-   :glob:
 
    docs/running
    docs/operating
@@ -53,12 +52,11 @@ _CONTENTS = """
    docs/engines
    docs/wire
    docs/browser
-   docs/clients/*
 
 .. toctree::
    :hidden:
-   :glob:
    :caption: Clients
+   :glob:
 
    docs/clients/*
 

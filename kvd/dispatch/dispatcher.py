@@ -296,7 +296,7 @@ class Dispatcher:
 
     def _be_usual(self) -> None:
         """
-        Leave connections that come alone to `Lone`, if nothing is unusual.
+        Leave lone connections to `Lone`, if nothing is unusual.
         """
         lone, decider = self._lone, self._decider
         if (

@@ -110,7 +110,7 @@ class PolicyDistribution:
         self.shadow = shadow
         self.hang_seconds = hang_seconds
         self.hung: Callable[[int, float], None] = lambda worker, seconds: None
-        """Called with the number of a worker that has made no turn for longer, and for
+        """Called with the number of a worker that has not responded for longer, and for
         how long: it is to be replaced. `left` is called for it."""
         self._scoreboard = scoreboard
         self._groups = groups

@@ -1,5 +1,5 @@
 """
-A connection that comes alone.
+A lone connection.
 
 It finds the processor's caches cold, and costs the supervisor what the code for it
 costs to load. So it is accepted, shown to the policy and sent in one compiled call
@@ -30,7 +30,7 @@ from kvd.native import compiled
 
 class Lone(Protocol):
     """
-    Hands over a connection that comes alone.
+    Hands over a lone connection.
     """
 
     ready: Sequence[int]

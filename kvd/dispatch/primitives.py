@@ -2,7 +2,7 @@
 What the supervisor does for each connection without deciding anything: it accepts, and
 makes the view for the policy.
 
-A connection that comes alone finds the processor's caches cold, and there each call in
+A lone connection finds the processor's caches cold, and there each call in
 Python takes a microsecond or two. So these are compiled (``kvd/native/dispatch.c``).
 The functions here do the same where nothing was compiled.
 """

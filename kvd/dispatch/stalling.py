@@ -113,9 +113,9 @@ class Stalls:
     def _log_stall(self, worker: int, seconds: float, others: bool) -> None:
         self._scoreboard.count_stall(worker)
         self._log.warn(
-            "worker {worker} has made no turn for {seconds:.1f} seconds: it is stopped,"
-            " or busy with one thing; {others} its new connections until it lives"
-            " again",
+            "worker {worker} has not responded for {seconds:.1f} seconds: it is"
+            " stopped, or busy with one thing; {others} its new connections until it"
+            " responds again",
             worker=worker,
             seconds=seconds,
             others="others take" if others else "nobody takes",
@@ -124,8 +124,8 @@ class Stalls:
 
     def _log_end(self, worker: int) -> None:
         self._log.info(
-            "worker {worker} lives again after {seconds:.1f} seconds and gets its share"
-            " of new connections",
+            "worker {worker} responds again after {seconds:.1f} seconds and gets its"
+            " share of new connections",
             worker=worker,
             seconds=self._longest.pop(worker),
             happened="stall",

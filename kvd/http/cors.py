@@ -30,7 +30,7 @@ How long a browser may remember what it was told; none keeps it for longer than 
 hours.
 """
 
-METHODS: Final = "GET, HEAD, PUT, DELETE"
+METHODS: Final = "GET, HEAD, PUT, PATCH, DELETE"
 
 _SENT: Final = ", ".join(
     sorted(
@@ -39,10 +39,14 @@ _SENT: Final = ", ".join(
             *("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"),
             *DIGEST_FIELDS,
             *(name.title() for name in METADATA_FIELDS),
+            *("Upload-Complete", "Upload-Length", "Upload-Offset"),
         }
     )
 )
-_SHOWN: Final = "Accept-Ranges, Content-Range, ETag, Kvd-Durability, Link, Retry-After"
+_SHOWN: Final = (
+    "Accept-Ranges, Content-Range, ETag, Kvd-Durability, Link, Location, Retry-After,"
+    " Upload-Complete, Upload-Length, Upload-Limit, Upload-Offset"
+)
 
 _NOBODY: Final[frozenset[str]] = frozenset()
 

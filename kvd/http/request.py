@@ -243,6 +243,13 @@ class RequestHandler:
         elif undo is not None:
             undo(result)
 
+    @property
+    def scheme(self) -> str:
+        """
+        Of the URL that the client has asked for.
+        """
+        return "http" if self._connection.transport.secure is None else "https"
+
     def proceed(self) -> None:
         """
         Nothing forbids the body: send ``100 Continue`` if the client waits for it.

@@ -34,19 +34,22 @@ Returns an operation with what the rules of its prefix add, or raises `AccessRef
 Fill = Callable[[IUpload], Coroutine[Any, Any, None]]
 
 
-def values_for(context: ProcessContext, permit: Permit | None) -> PermittedValues:
+def values_for(
+    context: ProcessContext, permit: Permit | None, scheme: str = "http"
+) -> PermittedValues:
     """
     What one request may use.
 
     Args:
         context: Of the process.
         permit: Of the request; None where there are no users: everything is permitted.
+        scheme: Of its URL.
     """
     if context.authorization is None:
-        return PermittedValues(context, _as_it_is)
+        return PermittedValues(context, _as_it_is, scheme)
     # Whatever has no permit yet may do nothing.
     assert permit is not None, "a request that is not permitted asks for values"
-    return PermittedValues(context, permit.also)
+    return PermittedValues(context, permit.also, scheme)
 
 
 def _as_it_is(operation: Operation) -> Operation:
@@ -58,12 +61,16 @@ class PermittedValues:
     See `kvd.model.exchanges.Values`.
     """
 
-    def __init__(self, context: ProcessContext, permitted: Permitted) -> None:
+    def __init__(
+        self, context: ProcessContext, permitted: Permitted, scheme: str = "http"
+    ) -> None:
         """
         Args:
             context: Of the process.
             permitted: Asked before each operation.
+            scheme: See `Values`.
         """
+        self.scheme = scheme
         self._context = context
         self._store: Final = context.store
         self._permitted = permitted

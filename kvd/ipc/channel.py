@@ -197,7 +197,7 @@ class Channel(FileDescriptor):
             self._deal_with(came)
         except Exception:
             # As the reactor does where `doRead` fails.
-            self._log.failure("a control message cannot be dealt with")
+            self._log.failure("a control message cannot be handled")
             self._end()
 
     def _deal_with(self, came: tuple[Message, list[int]] | None) -> None:

@@ -44,6 +44,9 @@ class Values(Protocol):
 
     durability: str
     """See `IStore.durability`."""
+    scheme: str
+    """That of URLs by which the client reaches kvd: ``https`` if its connection to kvd
+    has TLS, else ``http``."""
 
     async def stat(self, key: Key) -> ValueInfo | None:
         """

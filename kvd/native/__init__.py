@@ -1,14 +1,14 @@
 """
 What is compiled of kvd, and how it is found.
 
-kvd is whole without it: each of these modules does what Python code elsewhere does
-too, faster. ``splice.c`` belongs to `kvd.net.splice`, ``reactor.c`` to
-`kvd.net.reactor`; ``dispatch.c``, ``lane.c``, ``lone.c`` and ``timer.c`` are one
-module, which belongs to `kvd.dispatch.dispatcher`. All other files are one module,
-which belongs to `kvd.http.fast_path`, and ``fast_path.c`` says what it does.
-`kvd.http.wire.fields` calls its ``fields.c`` too, `kvd.store.folders` and
-`kvd.store.exchange` its ``folder.c``, and `kvd.store.locks` its ``offset.c``.
-`kvd.store.usage`, `kvd.store.reading`, `kvd.store.removing`, `kvd.store.candidates` and
+kvd is whole without it: each of these modules does what Python code elsewhere does too,
+faster. ``splice.c`` belongs to `kvd.net.splice`, ``reactor.c`` to `kvd.net.reactor`;
+``dispatch.c``, ``gate.c``, ``lane.c``, ``lone.c`` and ``timer.c`` are one module, which
+belongs to `kvd.dispatch.dispatcher`. All other files are one module, which belongs to
+`kvd.http.fast_path`, and ``fast_path.c`` says what it does. `kvd.http.wire.fields`
+calls its ``fields.c`` too, `kvd.store.folders` and `kvd.store.exchange` its
+``folder.c``, and `kvd.store.locks` its ``offset.c``. `kvd.store.usage`,
+`kvd.store.reading`, `kvd.store.removing`, `kvd.store.candidates` and
 `kvd.store.looking` call its ``usage.c``, ``attribute.c``, ``remove.c``,
 ``candidates.c`` and ``look.c``.
 """

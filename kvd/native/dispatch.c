@@ -1,7 +1,7 @@
 /*
  * What the supervisor does for each connection that it hands over, without deciding
  * anything (kvd.dispatch.primitives). lane.c remembers what is on its way, timer.c bounds
- * decisions, and lone.c does all at once for a connection that comes alone. gate.c is for
+ * decisions, and lone.c does all at once for a lone connection. gate.c is for
  * workers that accept from one socket.
  */
 

@@ -9,11 +9,12 @@
  * second request behind the first, a file that another program has written, a lock that is
  * held, an error of any kind. So the only error handling here is cleaning up.
  *
- * This file has the Python type and the module. connections.c and serve.c receive requests,
- * get.c and put.c serve them, hits.c knows what a near cache has, upload.c receives a body in
- * pieces, commit.c has values synced (sync.c) before their replies, and reports.c reports what
- * was served; value.c opens a value, file.c sends it, and recent.c keeps small ones in memory.
- * fast_path.h declares what the files share.
+ * This file has the Python type and the module. shared.c accepts from sockets that processes
+ * share, connections.c and serve.c receive requests, and joined.c has what Python knows of a
+ * connection. get.c and put.c serve requests, hits.c knows what a near cache has, upload.c
+ * receives a body in pieces, commit.c has values synced (sync.c) before their replies, and
+ * reports.c reports what was served; value.c opens a value, file.c sends it, and recent.c
+ * keeps small ones in memory. fast_path.h declares what the files share.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */

@@ -1,5 +1,5 @@
 /*
- * A connection that comes alone (kvd.dispatch.lone). It finds the processor's caches cold;
+ * A lone connection (kvd.dispatch.lone). It finds the processor's caches cold;
  * there each call in Python takes a microsecond or two. So it is accepted, shown to the
  * policy and sent in one call. Whatever is unusual is left to kvd.dispatch.dispatcher.
  */
@@ -17,7 +17,7 @@
 /* Where a connection came so long ago, the next one comes alone. */
 #define ALONE_SECONDS 0.0005
 
-/* Hands over a connection that comes alone, while nothing is unusual. */
+/* Hands over a lone connection, while nothing is unusual. */
 typedef struct {
     PyObject_HEAD
     Py_buffer words;            /* of the scoreboard */

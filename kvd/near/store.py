@@ -30,6 +30,8 @@ from kvd.interfaces import (
     Answer,
     ICachedValue,
     ICachingStore,
+    IFolderListing,
+    IFolderStore,
     IHits,
     IListing,
     IStore,
@@ -40,6 +42,7 @@ from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.near.filling import AHEAD_BYTES, Filling
+from kvd.store.level import list_folder
 from kvd.store.value import Described, FileValue
 from kvd.store.waiting import Underway, resolved
 
@@ -82,7 +85,7 @@ class _Known(NamedTuple):
     """So long, the store is not asked again."""
 
 
-@implementer(ICachingStore)
+@implementer(ICachingStore, IFolderStore)
 class NearStore:
     """
     A store, and a cache of what was read from it.
@@ -220,6 +223,11 @@ class NearStore:
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> IListing:
         return self._store.list(prefix, after, limit)
+
+    def list_folder(
+        self, prefix: bytes, after: bytes, limit: int | None
+    ) -> IFolderListing:
+        return list_folder(self._store, prefix, after, limit)
 
     def close(self) -> Answer[None]:
         return Deferred.fromCoroutine(self._close())

@@ -4,16 +4,11 @@ All settings: one row of a table for each.
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import Enum
 from typing import Final
 
-from kvd.dispatch.selection import load_policy
-from kvd.errors import BadSetting
 from kvd.model.quantities import Count, Seconds, Size
 from kvd.options.addresses import read_listen, read_status
 from kvd.options.kept_fields import read_keep_fields
@@ -29,23 +24,25 @@ from kvd.options.locations import (
     read_store,
     read_trusted_proxies,
 )
-from kvd.options.quotas import read_full, read_quota, read_ttl
+from kvd.options.quotas import read_full, read_quota
+from kvd.options.readers import (
+    one_of,
+    optional,
+    read_file_mode,
+    read_folder_mode,
+    read_hang,
+    read_policy,
+    read_procs,
+    read_shadow,
+    read_switch,
+    read_ttl_or_off,
+    read_wait,
+    read_wait_or_off,
+    size_or,
+)
 from kvd.options.rights import read_users
-from kvd.settings import MAX_PROCS
-
-# epoll counts milliseconds in 32 bits: if the reactor waits for nothing else, a timeout
-# of 25 days or more would make it fail.
-_wait = Seconds(most=7 * 86400)
-
-# A worker that waits for events writes a time stamp each second.
-_hang = Seconds(least=2, most=7 * 86400)
-
-_processes = Count("a number of processes", 0, MAX_PROCS)
 
 _MIB: Final = 1024**2
-
-# More than any file system holds, and far below the limit of 64 bits.
-_size = Size(1, 1024**5)
 
 
 class Form(Enum):
@@ -88,122 +85,6 @@ class Choice:
         Whether the setting may be given several times.
         """
         return self.form in (Form.LIST, Form.TABLE)
-
-
-def _read_policy(text: str) -> str:
-    # Loaded here, so that the message about a broken policy names the option.
-    load_policy(text)
-    return text
-
-
-def _read_shadow(text: str) -> str | None:
-    return None if text == "off" else _read_policy(text)
-
-
-def _read_procs(text: str) -> int:
-    if text == "auto":
-        return len(os.sched_getaffinity(0))
-    try:
-        return _processes(text)
-    except BadSetting as error:
-        raise BadSetting(f"{error.sentence}, or auto") from error
-
-
-def _one_of(what: str, known: Mapping[str, str]) -> Callable[[str], str]:
-    """
-    A reader of one of some words.
-
-    Args:
-        what: What they are, for a message: "a durability".
-        known: The words, and what each means.
-    """
-
-    def read(text: str) -> str:
-        if text in known:
-            return text
-        closest = get_close_matches(text, known, n=1)
-        hint = f". Did you mean {closest[0]!r}?" if closest else ""
-        *others, last = (f"{word} ({meaning})" for word, meaning in known.items())
-        raise BadSetting(
-            f"{text!r} is not {what}: give {', '.join(others)} or {last}{hint}"
-        )
-
-    return read
-
-
-_MODE: Final = re.compile("[0-7]{3,4}")
-
-
-def _read_file_mode(text: str) -> int:
-    mode = int(text, 8) if _MODE.fullmatch(text) else 0
-    if not 0o600 <= mode <= 0o777:
-        raise BadSetting(
-            f"{text!r} cannot be the mode of a value: give three octal digits of which"
-            " the first is 6 or 7, such as 640, so that kvd can read and write it"
-        )
-    return mode
-
-
-def _read_folder_mode(text: str) -> int:
-    mode = int(text, 8) if _MODE.fullmatch(text) else 0
-    if mode & 0o700 != 0o700 or mode > 0o3777:
-        raise BadSetting(
-            f"{text!r} cannot be the mode of a folder: give three octal digits of which"
-            " the first is 7, such as 750, so that kvd can use it; a 2 before them"
-            " passes the folder's group on"
-        )
-    return mode
-
-
-def _read_switch(text: str) -> bool:
-    if text not in ("on", "off"):
-        raise BadSetting(f"{text!r} is neither on nor off")
-    return text == "on"
-
-
-def _wait_or_off(text: str) -> float | None:
-    return None if text == "off" else _wait(text)
-
-
-def _size_or(word: str) -> Callable[[str], int | None]:
-    """
-    A reader of sizes, and of a word that means that there is no limit.
-    """
-
-    def read(text: str) -> int | None:
-        if text == word:
-            return None
-        try:
-            return _size(text)
-        except BadSetting as error:
-            raise BadSetting(f"{error.sentence}, or {word}") from error
-
-    return read
-
-
-def _read_ttl(text: str) -> float | None:
-    if text == "off":
-        return None
-    try:
-        return read_ttl(text)
-    except BadSetting as error:
-        raise BadSetting(f"{error.sentence}, or off") from error
-
-
-def _optional(read: Count) -> Callable[[str], object]:
-    """
-    A reader of a number, or of ``unlimited``.
-    """
-
-    def read_optional(text: str) -> int | None:
-        if text == "unlimited":
-            return None
-        try:
-            return read(text)
-        except BadSetting as error:
-            raise BadSetting(f"{error.sentence}, or unlimited") from error
-
-    return read_optional
 
 
 def _limit(
@@ -256,7 +137,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "policy",
         "policy",
-        _read_policy,
+        read_policy,
         ["gated"],
         "The policy that decides which worker gets a connection.",
         "p",
@@ -264,7 +145,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "shadow",
         "shadow",
-        _read_shadow,
+        read_shadow,
         ["off"],
         "A second policy, asked about each connection that the supervisor dispatches,"
         ' but not followed; "kvd status" shows what it would have done; off: none.',
@@ -272,7 +153,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "procs",
         "procs",
-        _read_procs,
+        read_procs,
         ["auto"],
         "The number of worker processes; auto: one for each processor that kvd may use;"
         " 0: none, the twistd process itself serves.",
@@ -282,7 +163,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "durability",
         "durability",
-        _one_of(
+        one_of(
             "a durability",
             {
                 "disk": "values survive a power cut",
@@ -297,7 +178,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "file-mode",
         "file_mode",
-        _read_file_mode,
+        read_file_mode,
         ["644"],
         "The permissions of values, whatever the umask, unless their folder has a"
         " default access control list.",
@@ -305,14 +186,14 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "folder-mode",
         "folder_mode",
-        _read_folder_mode,
+        read_folder_mode,
         ["755"],
         "The permissions of folders that kvd makes, with the same exception.",
     ),
     Choice(
         "max-size",
         "max_size",
-        _size_or("unlimited"),
+        size_or("unlimited"),
         ["unlimited"],
         "How much all values may take, each rounded up to 4 KiB; --full says what"
         " happens then.",
@@ -322,7 +203,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "min-free",
         "min_free",
-        _size_or("off"),
+        size_or("off"),
         ["off"],
         "How much of the store's file system stays free.",
         None,
@@ -339,7 +220,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "ttl",
         "ttl_seconds",
-        _read_ttl,
+        read_ttl_or_off,
         ["off"],
         "How long after its PUT a value is removed, such as 30d; off: never.",
         None,
@@ -379,7 +260,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "guess-types",
         "guess_types",
-        _read_switch,
+        read_switch,
         ["off"],
         "on: a value that was stored without a type gets the one that the end of its"
         " key suggests; off: no type is guessed.",
@@ -413,14 +294,14 @@ CHOICES: Final[Sequence[Choice]] = (
         "trusted_proxies",
         read_trusted_proxies,
         ["off"],
-        "The networks of proxies, with commas between them, that are believed what they"
-        " say of their clients' addresses, such as 127.0.0.1,10.0.0.0/8; unix: whoever"
-        " connects to a Unix socket; off: none.",
+        "The networks of proxies that kvd trusts to name their clients' addresses, with"
+        " commas between them, such as 127.0.0.1,10.0.0.0/8; unix: every client of a"
+        " Unix socket; off: none.",
     ),
     Choice(
         "forwarded-field",
         "forwarded_field",
-        _one_of(
+        one_of(
             "a field of proxies",
             {
                 "x-forwarded-for": "the addresses alone",
@@ -450,7 +331,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "access-log-format",
         "access_log_format",
-        _one_of(
+        one_of(
             "a format of the access log",
             {
                 "plain": "blanks between all fields",
@@ -465,7 +346,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "log-format",
         "log_format",
-        _one_of(
+        one_of(
             "a format of the log",
             {
                 "plain": "lines of text",
@@ -487,7 +368,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "splice",
         "splice",
-        _read_switch,
+        read_switch,
         ["on"],
         "on: the kernel moves bodies to files where possible; off: kvd reads and writes"
         " each chunk.",
@@ -495,7 +376,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "fast-path",
         "fast_path",
-        _read_switch,
+        read_switch,
         ["on"],
         "on: small requests that look like earlier ones are served by a compiled"
         " module, where it is installed; off: all go the same way.",
@@ -503,7 +384,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "browser",
         "browser",
-        _read_switch,
+        read_switch,
         ["on"],
         "on: a browser that asks for a prefix gets a page that shows, uploads and"
         " deletes values; off: it gets a plain listing, as programs do.",
@@ -528,7 +409,7 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "drain-timeout",
         "drain_seconds",
-        _wait,
+        read_wait,
         ["10s"],
         "How long active requests may take to finish after SIGTERM.",
         None,
@@ -537,9 +418,9 @@ CHOICES: Final[Sequence[Choice]] = (
     Choice(
         "hang-timeout",
         "hang_seconds",
-        _hang,
+        read_hang,
         ["30s"],
-        "A worker that is stopped, or busy with one thing for so long, is killed and"
+        "A worker that is stopped, or busy with one thing for this long, is killed and"
         " replaced. At least 2s; others take its new connections within a second.",
         None,
         Form.NUMBER,
@@ -568,28 +449,28 @@ CHOICES: Final[Sequence[Choice]] = (
     _limit(
         "max-value",
         "value_bytes",
-        _size_or("unlimited"),
+        size_or("unlimited"),
         "unlimited",
         "The largest value (else 413), or unlimited.",
     ),
     _limit(
         "head-timeout",
         "head_seconds",
-        _wait,
+        read_wait,
         "10s",
         "How long a head may take to arrive (else 408).",
     ),
     _limit(
         "body-timeout",
         "body_seconds",
-        _wait,
+        read_wait,
         "60s",
         "The longest pause in a body (else 408, and nothing is stored).",
     ),
     _limit(
         "upload-lifetime",
         "upload_seconds",
-        _wait_or_off,
+        read_wait_or_off,
         "1d",
         "How long an upload that broke off can be resumed, if its client asks for that;"
         " off: never.",
@@ -597,14 +478,14 @@ CHOICES: Final[Sequence[Choice]] = (
     _limit(
         "reader-timeout",
         "reader_seconds",
-        _wait,
+        read_wait,
         "60s",
-        "How long a client may take nothing of a reply (else it is disconnected).",
+        "How long a client may read nothing of a reply (else it is disconnected).",
     ),
     _limit(
         "idle-timeout",
         "idle_seconds",
-        _wait,
+        read_wait,
         "10m",
         "How long a connection may wait for its next request (else it is closed).",
     ),
@@ -618,7 +499,7 @@ CHOICES: Final[Sequence[Choice]] = (
     _limit(
         "max-address-connections",
         "address_connections",
-        _optional(Count("a number of connections", 1, 1_000_000)),
+        optional(Count("a number of connections", 1, 1_000_000)),
         "unlimited",
         "The most open connections of one address (else 429, and closed),"
         " or unlimited.",
@@ -626,7 +507,7 @@ CHOICES: Final[Sequence[Choice]] = (
     _limit(
         "max-address-rate",
         "address_rate",
-        _optional(Count("a number of requests", 1, 1_000_000)),
+        optional(Count("a number of requests", 1, 1_000_000)),
         "unlimited",
         "The most requests per second of one address (else 429), or unlimited; with it,"
         " all requests go the same way, as with --fast-path off.",

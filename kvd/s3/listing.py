@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from zope.interface import implementer
 
 from kvd.errors import EngineFailed, KeyAbsent
-from kvd.interfaces import Answer, IListing
+from kvd.interfaces import Answer, IFolderListing, IListing
 from kvd.model.keys import Key
-from kvd.model.values import ValueInfo
+from kvd.model.values import Entry, Folder, ValueInfo
 from kvd.s3.engine import Engine
 from kvd.s3.names import decode, encode, is_key
 from kvd.s3.requests import Ask
@@ -31,6 +31,70 @@ What S3 gives at once.
 """
 
 ASKED_AT_ONCE: Final = 16
+
+_BEHIND: Final = "~~"
+"""
+No code of a byte is as great.
+"""
+
+
+class _Pages:
+    """
+    The names of objects, page by page in their order.
+    """
+
+    def __init__(self, engine: Engine, root: str, prefix: bytes) -> None:
+        """
+        Args:
+            engine: Lists the objects.
+            root: Begins the names of all objects.
+            prefix: Begins the keys.
+        """
+        self._engine = engine
+        self._root = root
+        self._prefix = root + encode(prefix)
+        self.ended = bool(prefix) and not is_key(prefix.removesuffix(b"/"))
+
+    async def page(self, after: str, count: int) -> list[str]:
+        """
+        The next names, without the root.
+
+        Args:
+            after: Only greater ones are listed; empty: all.
+            count: How many at most.
+        """
+        query = f"list-type=2&max-keys={count}&prefix={quote(self._prefix, safe='~')}"
+        if after:
+            after = self._root + after
+            query += f"&start-after={quote(after, safe='~')}"
+        reply = await self._engine.ask(Ask("GET", "", query))
+        document = await self._engine.document(reply)
+        names = [each.text or "" for each in document.findall("Contents/Key")]
+        if names != sorted(names) or (names and names[0] <= after):
+            raise EngineFailed("The engine does not list names in their order.")
+        if document.findtext("IsTruncated") != "true":
+            self.ended = True
+        elif not names:
+            raise EngineFailed("The engine lists nothing, and says that there is more.")
+        return [name.removeprefix(self._root) for name in names]
+
+    async def describe(self, keys: Sequence[Key]) -> list[ValueInfo]:
+        """
+        The values of keys, without those that were removed meanwhile.
+        """
+        semaphore = DeferredSemaphore(ASKED_AT_ONCE)
+        found = await together([semaphore.run(self._stat, key) for key in keys])
+        return [info for info in found if info is not None]
+
+    def _stat(self, key: Key) -> Deferred[ValueInfo | None]:
+        async def stat() -> ValueInfo | None:
+            name = self._root + encode(key)
+            try:
+                return (await stat_object(self._engine, key, name)).info
+            except KeyAbsent:
+                return None
+
+        return Deferred.fromCoroutine(stat())
 
 
 @implementer(IListing)
@@ -50,15 +114,12 @@ class ObjectListing:
             after: See `IStore.list`.
             limit: See `IStore.list`.
         """
-        self._engine = engine
-        self._root = root
-        self._prefix = root + encode(prefix)
-        self._after = root + encode(after) if limit is not None and after else ""
+        self._pages = _Pages(engine, root, prefix)
+        self._after = encode(after) if limit is not None else ""
         self._limit = limit
-        self._ended = bool(prefix) and not is_key(prefix.removesuffix(b"/"))
 
     def next_slice(self) -> Answer[Sequence[ValueInfo]]:
-        if self._ended:
+        if self._pages.ended:
             return []
         return Deferred.fromCoroutine(self._next_slice())
 
@@ -66,50 +127,93 @@ class ObjectListing:
         """
         The next values; those that were removed meanwhile are left out.
         """
-        found: list[ValueInfo] = []
+        pages, found = self._pages, list[ValueInfo]()
         wanted = SLICE_KEYS if self._limit is None else self._limit
-        while not self._ended and len(found) < wanted:
-            found += await self._page(min(wanted - len(found), PAGE_KEYS))
+        while not pages.ended and len(found) < wanted:
+            count = min(wanted - len(found), PAGE_KEYS)
+            names = await pages.page(self._after, count)
+            if names:
+                self._after = names[-1]
+            found += await pages.describe(_keys_of(names))
             if self._limit is None and found:
                 return found
-        self._ended = True
+        pages.ended = True
         return found
 
-    async def _page(self, count: int) -> list[ValueInfo]:
-        query = f"list-type=2&max-keys={count}&prefix={quote(self._prefix, safe='~')}"
-        if self._after:
-            query += f"&start-after={quote(self._after, safe='~')}"
-        reply = await self._engine.ask(Ask("GET", "", query))
-        document = await self._engine.document(reply)
-        names = [each.text or "" for each in document.findall("Contents/Key")]
-        if names != sorted(names) or (names and names[0] <= self._after):
-            raise EngineFailed("The engine does not list names in their order.")
-        if names:
-            self._after = names[-1]
-        if document.findtext("IsTruncated") != "true":
-            self._ended = True
-        elif not names:
-            raise EngineFailed("The engine lists nothing, and says that there is more.")
-        return await self._describe(names)
+    def close(self) -> None:
+        self._pages.ended = True
 
-    async def _describe(self, names: Sequence[str]) -> list[ValueInfo]:
-        semaphore = DeferredSemaphore(ASKED_AT_ONCE)
-        asked = []
-        for name in names:
-            key = decode(name.removeprefix(self._root))
-            if key is not None:
-                asked.append(semaphore.run(self._stat, key, name))
-        found = await together(asked)
-        return [info for info in found if info is not None]
 
-    def _stat(self, key: Key, name: str) -> Deferred[ValueInfo | None]:
-        async def stat() -> ValueInfo | None:
-            try:
-                return (await stat_object(self._engine, key, name)).info
-            except KeyAbsent:
-                return None
+def _keys_of(names: Sequence[str]) -> list[Key]:
+    return [key for key in map(decode, names) if key is not None]
 
-        return Deferred.fromCoroutine(stat())
+
+@implementer(IFolderListing)
+class ObjectFolderListing:
+    """
+    One folder, in the order of its entries.
+
+    Engines know ``/`` as a delimiter at most, which the names here do not have. So the
+    first key of a folder stands for all of them, and the next page begins behind them.
+    """
+
+    def __init__(
+        self, engine: Engine, root: str, prefix: bytes, after: bytes, limit: int | None
+    ) -> None:
+        """
+        Args:
+            engine: Lists the objects.
+            root: Begins the names of all objects.
+            prefix: See `IFolderStore.list_folder`.
+            after: See `IFolderStore.list_folder`.
+            limit: See `IFolderStore.list_folder`.
+        """
+        self._pages = _Pages(engine, root, prefix)
+        self._prefix = prefix
+        self._last = after if limit is not None else b""
+        self._begin = encode(self._last)
+        self._limit = limit
+
+    def next_slice(self) -> Answer[Sequence[Entry]]:
+        if self._pages.ended:
+            return []
+        return Deferred.fromCoroutine(self._next_slice())
+
+    async def _next_slice(self) -> Sequence[Entry]:
+        found: list[Entry] = []
+        wanted = SLICE_KEYS if self._limit is None else self._limit
+        while not self._pages.ended and len(found) < wanted:
+            names = await self._names(wanted - len(found))
+            keys = [Key(name) for name in names if not name.endswith(b"/")]
+            described = {info.key: info for info in await self._pages.describe(keys)}
+            for name in names:
+                if name.endswith(b"/"):
+                    found.append(Folder(name))
+                elif name in described:
+                    found.append(described[Key(name)])
+            if self._limit is None and found:
+                return found
+        self._pages.ended = True
+        return found
+
+    async def _names(self, count: int) -> list[bytes]:
+        """
+        The next keys, and prefixes of folders.
+        """
+        pages, names = self._pages, list[bytes]()
+        while True:
+            for key in _keys_of(await pages.page(self._begin, PAGE_KEYS)):
+                end = key.find(b"/", len(self._prefix)) + 1
+                name = key[:end] if end else key
+                if name > self._last:
+                    if len(names) == count:
+                        pages.ended = False
+                        return names
+                    names.append(name)
+                    self._last = name
+                self._begin = encode(name) + _BEHIND if end else encode(name)
+            if pages.ended or len(names) == count:
+                return names
 
     def close(self) -> None:
-        self._ended = True
+        self._pages.ended = True

@@ -11,14 +11,14 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from kvd.errors import PreconditionFailed
-from kvd.interfaces import Answer, IStore, IUpload, IValue
+from kvd.interfaces import Answer, IFolderStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, ValueInfo
 from kvd.s3.buffered_upload import BUFFERED_BYTES, BufferedUpload
 from kvd.s3.engine import Engine
 from kvd.s3.guards import CHANGED, Change, Guards, Kept, try_conditions
-from kvd.s3.listing import ObjectListing
+from kvd.s3.listing import ObjectFolderListing, ObjectListing
 from kvd.s3.multipart_upload import LARGEST_SINGLE_BYTES, MultipartUpload
 from kvd.s3.names import object_name
 from kvd.s3.requests import Ask
@@ -28,7 +28,7 @@ from kvd.s3.value import open_object, stat_object
 from kvd.store.waiting import Underway
 
 
-@implementer(IStore)
+@implementer(IFolderStore)
 class ObjectStore:
     """
     The objects of a bucket whose names begin with a prefix.
@@ -108,6 +108,11 @@ class ObjectStore:
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> ObjectListing:
         return ObjectListing(self._engine, self._prefix, prefix, after, limit)
+
+    def list_folder(
+        self, prefix: bytes, after: bytes, limit: int | None
+    ) -> ObjectFolderListing:
+        return ObjectFolderListing(self._engine, self._prefix, prefix, after, limit)
 
     def close(self) -> Answer[None]:
         ended = self._underway.ended()

@@ -10,6 +10,7 @@ The file store: every value is a file below one folder, named by its key, usable
             4711-09fe…/      what a process uploads    (kvd.store.uploads)
                 0, 1, …
                 k2.ab␟cdef   what was ab/cdef before   (kvd.store.writeback)
+            resumable/       uploads of several requests (kvd.store.resuming)
 
 A value is written to the upload folder of the process. A commit sets an attribute that
 identifies the value (`kvd.store.attribute`) and renames the file to its key while it
@@ -211,6 +212,7 @@ class FileStore:
             self._begin_resumable,
             self._reserve_rest,
             lambda key: inf if admission is None else admission.limit_of(key),
+            clock,
         )
         self.fast_path_state = FastPathState(
             self._root,
@@ -438,6 +440,7 @@ class FileStore:
         return self._close()
 
     def _close(self) -> Answer[None]:
+        self.resumable.close()
         written = None if self._writeback is None else self._writeback.stop()
         if isinstance(written, Deferred):
             return written.addCallback(lambda _: self._opened.close())

@@ -199,20 +199,15 @@ class ResumableFolder:
             record, boot = _from_json(json.loads(text))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None  # Gone, or another program has written it.
-        folder = self.descriptor
-        if record.done:
-            changed = os.stat(
-                identity + _ABOUT, dir_fd=folder, follow_symlinks=False
-            ).st_mtime
-            size = None
-        else:
-            try:
-                status = os.stat(identity, dir_fd=folder, follow_symlinks=False)
-            except OSError:
-                return None
-            if status.st_nlink > 1 or boot != self._boot:
-                return None
-            changed, size = status.st_mtime, status.st_size
+        name = identity + _ABOUT if record.done else identity
+        try:
+            status = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if not record.done and (status.st_nlink > 1 or boot != self._boot):
+            return None
+        size = None if record.done else status.st_size
+        changed = status.st_mtime
         if changed + record.lifetime_seconds < time.time():
             return None
         return Found(record, boot, size)
@@ -280,6 +275,17 @@ class ResumableFolder:
             self.remove(identity)
         finally:
             os.close(file)
+
+    @property
+    def exists(self) -> bool:
+        """
+        Whether any process has made it.
+        """
+        try:
+            os.stat(RESUMABLE_NAME, dir_fd=self._hidden, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def sweep(self) -> tuple[int, int]:
         """

@@ -8,8 +8,11 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from kvd.errors import BadRequest
@@ -27,6 +30,13 @@ from kvd.store.resuming import (
 )
 from kvd.store.upload import FileUpload, UploadContext
 
+SWEEP_EVERY_SECONDS: Final = 3600.0
+"""
+How often a process looks for uploads that have expired, as long as there are any.
+"""
+
+_log = Logger()
+
 
 @implementer(IResumableUploads)
 class Resumption:
@@ -41,6 +51,7 @@ class Resumption:
         begin: Callable[[UploadRecord], Answer[FileUpload]],
         reserve: Callable[[Key, int | None, int], Reservation],
         limit_of: Callable[[Key], float],
+        clock: IReactorTime,
     ) -> None:
         """
         Args:
@@ -50,12 +61,42 @@ class Resumption:
             reserve: Called with a key, the length of its value and how many bytes of
                 that are to be written; holds the room for it, or raises `StoreFull`.
             limit_of: Gives how many bytes values may take where a key is.
+            clock: Says when to remove what has expired.
         """
         self._folder = folder
         self._shared = shared
         self._begin = begin
         self._reserve = reserve
         self._limit_of = limit_of
+        self._clock = clock
+        self._sweeping: IDelayedCall | None = None
+        if folder.exists:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """
+        Remove the uploads that have expired, and look again later if others are left.
+        """
+        self._sweeping = None
+        try:
+            left, _ = self._folder.sweep()
+        except OSError as error:
+            _log.warn("uploads that have expired stay: {reason}", reason=error)
+            left = 1
+        if left:
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if self._sweeping is None:
+            self._sweeping = self._clock.callLater(SWEEP_EVERY_SECONDS, self._sweep)
+
+    def close(self) -> None:
+        """
+        Leave the uploads as they are.
+        """
+        sweeping, self._sweeping = self._sweeping, None
+        if sweeping is not None:
+            sweeping.cancel()
 
     def begin(self, record: UploadRecord) -> Answer[IResumableUpload | None]:
         limit = self._limit_of(record.key)
@@ -81,6 +122,7 @@ class Resumption:
             uploads.remove(name)
             upload.discard()
             raise fault_of(error, _cannot("begin", record.key)) from error
+        self._sweep_later()
         return ResumableUpload(upload, self._folder, identity, record, 0)
 
     def resume(

@@ -211,7 +211,7 @@ class EvictorProcess:
         settings = replace(self._settings, users=None)
         channel.send(Load(settings), self._descriptors)
         self._channel = channel
-        self._heartbeat.start()
+        self._heartbeat.start(self._process.pid)
 
     def watch(self, hang_seconds: float) -> None:
         """

@@ -8,6 +8,7 @@ them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,10 +20,22 @@ How often a process is asked.
 
 START_SECONDS: Final = 30.0
 """
-How long a process that has just been started may take to its first answer, at least.
+How long a process that was just started may take to its first answer, at least. The
+time in which it computes does not count: it imports first, and the machine may be busy.
 """
 
 _STALLED_SECONDS: Final = 2.0
+
+
+def cpu_seconds(pid: int) -> float:
+    """
+    The processor time that a process has used; 0 if it is gone.
+    """
+    try:
+        # As clock_getcpuclockid(3) makes it.
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +92,12 @@ class Heartbeat:
         # From look to look, so that the time in which nobody looked does not count.
         self._silent_seconds = 0.0
 
-    def start(self) -> None:
+    def start(self, pid: int) -> None:
         """
         A process has been started.
         """
+        self._pid = pid
+        self._cpu_seconds = 0.0
         self._is_asked = self._has_answered = False
         self._silent_seconds = 0.0
         self._look_later()
@@ -117,7 +132,7 @@ class Heartbeat:
         if not self._is_asked:
             self._is_asked = True
             self._ask()
-        elif self._is_working():
+        elif self._is_working() or self._still_starts():
             self._silent_seconds = 0.0
         elif seconds <= 2 * LOOK_SECONDS:
             # Else this process was stopped itself, and the answer may wait for it.
@@ -126,6 +141,10 @@ class Heartbeat:
                 self.stop()
                 self.hangs += 1
                 self._hung(self._silent_seconds)
+
+    def _still_starts(self) -> bool:
+        before, self._cpu_seconds = self._cpu_seconds, cpu_seconds(self._pid)
+        return not self._has_answered and self._cpu_seconds > before
 
     @property
     def _most_seconds(self) -> float:

@@ -265,7 +265,7 @@ class SharedFactory(HttpFactory):
 
     def accepts_by(self, port: Port, bell: Bell) -> None:
         """
-        Let the fast path accept a connection that comes alone.
+        Let the fast path accept a lone connection.
 
         Args:
             port: Has begun to listen with this factory.

@@ -253,9 +253,9 @@ class Pool:
             return
         self.hangs += 1
         self._log.error(
-            "worker {worker} (process {pid}) has made no turn for {seconds:.1f} seconds"
-            " (--hang-timeout) and is killed; it is replaced, and what it served is"
-            " lost",
+            "worker {worker} (process {pid}) has not responded for {seconds:.1f}"
+            " seconds (--hang-timeout) and is killed; it is replaced, and what it"
+            " served is lost",
             worker=worker,
             pid=record.pid,
             seconds=seconds,

@@ -124,7 +124,8 @@ class ForkServerProcess:
             self._timer = self._reactor.callLater(pause, self._begin)
             return
         self._load_into(channel)
-        self._heartbeat.start()
+        assert self._process is not None
+        self._heartbeat.start(self._process.pid)
         waiting, self._waiting = self._waiting, []
         for fork, control in waiting:
             with control:

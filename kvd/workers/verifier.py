@@ -12,7 +12,6 @@ import select
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -24,7 +23,7 @@ from kvd.access.verifying import ASKED_WHETHER_ALIVE, MOST_BYTES
 from kvd.system.code import LOADED
 from kvd.workers.backoff import Backoff
 from kvd.workers.forkserver import MODULE_PATH
-from kvd.workers.heartbeat import Heartbeat, ProcessState
+from kvd.workers.heartbeat import Heartbeat, ProcessState, cpu_seconds
 from kvd.workers.reaping import Reaper
 
 LIVED_SECONDS: Final = 10.0
@@ -146,7 +145,7 @@ class VerifierProcess:
             self._again(str(error.strerror))
             return
         self._watched = _Watched(self._end, self._ended, self._reactor)
-        self._heartbeat.start()
+        self._heartbeat.start(process.pid)
 
     def watch(self, hang_seconds: float) -> None:
         """
@@ -183,9 +182,7 @@ class VerifierProcess:
         many may wait, and it has the lowest priority.
         """
         assert self._process is not None
-        before = self._cpu_seconds
-        # As clock_getcpuclockid(3) makes it.
-        self._cpu_seconds = time.clock_gettime(~self._process.pid << 3 | 2)
+        before, self._cpu_seconds = self._cpu_seconds, cpu_seconds(self._process.pid)
         if self._answers == -1:
             self._ask()
         else:

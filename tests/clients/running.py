@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,14 +27,37 @@ def settings_in(name: str, language: str) -> list[str]:
     return blocks(ROOT / "docs" / "clients" / f"{name}.rst", language)
 
 
-def run(folder: Path, *command: str, given: str = "") -> str:
+def run(folder: Path, *command: str, given: str = "", home: Path | None = None) -> str:
     """
     What a program prints, which has to succeed.
+
+    Args:
+        folder: Where it runs.
+        command: The program and its arguments.
+        given: What it reads.
+        home: Its user's; None: the folder.
     """
-    done = subprocess.run(
+    done = _run(folder, command, given, home)
+    assert done.returncode == 0, f"{command}: {done.stdout}"
+    return done.stdout
+
+
+def fails(folder: Path, *command: str) -> str:
+    """
+    What a program prints, which has to fail.
+    """
+    done = _run(folder, command, "", None)
+    assert done.returncode, f"{command}: {done.stdout}"
+    return done.stdout
+
+
+def _run(
+    folder: Path, command: Sequence[str], given: str, home: Path | None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command,
         cwd=folder,
-        env=os.environ | {"HOME": str(folder), "LC_ALL": "C.UTF-8"},
+        env=os.environ | {"HOME": str(home or folder), "LC_ALL": "C.UTF-8"},
         input=given,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -41,5 +65,3 @@ def run(folder: Path, *command: str, given: str = "") -> str:
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, f"{command}: {done.stdout}"
-    return done.stdout

@@ -29,7 +29,7 @@ would be 40 of them.
 
 WAIT_SECONDS: Final = 30
 
-LIVES: Final = "lives again after"
+LIVES: Final = "responds again after"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def stop_a_worker(policy: str, folder: Path, requests: int = REQUESTS) -> Report
         deadline = time.monotonic() + WAIT_SECONDS
         while asked.status()["workers"][1]["accepted"] == before:
             assert time.monotonic() < deadline, (
-                "it has got nothing since it lives again"
+                "it has got nothing since it responds again"
             )
             _come(daemon.port, CLIENTS)
         said = list(_until_it_lives(daemon))

@@ -33,12 +33,12 @@ def test_nobody_new_waits_for_a_worker_that_is_stopped(
 ) -> None:
     """
     All are answered while it is, whoever chooses. It is logged once, and once more when
-    it lives again and gets its share.
+    it responds again and gets its share.
     """
     report = stop_a_worker(policy, tmp_path)
 
     assert {200} == report.statuses
     assert 1 == report.stalls
     stopped, lives = (line for line in report.lines if "worker 1 " in line)
-    assert "has made no turn for " in stopped
+    assert "has not responded for " in stopped
     assert LIVES in lives

@@ -432,7 +432,7 @@ class StallTests(DispatchingCase):
 
     def stalls(self) -> list[int]:
         """
-        How often each worker's place had one who made no turn.
+        How often each worker did not respond.
         """
         return [of.stalls for of in self.board.sums()]
 
@@ -459,7 +459,7 @@ class StallTests(DispatchingCase):
 
     def test_one_that_hangs_is_reported_until_it_has_left(self) -> None:
         """
-        When it has made no turn for as long as is allowed. Another may be replaced by
+        When it has not responded for as long as is allowed. Another may be replaced by
         then: it is not reported.
         """
         hung: list[tuple[int, float]] = []

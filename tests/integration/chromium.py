@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -124,13 +125,19 @@ class Chromium:
                 self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
 
     def open(
-        self, url: str, width: int = 1280, height: int = 900, dark: bool = False
+        self,
+        url: str,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        scripts: bool = True,
     ) -> None:
         """
         Open a page in the place of another one, and wait until all of it is there.
 
         Args:
             dark: The colour scheme that it sees.
+            scripts: Whether scripts of pages run.
         """
         if self._target is not None:
             self._session = None
@@ -158,6 +165,7 @@ class Chromium:
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": taste}],
         )
+        self.ask("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.ask("Page.navigate", url=url)
         self.until(
             "location.href !== 'about:blank' && document.readyState == 'complete'"
@@ -182,6 +190,43 @@ class Chromium:
             assert time.monotonic() < deadline, f"it never came true: {expression}"
             time.sleep(0.05)
         return value
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        """
+        Press a key and let it go.
+
+        Args:
+            key: As in ``KeyboardEvent.key``.
+            code: As in ``KeyboardEvent.keyCode``.
+            text: What it types.
+        """
+        more = {"text": text} if text else {}
+        for kind in ("keyDown", "keyUp"):
+            self.ask(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=code,
+                **more,
+            )
+            more = {}
+
+    def choose_files(self, selector: str, paths: Sequence[Path]) -> None:
+        """
+        Choose files in a field, as its dialog would.
+        """
+        root = self.ask("DOM.getDocument")["root"]["nodeId"]
+        node = self.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.ask("DOM.setFileInputFiles", nodeId=node, files=[*map(str, paths)])
+
+    def drop_files(self, x: int, y: int, paths: Sequence[Path]) -> None:
+        """
+        Drag files onto a place of the page, and drop them there.
+        """
+        data = {"items": [], "files": [*map(str, paths)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.ask("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def picture(self, whole: bool = True) -> bytes:
         """

@@ -32,6 +32,7 @@ from kvd.admin.status.page import PAGE, PAGE_POLICY
 from kvd.ipc.counts import Sums
 from kvd.settings import Settings
 from kvd.store.space import Space
+from kvd.workers.heartbeat import ProcessState
 from tests.admin.status.worked import scoreboard, served
 from tests.integration.chromium import Chromium
 
@@ -53,8 +54,8 @@ EVENTS = [
     ),
     (
         *("hang", "error"),
-        "worker 3 (process 4711) has made no turn for 30.1 seconds (--hang-timeout) and"
-        " is killed; it is replaced, and what it served is lost",
+        "worker 3 (process 4711) has not responded for 30.1 seconds (--hang-timeout)"
+        " and is killed; it is replaced, and what it served is lost",
     ),
 ]
 
@@ -118,7 +119,10 @@ def replies(history: History, space: Space, stalled: bool) -> Mapping[str, Any]:
         for worker in range(WORKERS):
             board.own_row(worker)
         settings = Settings(procs=WORKERS, policy="roundrobin")
-        status = describe(settings, [], workers, board, SECONDS, usage=usage)
+        evictor = ProcessState("evictor", 4800, "stalled" if stalled else "ready", 0)
+        status = describe(
+            *(settings, [], workers, board, SECONDS), usage=usage, processes=[evictor]
+        )
     newest = history.newest
     assert newest is not None
     for row in status["workers"]:

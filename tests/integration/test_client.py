@@ -703,7 +703,7 @@ def test_a_file_that_was_sent_away_is_sent_again_from_its_beginning(
     """
     Also if it was still being read.
     """
-    value = os.urandom(20 * MIB)
+    value = os.urandom(12 * MIB)
     (tmp_path / "file").write_bytes(value)
     bodies: list[bytes] = []
     with busy_at_first(bodies) as port:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
+import threading
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -15,6 +17,7 @@ from random import Random
 import pytest
 
 from tests.chance import new_seed
+from tests.integration.commands import run_kvd
 from tests.integration.http import ask, talk
 from tests.integration.test_daemon import children, eventually
 from tests.integration.twistd import Twistd
@@ -106,3 +109,77 @@ def test_an_upload_outlives_its_worker_and_the_daemon(tmp_path: Path) -> None:
             state.fields["upload-offset"],
         )
     assert not file.exists()
+
+
+class Cutting:
+    """
+    A proxy that closes some connections when so much has come from the client.
+    """
+
+    def __init__(self, port: int, after: int, times: int) -> None:
+        self._target = port
+        self._after = after
+        self._times = times
+        self.taken = 0
+        """Bytes from the client, over all connections."""
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Cutting:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._server.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                with near, talk(self._target) as far:
+                    self._relay(near, far)
+
+    def _relay(self, near: socket.socket, far: socket.socket) -> None:
+        count = 0
+        while True:
+            ready, _, _ = select.select([near, far], [], [])
+            for one, other in ((near, far), (far, near)):
+                if one not in ready:
+                    continue
+                data = one.recv(1 << 16)
+                if not data:
+                    return
+                if one is near:
+                    count += len(data)
+                    self.taken += len(data)
+                other.sendall(data)
+            if self._times and count > self._after:
+                self._times -= 1
+                return
+
+
+def test_put_goes_on_where_its_connection_broke(tmp_path: Path) -> None:
+    """
+    What has come is not sent again: all connections together take little more than the
+    file.
+    """
+    body = Random(new_seed()).randbytes(20_000_000)
+    (tmp_path / "file").write_bytes(body)
+    with (
+        Twistd(OPTIONS, tmp_path) as daemon,
+        Cutting(daemon.port, 6_000_000, times=2) as proxy,
+    ):
+        url = f"http://127.0.0.1:{proxy.port}"
+        done = run_kvd("--url", url, "put", "films/one", "file", folder=tmp_path)
+        assert (0, "") == (done.returncode, done.stderr)
+        assert body == ask(daemon.port, "GET", "/films/one").body
+        # What was on its way when a connection was cut is sent again.
+        assert len(body) < proxy.taken < len(body) + 2 * 6_000_000
+        assert [] == [
+            name
+            for name in os.listdir(tmp_path / "values/.kvd/resumable")
+            if not name.endswith(".json")
+        ]

@@ -196,7 +196,7 @@ def test_the_least_busy_gets_it(tmp_path: Path, control: Path) -> None:
 
 def stalls(control: Path) -> int:
     """
-    How often a worker has made no turn for so long that others got its connections: a
+    How often a worker has not responded for so long that others got its connections: a
     busy machine may keep it from running.
     """
     return sum(row["stalls"] for row in status_of(control)["workers"])

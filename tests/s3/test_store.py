@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvd.model.keys import Key
+from kvd.model.values import Folder
 from kvd.s3 import listing
 from kvd.testing import StoreContract
 from tests.s3.cases import EngineCase
@@ -29,3 +31,25 @@ class ObjectStoreTests(EngineCase, StoreContract):
         Uploads that the engine still knows.
         """
         return [*self.memory.uploads]
+
+    def test_folders_are_listed_by_names_alone(self) -> None:
+        """
+        However many values are in a folder, none of them is asked for; folders that fit
+        a page of the engine cost one request together.
+        """
+        self.patch(listing, "PAGE_KEYS", 12)
+        store = self.make_store()
+        for number in range(20):
+            self.put(store, Key(b"large/%03d" % number), b"")
+        for number in range(4):
+            self.put(store, Key(b"small/%d/x" % number), b"")
+        self.put(store, Key(b"small/y"), b"")
+        self.memory.seen.clear()
+        root = self.entries(store, b"", limit=100)
+        assert [Folder(b"large/"), Folder(b"small/")] == [*root]
+        assert {"GET"} == {method for method, _ in self.memory.seen}
+        assert 2 == len(self.memory.seen)
+        self.memory.seen.clear()
+        small = self.entries(store, b"small/", limit=100)
+        assert 5 == len(small)
+        assert ["GET", "HEAD"] == [method for method, _ in self.memory.seen]

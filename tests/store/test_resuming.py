@@ -25,6 +25,7 @@ from kvd.model.keys import Key
 from kvd.model.uploads import UploadRecord
 from kvd.store import resuming
 from kvd.store.file import FileStore
+from kvd.store.resumption import SWEEP_EVERY_SECONDS
 from kvd.store.uploads import sweep
 from tests.store.cases import KEY, FileStoreCase
 
@@ -230,6 +231,23 @@ class ResumingTests(FileStoreCase):
         assert os.path.exists(self.file(upload.identity))
         assert not os.path.exists(self.file(identity))
         upload.discard()
+
+    def test_they_are_removed_by_whoever_has_the_store_open(self) -> None:
+        """
+        From time to time, and when it is opened, whoever began them.
+        """
+        identity = self.half(self.open_store())
+        another = self.open_store()
+        then = os.stat(self.file(identity)).st_mtime - RECORD.lifetime_seconds - 1
+        os.utime(self.file(identity), (then, then))
+        self.clock.advance(SWEEP_EVERY_SECONDS)
+        assert [] == self.debris()
+        another.close()
+
+        identity = self.half(self.open_store())
+        os.utime(self.file(identity), (then, then))
+        self.open_store()
+        assert [] == self.debris()
 
     def test_uploads_of_the_dead_are_swept_without_them(self) -> None:
         """

@@ -4,6 +4,9 @@ The tests of `kvd.workers.heartbeat`.
 
 from __future__ import annotations
 
+from itertools import count
+from unittest import mock
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,11 +23,13 @@ class HeartbeatTests(SynchronousTestCase):
         self.asked = 0
         self.hung: list[float] = []
         self.works = False
+        # Of no process.
+        self.pid = 1 << 22 | 1
         self.heartbeat = Heartbeat(
             *("evictor", 5.0, self.ask, self.hung.append, self.clock),
             is_working=lambda: self.works,
         )
-        self.heartbeat.start()
+        self.heartbeat.start(self.pid)
         self.addCleanup(self.heartbeat.stop)
 
     def ask(self) -> None:
@@ -79,6 +84,19 @@ class HeartbeatTests(SynchronousTestCase):
         self.look(1)
         assert [START_SECONDS] == self.hung
 
+    def test_one_that_computes_still_starts(self) -> None:
+        """
+        However long that takes.
+        """
+        self.heartbeat.stop()
+        with mock.patch("time.clock_gettime", side_effect=count()):
+            self.heartbeat.start(self.pid)
+            self.look(10 * int(START_SECONDS))
+            assert [] == self.hung
+            self.heartbeat.answered()
+            self.look(1 + 5)
+        assert [5.0] == self.hung
+
     def test_one_that_works_does_not_hang(self) -> None:
         """
         Whatever it was asked comes later.
@@ -106,7 +124,7 @@ class HeartbeatTests(SynchronousTestCase):
         self.look(int(START_SECONDS))
         self.heartbeat.stop()
         self.look(10)
-        self.heartbeat.start()
+        self.heartbeat.start(self.pid)
         assert "starting" == self.state()
         self.look(10)
         assert [] == self.hung

@@ -101,7 +101,7 @@ class PoolCase(SynchronousTestCase):
 
     def last(self, number: int) -> PlayedWorker:
         """
-        The newest process in a worker's place.
+        The newest process of a worker.
         """
         return [worker for worker in self.forks.made if worker.number == number][-1]
 
@@ -121,7 +121,7 @@ class PoolCase(SynchronousTestCase):
 
     def forked(self, number: int, pid: int, pidfd: int) -> None:
         """
-        The fork server has made the newest process in a worker's place.
+        The fork server has made the newest process of a worker.
         """
         self.pool.forked(number, pid, pidfd, self.last(number).request)
 

@@ -52,7 +52,8 @@ class PlayedProcess:
     What a Popen is to whoever reaps it.
     """
 
-    pid = 4711
+    # No process has it.
+    pid = 1 << 22 | 1
 
     def __init__(self, stubborn: bool, stderr: IO[bytes] | None) -> None:
         self.stubborn = stubborn

@@ -30,7 +30,7 @@ roundrobin = Policy(
 )
 gated = Policy(
     "gated",
-    "One listening socket for all workers; who is busier than another leaves it alone.",
+    "One listening socket for all workers; a busier one leaves connections to others.",
     "kvd.dispatch.policies.gated.policy",
 )
 steered = Policy(
@@ -107,4 +107,9 @@ terraform = Dialect(
     "terraform",
     "The http backend of Terraform and OpenTofu, with locks.",
     "kvd.http.dialects.terraform.dialect",
+)
+git_lfs = Dialect(
+    "git-lfs",
+    "Large files of git: the batch API and the basic transfer.",
+    "kvd.http.dialects.git_lfs.dialect",
 )

@@ -127,7 +127,7 @@ def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     yield workers
     yield CounterMetricFamily(
         "kvd_worker_hangs",
-        "Workers that were killed because they made no turn for --hang-timeout.",
+        "Workers that were killed because they did not respond for --hang-timeout.",
         status["hangs"],
     )
     hangs = CounterMetricFamily(

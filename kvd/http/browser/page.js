@@ -7,8 +7,10 @@ const main = document.querySelector("main");
 const mayWrite = main.dataset.write === "yes";
 const writesOnce = main.dataset.once === "yes";
 
-// The address of this folder, without a query.
-const here = new URL(".", location.href);
+// The address of this page, without a user and a password, which no request may have; and
+// of the folder.
+const address = Object.assign(new URL(location.href), { username: "", password: "", hash: "" });
+const here = new URL(".", address);
 
 function say(text) {
   // The same text again is read again.

@@ -10,7 +10,7 @@ async function remove(button) {
   if (!await ask(`Delete ${name}? This cannot be undone.`, "Delete", true)) return;
   let reply;
   try {
-    reply = await fetch(row.querySelector("a").href, {
+    reply = await fetch(new URL(linkOf(row), here), {
       method: "DELETE",
       headers: { "If-Match": `"${button.dataset.etag}"` },
     });

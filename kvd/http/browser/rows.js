@@ -2,6 +2,7 @@
 
 const rowsOf = () => [...found("rows").rows];
 const nameOf = (row) => row.querySelector("a").textContent;
+const linkOf = (row) => row.querySelector("a").getAttribute("href");
 
 const order = { by: null, isReverse: false };
 const keys = {
@@ -90,17 +91,17 @@ function readAgain() {
 async function readWhileStale() {
   while (isStale) {
     isStale = false;
-    const reply = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const reply = await fetch(address, { headers: { Accept: "text/html" } });
     if (!reply.ok) return;
     const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
     const focused = document.activeElement.closest("#rows tr");
     const isButton = document.activeElement.matches("button");
-    const address = focused?.querySelector("a").href;
+    const link = focused && linkOf(focused);
     for (const id of ["rows", "summary", "pages"]) {
       found(id).replaceChildren(...document.adoptNode(fresh.getElementById(id)).childNodes);
     }
     showRows();
-    const row = address && rowsOf().find((each) => each.querySelector("a").href === address);
+    const row = link && rowsOf().find((each) => linkOf(each) === link);
     row?.querySelector(isButton ? "button" : "a")?.focus();
   }
 }

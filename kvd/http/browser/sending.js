@@ -1,5 +1,8 @@
-// One upload: PUT, again after a break, until the server has the value or refuses it.
+// One upload, until the server has the value or refuses it. A large file is sent as an upload
+// that can be resumed, where the server knows such (draft-ietf-httpbis-resumable-upload): what
+// has come before a break is not sent again.
 
+const RESUMED_BYTES = 4 * 1024 * 1024;
 const MOST_TRIES = 6;
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000];
 
@@ -10,20 +13,40 @@ function addressOf(path) {
   return new URL(`./${path.map((part) => encodeURIComponent(part.toWellFormed?.() ?? part)).join("/")}`, here);
 }
 
-function put(job) {
+// The reply to a request; its status is 0 if there was none.
+function request(job, method, url, fields, body, sent = 0) {
   return new Promise((resolve) => {
-    const request = new XMLHttpRequest();
-    job.request = request;
-    request.open("PUT", addressOf(job.path));
-    if (!job.replaces) request.setRequestHeader("If-None-Match", "*");
-    request.upload.onprogress = (event) => job.moved(event.loaded);
-    request.onload = () => resolve({ status: request.status, body: request.responseText });
-    request.onerror = request.onabort = () => resolve({ status: 0, body: "" });
-    request.send(job.file);
+    const asked = new XMLHttpRequest();
+    job.request = asked;
+    asked.open(method, url);
+    for (const [name, value] of Object.entries(fields)) {
+      if (value) asked.setRequestHeader(name, value);
+    }
+    asked.upload.onprogress = (event) => job.moved(sent + event.loaded);
+    asked.onload = () => resolve({
+      status: asked.status,
+      body: asked.responseText,
+      field: (name) => asked.getResponseHeader(name),
+    });
+    asked.onerror = asked.onabort = () => resolve({ status: 0, body: "" });
+    asked.send(body);
   });
 }
 
-// Whether a value is the one that was sent, whose reply was lost.
+const is = (reply, ...statuses) => statuses.includes(reply.status);
+const isDone = (reply) => reply.status >= 200 && reply.status < 300;
+
+function fieldsOf(job) {
+  return { "Content-Type": job.file.type, "If-None-Match": job.replaces ? "" : "*" };
+}
+
+async function sendWhole(job) {
+  const reply = await request(job, "PUT", addressOf(job.path), fieldsOf(job), job.file);
+  // An earlier try may have stored it, and its reply been lost.
+  const isOwn = is(reply, 412) && job.tries > 1 && await hasArrived(job);
+  return isOwn ? { status: 204 } : reply;
+}
+
 async function hasArrived(job) {
   try {
     const reply = await fetch(addressOf(job.path), { method: "HEAD", cache: "no-store" });
@@ -37,19 +60,70 @@ async function hasArrived(job) {
   }
 }
 
+// Returns the refusal, if it cannot begin.
+async function beginUpload(job) {
+  const url = addressOf(job.path);
+  const fields = { ...fieldsOf(job), "Upload-Complete": "?0", "Upload-Length": String(job.file.size) };
+  const reply = await request(job, "PUT", url, fields, null);
+  const place = reply.status === 201 && reply.field("Location");
+  if (place) {
+    // The path may be another one before a proxy.
+    url.search = new URL(place, here).search;
+    job.upload = url;
+    return null;
+  }
+  if (!is(reply, 501, 503)) return reply;
+  job.isWhole = true;
+  return null;
+}
+
+async function sendRest(job) {
+  const state = await request(job, "HEAD", job.upload, {}, null);
+  if (is(state, 404)) job.upload = null; // It was kept for too long.
+  if (!isDone(state)) return { ...state, status: 0 };
+  if (state.field("Upload-Complete") === "?1") return state;
+  const offset = Number(state.field("Upload-Offset"));
+  // As long as some of it arrives, it goes on.
+  if (offset > job.arrived) job.tries = 1;
+  job.arrived = offset;
+  job.moved(offset);
+  const reply = await request(job, "PATCH", job.upload, {
+    "Content-Type": "application/partial-upload",
+    "Upload-Offset": String(offset),
+    "Upload-Complete": "?1",
+  }, job.file.slice(offset), offset);
+  // Another offset, or one that is gone: see what there is.
+  return is(reply, 404, 409) ? { ...reply, status: 0 } : reply;
+}
+
+async function sendOnce(job) {
+  if (job.file.size >= RESUMED_BYTES && !job.upload && !job.isWhole) {
+    const refusal = await beginUpload(job);
+    if (refusal !== null) return refusal;
+  }
+  return job.upload ? sendRest(job) : sendWhole(job);
+}
+
 // Returns "done", "exists", or a sentence about what is wrong.
 async function send(job) {
   job.began = Date.now();
-  for (let tries = 1; ; tries++) {
-    const { status, body } = await put(job);
-    if (status >= 200 && status < 300) return "done";
-    if (job.isCancelled) return "It was cancelled.";
-    if (status === 412) return tries > 1 && await hasArrived(job) ? "done" : "exists";
-    const mayPass = status === 0 || status === 408 || status === 429 || status === 503;
-    if (!mayPass || tries === MOST_TRIES) return sentence(status, body);
-    job.moved(0);
+  job.arrived = 0;
+  for (job.tries = 1; ; job.tries++) {
+    const reply = await sendOnce(job);
+    if (isDone(reply)) return "done";
+    if (job.isCancelled) return forget(job);
+    const mayPass = is(reply, 0, 408, 429, 503);
+    if (!mayPass) job.upload = null;
+    if (is(reply, 412)) return "exists";
+    if (!mayPass || job.tries === MOST_TRIES) return sentence(reply.status, reply.body);
     job.waits();
-    await pause(PAUSES_MS[tries - 1]);
-    if (job.isCancelled) return "It was cancelled.";
+    await pause(PAUSES_MS[job.tries - 1]);
+    if (job.isCancelled) return forget(job);
   }
+}
+
+function forget(job) {
+  if (job.upload) fetch(job.upload, { method: "DELETE" }).catch(() => {});
+  job.upload = null;
+  return "It was cancelled.";
 }

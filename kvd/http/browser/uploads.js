@@ -28,6 +28,8 @@ class Job {
     this.path = path;
     this.bytes = 0;
     this.replaces = false;
+    this.upload = null;
+    this.isWhole = false;
     this.isCancelled = false;
   }
 

@@ -41,7 +41,7 @@ class ExchangeHandler(RequestHandler):
             )
 
     def end(self) -> None:
-        values = values_for(self._context, self._permit)
+        values = values_for(self._context, self._permit, self.scheme)
         body, self._body = self._body, b""
         answer = self._operation.answer(values, body)
         self.when(Deferred.fromCoroutine(answer), self._answered, undo=_close)

@@ -55,7 +55,7 @@ class PutHandler(RequestHandler):
             self._check_then(check, self._begin)
 
     def _check_then(self, check: Check, then: Callable[[], None]) -> None:
-        checked = check(values_for(self._context, self._permit))
+        checked = check(values_for(self._context, self._permit, self.scheme))
 
         def holds(_: None) -> None:
             then()

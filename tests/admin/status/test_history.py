@@ -135,7 +135,7 @@ class HistoryTests(SynchronousTestCase):
 
     def test_the_longest_turn_is_that_of_the_second(self) -> None:
         """
-        None if the reactor made no turn.
+        None if the reactor has not turned.
         """
         turned = [0] * BUCKETS
         turned[3], turned[9] = 1000, 1

@@ -40,6 +40,7 @@ from kvd.settings import (
 )
 from kvd.store.admission import WAIT_SECONDS, Admission
 from kvd.store.file import FileStore
+from kvd.store.uploads import RESUMABLE_NAME
 from kvd.store.usage import UNLIMITED, Counts, UsageMemory, create_usage
 from kvd.workers.http_factory import HttpFactory
 from kvd.workers.http_server import HttpServer
@@ -483,8 +484,8 @@ class Worker:
         return path.read_text().splitlines() if path.exists() else []
 
     def _files(self) -> dict[str, tuple[bytes, bytes]]:
-        hidden = os.listdir(os.path.join(self.root, ".kvd"))
-        assert ["lock"] == hidden, hidden
+        hidden = set(os.listdir(os.path.join(self.root, ".kvd")))
+        assert {"lock"} == hidden - {RESUMABLE_NAME}, hidden
         return self._stored()
 
     def _stored(self) -> dict[str, tuple[bytes, bytes]]:

@@ -158,7 +158,7 @@ class HeldTests(HeldCase):
 
 class SharedTests(HeldCase):
     """
-    A socket that other processes accept from too, and a connection that comes alone.
+    A socket that other processes accept from too, and a lone connection.
     """
 
     def setUp(self) -> None:

@@ -40,6 +40,9 @@ function showLive(kind, words) {
 // What is wrong now, if anything: above all numbers.
 function showAlarm(status) {
   const alarm = byId("alarm");
-  alarm.hidden = status.ready !== false;
-  put(alarm, status.ready === false ? `Not ready: ${status.readiness}` : "");
+  const wrong = status.ready === false ? [`Not ready: ${status.readiness}`] : [];
+  for (const { process, state } of status.processes)
+    if (state === "stalled" || state === "waiting") wrong.push(`The ${process} is ${state}.`);
+  alarm.hidden = !wrong.length;
+  put(alarm, wrong.join(" "));
 }
