@@ -58,6 +58,7 @@ from kvd.store.attribute import MalformedAttribute, decode, encode, encode_metad
 from kvd.store.exchange import renames_removed_files, reports_unwritten_parts
 from kvd.store.faults import absence
 from kvd.store.file import FileStore
+from kvd.store.tree import KEEPING
 
 # To be replaced: an id of the length that all have, and a key that no sentence has.
 _SOME_ID: Final = "0" * 32
@@ -374,6 +375,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         has_epochs=state.has_epochs,
         usage=state.usage,
         min_free=state.min_free,
+        keeping=KEEPING,
         sync_threads=-1 if state.syncs is None else state.sync_threads,
         mode=state.file_mode,
         folder_mode=state.folder_mode,
