@@ -297,6 +297,9 @@ typedef struct {
     int has_epochs;             /* see kvd.store.epochs */
     Usage *usage;               /* NULL: the store has no limits */
     unsigned long long min_free;        /* how many bytes stay free */
+    /* When what is replaced cannot be kept (KEEPING of kvd.store.tree). */
+    Py_ssize_t most_kept;
+    unsigned long long spare_share, spare_bytes, spare_times;
     int channel, credits;       /* see batches.c; channel below 0: none */
     Py_ssize_t batch_word;      /* of the row */
     PyObject *adopt, *came;     /* NULL without a channel */

@@ -13,11 +13,6 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* As in kvd.store.tree. */
-#define SPARE_SHARE 16
-#define SPARE_BYTES (1ULL << 30)
-#define SPARE_TIMES 4
-
 int
 find_lock(FastPath *self)
 {
@@ -123,7 +118,7 @@ has_room(const FastPath *self, Py_ssize_t length, int keeps, unsigned long long 
         return !keeps;
     return (unsigned long long)length + self->min_free <= *room
         && (!keeps || *room >= Py_MIN((unsigned long long)space.f_blocks * unit
-                                      / SPARE_SHARE, SPARE_BYTES));
+                                      / self->spare_share, self->spare_bytes));
 }
 
 /* Whether the date that a file is sealed with is still that of the present, in seconds. */
@@ -223,7 +218,7 @@ place(FastPath *self, Upload *upload, int file, int folder,
     int replaces = has_value(self, folder, name, &earliest_us, &value_epoch, &bytes);
     self->expects_new = replaces == 0;
     *replaced = bytes;
-    if (replaces < 0 || (replaces && upload->keeps && bytes > room / SPARE_TIMES)
+    if (replaces < 0 || (replaces && upload->keeps && bytes > room / self->spare_times)
         || seal_once(self, file, upload, earliest_us, epoch) < 0)
         return -1;
     if (!replaces || !(upload->keeps || self->exchanges))

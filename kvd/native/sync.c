@@ -31,14 +31,23 @@ typedef struct {
     Sync *first, **end;
 } Queue;
 
+typedef struct Thread {
+    pthread_t id;
+    struct Syncs *syncs;
+    sem_t asked;
+    Sync *given;                /* what it was woken for; NULL: to end */
+    struct Thread *next;        /* of those that are idle */
+} Thread;
+
 struct Syncs {
-    pthread_mutex_t mutex;      /* for `waiting` */
-    sem_t asked;                /* how many wait; at the end, one more for each thread */
+    pthread_mutex_t mutex;      /* for these three */
     Queue waiting;
+    Thread *idle;               /* the last one first, since its memory is in the caches */
+    int is_ending;
     Sync *done;                 /* the last first; changed atomically */
     unsigned int underway, threads, most_threads;   /* the reactor's thread's alone */
     int event;
-    pthread_t ids[];
+    Thread all[];
 };
 
 static void
@@ -227,29 +236,43 @@ do_now(Syncs *self, Sync *sync)
         (void)!write(self->event, &one, sizeof one);
 }
 
-/* The first that waits; NULL at the end. */
-static Sync *
-take_waiting(Syncs *self)
+static void
+give(Thread *thread, Sync *sync)
 {
-    /* Not with a condition variable: its mutex would have to be locked again by each thread
-       that wakes up. */
+    thread->given = sync;
+    sem_post(&thread->asked);
+}
+
+/* The first that waits; if there is none, what comes next. NULL at the end. */
+static Sync *
+next_of(Thread *self)
+{
+    Syncs *syncs = self->syncs;
+    pthread_mutex_lock(&syncs->mutex);
+    Sync *sync = syncs->waiting.first;
+    int is_idle = sync == NULL && !syncs->is_ending;
+    if (is_idle) {
+        self->next = syncs->idle;
+        syncs->idle = self;
+    } else if (sync != NULL && (syncs->waiting.first = sync->next) == NULL)
+        clear(&syncs->waiting);
+    pthread_mutex_unlock(&syncs->mutex);
+    if (!is_idle)
+        return sync;
+    /* Not with a condition variable: each thread that wakes up would have to lock its mutex
+       again, which others hold. */
     while (sem_wait(&self->asked) < 0)
         ;
-    pthread_mutex_lock(&self->mutex);
-    Sync *sync = self->waiting.first;
-    if (sync != NULL && (self->waiting.first = sync->next) == NULL)
-        clear(&self->waiting);
-    pthread_mutex_unlock(&self->mutex);
-    return sync;
+    return self->given;
 }
 
 static void *
 work(void *argument)
 {
-    Syncs *self = argument;
+    Thread *self = argument;
     Sync *sync;
-    while ((sync = take_waiting(self)) != NULL)
-        do_now(self, sync);
+    while ((sync = next_of(self)) != NULL)
+        do_now(self->syncs, sync);
     return NULL;
 }
 
@@ -264,7 +287,10 @@ start(Syncs *self)
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (pthread_create(&self->ids[self->threads], &attributes, work, self) == 0)
+    Thread *thread = &self->all[self->threads];
+    thread->syncs = self;
+    sem_init(&thread->asked, 0, 0);
+    if (pthread_create(&thread->id, &attributes, work, thread) == 0)
         self->threads++;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
@@ -274,7 +300,7 @@ start(Syncs *self)
 Syncs *
 new_syncs(unsigned int most_threads)
 {
-    Syncs *self = PyMem_Calloc(1, sizeof *self + most_threads * sizeof *self->ids);
+    Syncs *self = PyMem_Calloc(1, sizeof *self + most_threads * sizeof *self->all);
     if (self == NULL) {
         PyErr_NoMemory();
         return NULL;
@@ -291,7 +317,6 @@ new_syncs(unsigned int most_threads)
     pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
     pthread_mutex_init(&self->mutex, &attributes);
     pthread_mutexattr_destroy(&attributes);
-    sem_init(&self->asked, 0, 0);
     clear(&self->waiting);
     self->most_threads = most_threads;
     return self;
@@ -323,10 +348,14 @@ sync_later(Syncs *self, Sync *sync)
         return 0;
     }
     pthread_mutex_lock(&self->mutex);
-    put(&self->waiting, sync);
+    Thread *thread = self->idle;
+    if (thread == NULL)
+        put(&self->waiting, sync);
+    else
+        self->idle = thread->next;
     pthread_mutex_unlock(&self->mutex);
-    /* A thread that wakes up finds the lock free. */
-    sem_post(&self->asked);
+    if (thread != NULL)
+        give(thread, sync);
     return 0;
 }
 
@@ -352,10 +381,16 @@ take_synced(Syncs *self)
 Sync *
 end_syncs(Syncs *self)
 {
-    for (unsigned int i = 0; i < self->threads; i++)
-        sem_post(&self->asked);
-    while (self->threads > 0)
-        pthread_join(self->ids[--self->threads], NULL);
+    pthread_mutex_lock(&self->mutex);
+    self->is_ending = 1;
+    for (Thread *thread = self->idle; thread != NULL; thread = thread->next)
+        give(thread, NULL);
+    pthread_mutex_unlock(&self->mutex);
+    while (self->threads > 0) {
+        Thread *thread = &self->all[--self->threads];
+        pthread_join(thread->id, NULL);
+        sem_destroy(&thread->asked);
+    }
     return take_synced(self);
 }
 
@@ -364,7 +399,6 @@ void
 free_syncs(Syncs *self)
 {
     close(self->event);
-    sem_destroy(&self->asked);
     pthread_mutex_destroy(&self->mutex);
     PyMem_Free(self);
 }
