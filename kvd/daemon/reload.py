@@ -2,9 +2,9 @@
 Reloading the settings while kvd serves, on SIGHUP.
 
 All settings are checked before any of them changes. They are applied when no other
-change is under way; of several reloads that wait for that, the last one is. Changes made by
-command meanwhile (``kvd policy``, ``kvd shadow``, ``kvd procs``) are undone: the settings
-file rules.
+change is under way; of several reloads that wait for that, the last one is. Changes
+made by command meanwhile (``kvd policy``, ``kvd shadow``, ``kvd procs``) are undone:
+the settings file rules.
 """
 
 from __future__ import annotations
