@@ -25,6 +25,7 @@ CLIENTS: Final = (
     "curl",
     "gradle",
     "maven",
+    "ffmpeg",
 )
 """
 The modules in this package.
