@@ -26,6 +26,9 @@ CLIENTS: Final = (
     "gradle",
     "maven",
     "ffmpeg",
+    "nix",
+    "fsspec",
+    "apt",
 )
 """
 The modules in this package.

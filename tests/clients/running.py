@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -62,6 +63,22 @@ def from_npm(*packages: str) -> Path:
         home=Path.home(),
     )
     return folder / "node_modules" / ".bin"
+
+
+def from_pypi(name: str, *packages: str) -> Path:
+    """
+    The folder of programs that pip installs into an environment below ``build/``.
+
+    Args:
+        name: Of the environment.
+        packages: As pip takes them.
+    """
+    folder = ROOT / "build" / "clients" / "pypi" / name
+    if not (folder / "bin" / "python").exists():
+        venv.create(folder, with_pip=True)
+    pip = str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"
+    run(folder, *pip, *packages, home=Path.home())
+    return folder / "bin"
 
 
 def damage(path: Path, at: int) -> None:
