@@ -175,6 +175,18 @@ class ObjectTests(S3Case):
             reply = self.signed(method, path, content, {name: tag})
             assert (name, tag, expected) == (name, tag, status(reply))
 
+    def test_whoever_waits_before_an_empty_body_uses_no_connection_again(self) -> None:
+        """
+        botocore mistakes the reply to the request that follows on it otherwise, and
+        waits for a minute.
+        """
+        waits = "Expect: 100-continue\r\n"
+        reply = self.request("PUT /s3/b/k", waits, b"")
+        assert (200, b"close") == (status(reply), field(reply, b"Connection"))
+        self.client = self.connect()
+        reply = self.request("PUT /s3/b/k", waits, b"value")
+        assert (200, None) == (status(reply), field(reply, b"Connection"))
+
     def test_deleting_is_the_same_twice(self) -> None:
         """
         As S3 has it.
