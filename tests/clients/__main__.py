@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
-CLIENTS: Final = ("webdav", "restic", "git_lfs", "bazel")
+CLIENTS: Final = ("webdav", "restic", "git_lfs", "bazel", "s3")
 """
 The modules in this package.
 """
