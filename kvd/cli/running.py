@@ -161,7 +161,7 @@ async def each(
 
     async def work_off() -> None:
         nonlocal first
-        # Once the daemon does not answer, the next request would not be answered either.
+        # One that does not answer would not answer the next request either.
         while not unanswered:
             try:
                 thing = next(rest)

@@ -311,3 +311,18 @@ def test_mistakes_are_answered_in_a_line(
     status, complaint = shell.fail("sync", *arguments)
 
     assert (2, True) == (status, words in complaint)
+
+
+def test_all_below_a_prefix_is_removed_if_that_is_confirmed(shell: Shell) -> None:
+    """
+    Nothing is, unless somebody could say yes, or has said so.
+    """
+    make_files(shell.folder, {"in/a/one": b"1", "in/a/two": b"2", "in/b": b"3"})
+    shell.succeed("put", "-r", "gone", "in")
+    status, complaint = shell.fail("rm", "-r", "gone/a")
+    assert (2, True) == (status, "give --yes too" in complaint)
+    assert 3 == len(shell.succeed("ls", "gone").splitlines())
+    shell.succeed("rm", "-r", "--yes", shell.environment["KVD_URL"] + "/gone/a/")
+    assert b"gone/b\n" == shell.succeed("ls", "gone")
+    status, complaint = shell.fail("rm", "-r", "--yes", "gone/a")
+    assert (3, "kvd: no key is below 'gone/a'.") == (status, complaint)
