@@ -73,7 +73,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench engine test-engines share deb test-proxies clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench bench-clients engine test-engines share deb test-proxies clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -225,6 +225,10 @@ test-proxies: $(VENV)/developed
 # twenty minutes, and leaves its results in build/bench.
 bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
+
+# What users of client programs notice: ccache, restic and rclone, with kvd and without.
+bench-clients: $(VENV)/developed
+	$(BIN)/python -m bench.clients $(BENCH)
 
 # Manual pages and completions, as below /usr/share.
 share: $(VENV)/developed
