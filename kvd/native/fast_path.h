@@ -578,6 +578,8 @@ Sync *end_syncs(Syncs *syncs);
 void free_syncs(Syncs *syncs);
 
 /* attribute.c */
+PyObject *write_line(PyObject *module, PyObject *args);
+PyObject *read_line(PyObject *module, PyObject *attribute);
 ssize_t get_attribute(int file, char *text, size_t size);
 size_t whole_line(const char *text, ssize_t size, const struct stat *status);
 int has_value(const FastPath *self, int folder, const char *name,
