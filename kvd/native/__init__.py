@@ -8,9 +8,10 @@ belongs to `kvd.dispatch.dispatcher`. All other files are one module, which belo
 `kvd.http.fast_path`, and ``fast_path.c`` says what it does. `kvd.http.wire.fields`
 calls its ``fields.c`` too, `kvd.store.folders` and `kvd.store.exchange` its
 ``folder.c``, and `kvd.store.locks` its ``offset.c``. `kvd.store.attribute` and
-`kvd.store.reading` call its ``attribute.c``, and `kvd.store.usage`,
-`kvd.store.removing`, `kvd.store.candidates` and `kvd.store.looking` its ``usage.c``,
-``remove.c``, ``candidates.c`` and ``look.c``.
+`kvd.store.reading` call its ``attribute.c``, and `kvd.store.unwritten` its
+``publish.c``. `kvd.store.usage`, `kvd.store.removing`, `kvd.store.candidates` and
+`kvd.store.looking` call its ``usage.c``, ``remove.c``, ``candidates.c`` and
+``look.c``.
 """
 
 from __future__ import annotations

@@ -114,6 +114,18 @@ read_first_line(const char *text, size_t size, FirstLine *line)
     return at < end && *at == '\n' ? (size_t)(at + 1 - text) : 0;
 }
 
+/*
+ * Whether the time of a file is the one in its attribute, to the precision of the file
+ * system or of the archive that the file came from.
+ */
+static int
+is_dated(unsigned long long published_us, long long second, long nanosecond)
+{
+    return second >= 0 && (unsigned long long)second == published_us / 1000000
+        && (nanosecond == 0
+            || (unsigned long long)nanosecond == published_us % 1000000 * 1000);
+}
+
 PyObject *
 write_line(PyObject *Py_UNUSED(module), PyObject *args)
 {
@@ -151,6 +163,34 @@ read_line(PyObject *Py_UNUSED(module), PyObject *attribute)
                              (Py_ssize_t)bytes);
     return Py_BuildValue("(s#KKn)", line.id, (Py_ssize_t)ID_TEXT, line.size,
                          line.published_us, (Py_ssize_t)bytes);
+}
+
+PyObject *
+has_date(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    unsigned long long published_us;
+    PyObject *changed_ns;
+    if (!PyArg_ParseTuple(args, "KO:has_date", &published_us, &changed_ns))
+        return NULL;
+    int is_beyond;
+    long long changed = PyLong_AsLongLongAndOverflow(changed_ns, &is_beyond);
+    if (changed == -1 && PyErr_Occurred())
+        return NULL;
+    if (!is_beyond)
+        return PyBool_FromLong(changed >= 0 && is_dated(published_us, changed / 1000000000,
+                                                        (long)(changed % 1000000000)));
+    /* Beyond the year 2262. */
+    PyObject *in_second = PyLong_FromLong(1000000000);
+    PyObject *parts = in_second == NULL ? NULL : PyNumber_Divmod(changed_ns, in_second);
+    Py_XDECREF(in_second);
+    if (parts == NULL)
+        return NULL;
+    long long second
+        = PyLong_AsLongLongAndOverflow(PyTuple_GetItem(parts, 0), &is_beyond);
+    long nanosecond = PyLong_AsLong(PyTuple_GetItem(parts, 1));
+    Py_DECREF(parts);
+    return PyErr_Occurred() ? NULL
+        : PyBool_FromLong(!is_beyond && is_dated(published_us, second, nanosecond));
 }
 
 /*
@@ -272,19 +312,21 @@ is_metadata(const char *at, const char *end)
 /*
  * Whether an attribute describes a file as a whole value that kvd has written and no other
  * program has changed. Returns the length of its first line, which begins with a version
- * and the id; 0 for anything else.
+ * and the id, and the date of its publication; 0 for anything else.
  */
 size_t
-whole_line(const char *text, ssize_t size, const struct stat *status)
+whole_line(const char *text, ssize_t size, const struct stat *status,
+           unsigned long long *published_us)
 {
-    FirstLine line;
-    if (!S_ISREG(status->st_mode) || size < 0 || status->st_mtim.tv_sec < 0
-        || status->st_mtim.tv_sec > LATEST_SECOND || status->st_mtim.tv_nsec % 1000)
+    FirstLine line = {0};
+    if (!S_ISREG(status->st_mode) || size < 0 || status->st_mtim.tv_sec > LATEST_SECOND)
         return 0;
     size_t bytes = read_first_line(text, (size_t)size, &line);
+    *published_us = line.published_us;
     return bytes != 0 && line.version == 2
         && line.size == (unsigned long long)status->st_size
-        && line.published_us == microseconds(status->st_mtim) ? bytes : 0;
+        && is_dated(line.published_us, status->st_mtim.tv_sec, status->st_mtim.tv_nsec)
+        ? bytes : 0;
 }
 
 /*
@@ -301,10 +343,9 @@ has_value(const FastPath *self, int folder, const char *name,
     ssize_t size = read_name(self, folder, name, text, sizeof text, &status);
     if (size < 0)
         return errno == ENOENT ? 0 : -1;
-    size_t line = whole_line(text, size, &status);
+    size_t line = whole_line(text, size, &status, published_us);
     if (line == 0 || !is_metadata(text + line, text + size))
         return -1;
-    *published_us = microseconds(status.st_mtim);
     *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec + AHEAD_SECONDS
         ? status.st_atim.tv_nsec : 0;
     *bytes = (unsigned long long)status.st_size;

@@ -149,6 +149,16 @@ def read_line_in_python(attribute: bytes, /) -> FirstLine | None:
     return etag.decode("ascii"), int(size), published_us, match.end()
 
 
+def is_dated_in_python(published_us: int, changed_ns: int, /) -> bool:
+    """
+    See `is_dated`. Without a C compiler, this does what ``kvd/native/attribute.c``
+    does.
+    """
+    if changed_ns == 1000 * published_us:
+        return True
+    return changed_ns == 1000 * (published_us - published_us % _MICROSECONDS)
+
+
 _native = compiled("_fast_path")
 write_line: Callable[[str, int, int], bytes] = (
     write_line_in_python if _native is None else _native.write_line
@@ -162,6 +172,17 @@ read_line: Callable[[bytes], FirstLine | None] = (
 )
 """
 Read the first line of an attribute; None if kvd writes no such line.
+"""
+is_dated: Callable[[int, int], bool] = (
+    is_dated_in_python if _native is None else _native.has_date
+)
+"""
+Whether the time of a file is the one in its attribute, to the precision of the file
+system or of the archive that the file came from.
+
+Args:
+    published_us: The time in the attribute.
+    changed_ns: The time of the file's last change, in nanoseconds since the epoch.
 """
 
 
@@ -193,20 +214,6 @@ def decode(attribute: bytes) -> Record:
         raise MalformedAttribute(f"the attribute {NAME} begins {attribute[:60]!r}")
     etag, size, published_us, line_bytes = line
     return Record(etag, size, published_us, decode_metadata(attribute[line_bytes:]))
-
-
-def is_dated(published_us: int, changed_ns: int) -> bool:
-    """
-    Whether the time of a file is the one in its attribute, to the precision of the file
-    system or of the archive that the file came from.
-
-    Args:
-        published_us: The time in the attribute.
-        changed_ns: The time of the file's last change, in nanoseconds since the epoch.
-    """
-    if changed_ns == 1000 * published_us:
-        return True
-    return changed_ns == 1000 * (published_us - published_us % _MICROSECONDS)
 
 
 def decode_metadata(lines: bytes) -> Metadata:

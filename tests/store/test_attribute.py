@@ -18,7 +18,7 @@ from kvd.store.attribute import (
     decode_metadata,
     encode,
     encode_metadata,
-    is_dated,
+    is_dated_in_python,
     read_line_in_python,
     write_line_in_python,
 )
@@ -37,9 +37,9 @@ VALUES = st.text(
 )
 
 _native = compiled("_fast_path")
-FORMS = {"python": (write_line_in_python, read_line_in_python)}
+FORMS = {"python": (write_line_in_python, read_line_in_python, is_dated_in_python)}
 if _native is not None:
-    FORMS["compiled"] = (_native.write_line, _native.read_line)
+    FORMS["compiled"] = (_native.write_line, _native.read_line, _native.has_date)
 
 
 @pytest.fixture(autouse=True, scope="module", params=FORMS)
@@ -48,9 +48,9 @@ def _form(request: pytest.FixtureRequest) -> Iterator[None]:
     All tests are of both forms.
     """
     with pytest.MonkeyPatch.context() as patch:
-        write_line, read_line = FORMS[request.param]
-        patch.setattr(tested, "write_line", write_line)
-        patch.setattr(tested, "read_line", read_line)
+        names = ("write_line", "read_line", "is_dated")
+        for name, function in zip(names, FORMS[request.param], strict=True):
+            patch.setattr(tested, name, function)
         decode.cache_clear()
         yield
     decode.cache_clear()
@@ -237,8 +237,8 @@ def test_a_file_has_the_date_of_its_attribute() -> None:
     """
     published_us = 1_795_890_600_123_456
 
-    assert is_dated(published_us, 1000 * published_us)
-    assert is_dated(published_us, 1_795_890_600_000_000_000)
+    assert tested.is_dated(published_us, 1000 * published_us)
+    assert tested.is_dated(published_us, 1_795_890_600_000_000_000)
     for changed_ns in (
         1000 * published_us + 1,
         1000 * published_us - 1000,
@@ -246,4 +246,26 @@ def test_a_file_has_the_date_of_its_attribute() -> None:
         1_795_890_601_000_000_000,
         1_795_890_599_000_000_000,
     ):
-        assert not is_dated(published_us, changed_ns)
+        assert not tested.is_dated(published_us, changed_ns)
+
+
+@pytest.mark.parametrize("second", [0, 9_223_372_036, 9_223_372_037, 253402300799])
+def test_a_file_has_its_date_in_any_year(second: int) -> None:
+    """
+    Also where nanoseconds no longer fit in 64 bits, from 2262 on, and beyond all dates.
+    """
+    published_us = second * 1_000_000 + 999_999
+
+    assert tested.is_dated(published_us, 1000 * published_us)
+    assert tested.is_dated(published_us, second * 10**9)
+    for changed_ns in (
+        1000 * published_us + 1,
+        1000 * published_us + 1000,
+        second * 10**9 - 1,
+        second * 10**9 - 10**9,
+        second * 10**9 + 2**64,
+        second * 10**9 + 10**9 * 2**64,
+        -1000 * published_us,
+        -(2**80),
+    ):
+        assert not tested.is_dated(published_us, changed_ns)
