@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import pytest
@@ -28,6 +29,19 @@ from tests import measuring
 
 _INTEGER: Final = 4
 NOTHING: Final = -1
+
+
+_shared: list[Path] = []
+"""
+In a process that was forked: the temporary folder of the first.
+"""
+
+
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """
+    A temporary folder that all processes of a run share.
+    """
+    return _shared[0] if _shared else factory.getbasetemp()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -296,6 +310,7 @@ class Runner:
         if sys.modules.pop("twisted.internet.reactor", None):
             del sys.modules["twisted.internet"].reactor
         folders: Any = self._config._tmp_path_factory  # type: ignore[attr-defined]
+        _shared.append(folders._basetemp)
         folders._basetemp /= f"process-{self._place}"
         folders._basetemp.mkdir(mode=0o700, exist_ok=True)
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")

@@ -109,3 +109,15 @@ def test_the_daemon_that_an_upgrade_asks_is_that_of_the_service(
     (command,) = setting(units["kvd.service"], "ExecStart")
 
     assert f"--control {asked}" in command.replace("%t", "/run")
+
+
+def test_package_is_built_with_the_python_that_it_depends_on() -> None:
+    """
+    Another one may come first in PATH, and is not where the package is installed.
+    """
+    commands = re.findall(r"(?:^\t|shell )(\S*python3?)\b", read("rules"), re.MULTILINE)
+
+    assert {"$(PYTHON3)", "$(BIN)/python"} >= set(commands)
+    assert ["PYTHON3 := /usr/bin/python3"] == re.findall(
+        r"^PYTHON3 .*", read("rules"), re.MULTILINE
+    )

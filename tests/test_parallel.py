@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 TESTS = """
 import os, signal, time, warnings
 import pytest
+from tests.parallel import shared_folder
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
@@ -26,8 +27,10 @@ def shared(tmp_path_factory):
     assert os.path.exists("torn")
 
 @pytest.mark.parametrize("number", range(20))
-def test_passes(number, shared):
+def test_passes(number, shared, tmp_path_factory):
     open("torn", "w").close()
+    own = tmp_path_factory.getbasetemp()
+    assert own.parent == shared_folder(tmp_path_factory) != own
 
 def test_fails():
     print("what it printed")

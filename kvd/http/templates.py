@@ -54,10 +54,11 @@ from kvd.net.sending import (
     LOW_ROUND_TRIP_MICROSECONDS,
     LOW_ROUND_TRIP_SEND_BUFFER,
 )
-from kvd.store.attribute import MalformedAttribute, decode, encode, encode_metadata
+from kvd.store.attribute import MalformedAttribute, decode_metadata, encode_metadata
 from kvd.store.exchange import renames_removed_files, reports_unwritten_parts
 from kvd.store.faults import absence
 from kvd.store.file import FileStore
+from kvd.store.tree import KEEPING
 
 # To be replaced: an id of the length that all have, and a key that no sentence has.
 _SOME_ID: Final = "0" * 32
@@ -118,8 +119,7 @@ class _Templates:
             # What is looked at is part of the shape of a head; not so the target, by
             # which pages of other sites may be allowed.
             check_page(request, None)
-            dialects = process.dialects
-            operation = dialects.understand(dialects.of(request.target), request)
+            operation = process.dialects.understand_plainly(request)
         except KvdError:
             return None
         if request.chunked:
@@ -156,6 +156,8 @@ class _Templates:
         scope: Scope | None = ALL_KEYS
         if process.authorization is not None:
             scope = process.authorization.scope(request, operation)
+        if scope is not None and process.dialects.plain.items:
+            scope = scope.without(process.dialects.plain)
         if scope is None or process.cors is None:
             return scope
         # Python tells browsers which pages may see a reply.
@@ -254,10 +256,10 @@ class _Templates:
             write such an attribute.
         """
         try:
-            record = decode(encode(_SOME_ID, 0, 0, lines))
+            metadata = decode_metadata(lines)
         except MalformedAttribute:
             return None
-        info = ValueInfo(Key(ending), _SIZE, _SOME_ID, 0.0, record.metadata)
+        info = ValueInfo(Key(ending), _SIZE, _SOME_ID, 0.0, metadata)
         guess = self.process.guess_type
         part = part_fields(info, _FIRST, _LENGTH, guess)
         last = _FIRST + _LENGTH - 1
@@ -358,7 +360,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     if (
         native is None
         or not isinstance(store, FileStore)
-        or not process.dialects.is_plain
+        or not process.dialects.has_plain
     ):
         return None
     templates = _Templates(native, process, near is not None)
@@ -373,6 +375,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         has_epochs=state.has_epochs,
         usage=state.usage,
         min_free=state.min_free,
+        keeping=KEEPING,
         sync_threads=-1 if state.syncs is None else state.sync_threads,
         mode=state.file_mode,
         folder_mode=state.folder_mode,

@@ -55,7 +55,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
-        "has_epochs", "sync_threads", "usage", "min_free", "mode", "folder_mode", "head_bytes",
+        "has_epochs", "sync_threads", "usage", "min_free", "keeping", "mode", "folder_mode", "head_bytes",
         "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
         "words", "status_words", "bucket_of_exponent", "least_exponent", "make_template",
         "make_parts",
@@ -67,13 +67,15 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
     PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
     PyObject *make_parts, *prune, *clock, *usage, *status_words;
-    unsigned long long min_free;
+    unsigned long long min_free, spare_share, spare_bytes, spare_times;
+    Py_ssize_t most_kept;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiOKiinnS(niin)OOOO(nnnnnnn)SO!iOOOOpp:FastPath", names,
+            args, keywords, "iippnOpiOK(nKKK)iinnS(niin)OOOO(nnnnnnn)SO!iOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
-            &sync_threads, &usage, &min_free, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
+            &sync_threads, &usage, &min_free,
+            &most_kept, &spare_share, &spare_bytes, &spare_times, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
             &large_file_bytes, &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
             &bytes_out, &uploads, &status_words, &PyTuple_Type,
@@ -153,6 +155,10 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     self->usage = usage == Py_None ? NULL : (Usage *)Py_NewRef(usage);
     self->min_free = min_free;
+    self->most_kept = most_kept;
+    self->spare_share = spare_share;
+    self->spare_bytes = spare_bytes;
+    self->spare_times = spare_times;
     self->nothing = PyBytes_FromStringAndSize(NULL, 0);
     self->templates = PyDict_New();
     self->older_templates = PyDict_New();
@@ -393,6 +399,15 @@ static PyMethodDef functions[] = {
     {"byte_range", byte_range, METH_VARARGS,
      "byte_range(value, if_range, etag, size) -> (first, length) | None\n\n"
      "The part of a value that is asked for."},
+    {"write_line", write_line, METH_VARARGS,
+     "write_line(etag, size, published_us) -> bytes\n\nSee kvd.store.attribute."},
+    {"read_line", read_line, METH_O,
+     "read_line(attribute) -> (etag, size, published_us | None, length) | None\n\n"
+     "See kvd.store.attribute."},
+    {"has_date", has_date, METH_VARARGS,
+     "has_date(published_us, changed_ns) -> bool\n\nSee kvd.store.attribute."},
+    {"has_no_place", has_no_place, METH_VARARGS,
+     "has_no_place(file, size) -> bool\n\nSee kvd.store.unwritten."},
     {"note_read", note_read, METH_O, "note_read(file)\n\nSee kvd.store.reading."},
     {"look_at", look_at, METH_VARARGS,
      "look_at(folder, prefix, names, lists, expired_ns, future_ns)\n\n"

@@ -297,6 +297,9 @@ typedef struct {
     int has_epochs;             /* see kvd.store.epochs */
     Usage *usage;               /* NULL: the store has no limits */
     unsigned long long min_free;        /* how many bytes stay free */
+    /* When what is replaced cannot be kept (KEEPING of kvd.store.tree). */
+    Py_ssize_t most_kept;
+    unsigned long long spare_share, spare_bytes, spare_times;
     int channel, credits;       /* see batches.c; channel below 0: none */
     Py_ssize_t batch_word;      /* of the row */
     PyObject *adopt, *came;     /* NULL without a channel */
@@ -575,8 +578,12 @@ Sync *end_syncs(Syncs *syncs);
 void free_syncs(Syncs *syncs);
 
 /* attribute.c */
+PyObject *write_line(PyObject *module, PyObject *args);
+PyObject *read_line(PyObject *module, PyObject *attribute);
 ssize_t get_attribute(int file, char *text, size_t size);
-size_t whole_line(const char *text, ssize_t size, const struct stat *status);
+PyObject *has_date(PyObject *module, PyObject *args);
+size_t whole_line(const char *text, ssize_t size, const struct stat *status,
+                  unsigned long long *published_us);
 int has_value(const FastPath *self, int folder, const char *name,
               unsigned long long *published_us, long *epoch, unsigned long long *bytes);
 int seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
@@ -604,6 +611,7 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 /* publish.c */
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
+PyObject *has_no_place(PyObject *module, PyObject *args);
 int links_nameless(int folder);
 int set_lock(int lock, short kind, long long offset);
 void unlock_all(int lock);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <sys/random.h>
 
-#define MOST_KEPT 65536             /* as kvd.store.tree */
 #define SLASH '\x1f'                /* as kvd.store.uploads writes a key in a name */
 
 static int
@@ -88,7 +87,7 @@ find_keeps(FastPath *self, PyObject *key, int *keeps)
     if (is_kept < 0)
         return -1;
     *keeps = !is_kept;
-    return is_kept || PyDict_Size(self->kept) < MOST_KEPT;
+    return is_kept || PyDict_Size(self->kept) < self->most_kept;
 }
 
 /*

@@ -33,6 +33,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -58,6 +59,8 @@ LIMIT_SHARE: Final = 10
 """
 All of them together have at most one part in so many of the bytes that values may take,
 beside these: while a request writes to an upload, a quota holds all that it will have.
+An upload that comes to rest while they have more is removed, or a client could leave
+any number there whose lengths it has not said.
 """
 
 SWEEP_SECONDS: Final = 60.0
@@ -77,7 +80,7 @@ def boot_id() -> str:
     """
     Another text after each start of the machine.
     """
-    with open(_BOOT_ID, encoding="ascii") as file:
+    with open(_BOOT_ID, encoding="utf-8") as file:
         return file.read().strip()
 
 
@@ -153,6 +156,26 @@ class ResumableFolder:
         self._count += 1
         self._bytes += length
         return self._count <= MOST_UPLOADS and self._bytes <= limit / LIMIT_SHARE
+
+    def is_too_full(self, limit: float) -> bool:
+        """
+        Whether all uploads together, of all processes, have too many bytes.
+
+        Args:
+            limit: See `has_room`.
+        """
+        most = limit / LIMIT_SHARE
+        if most == inf:
+            return False
+        folder = self.descriptor
+        taken = 0
+        for identity in self._identities():
+            try:
+                found = os.stat(identity, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # It has just ended.
+            taken += found.st_size
+        return taken > most
 
     def take(self, folder: int, name: bytes, record: UploadRecord) -> str:
         """
@@ -354,6 +377,7 @@ class ResumableUpload:
         identity: str,
         record: UploadRecord,
         offset: int,
+        limit: float = inf,
     ) -> None:
         """
         Args:
@@ -362,7 +386,9 @@ class ResumableUpload:
             identity: Of the upload.
             record: What is known of it.
             offset: How many bytes it has.
+            limit: How many bytes the values beside which it is may take.
         """
+        self._limit = limit
         self._upload = upload
         self._folder = folder
         self.identity = identity
@@ -376,6 +402,14 @@ class ResumableUpload:
         return self._upload.fileno()
 
     def suspend(self) -> None:
+        try:
+            is_too_full = self._folder.is_too_full(self._limit)
+        except OSError:
+            # The folder is gone, and the upload with it.
+            is_too_full = False
+        if is_too_full:
+            self.discard()
+            return
         # The file stays, since the upload does not know its name.
         self._upload.discard()
 

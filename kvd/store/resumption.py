@@ -123,7 +123,8 @@ class Resumption:
             upload.discard()
             raise fault_of(error, _cannot("begin", record.key)) from error
         self._sweep_later()
-        return ResumableUpload(upload, self._folder, identity, record, 0)
+        limit = self._limit_of(record.key)
+        return ResumableUpload(upload, self._folder, identity, record, 0, limit)
 
     def resume(
         self, identity: str, key: Key, user: str | None, length: int | None
@@ -150,7 +151,8 @@ class Resumption:
             file=(descriptor, b""),
             written=size,
         )
-        return ResumableUpload(upload, self._folder, identity, record, size)
+        limit = self._limit_of(key)
+        return ResumableUpload(upload, self._folder, identity, record, size, limit)
 
     def _with_length(
         self, identity: str, record: UploadRecord, length: int | None, size: int

@@ -43,8 +43,7 @@ value is kept.
 
 MOST_KEPT: Final = 65536
 """
-The most replaced values that are kept at once, however long a sync takes; the same in
-`kvd.http.fast_path`.
+The most replaced values that are kept at once, however long a sync takes.
 """
 
 
@@ -52,12 +51,16 @@ _SPARE_SHARE: Final = 16
 _SPARE_BYTES: Final = 1 << 30
 _SPARE_TIMES: Final = 4
 
+KEEPING: Final = (MOST_KEPT, _SPARE_SHARE, _SPARE_BYTES, _SPARE_TIMES)
+"""
+The same for the fast path, which goes by `is_scarce`.
+"""
+
 
 def is_scarce(size: int, root: int) -> bool:
     """
     Whether there is too little room to keep a value that is replaced: the value would
     take much of the free room, or there is little room in any case.
-    `kvd.http.fast_path` uses the same rule.
 
     Args:
         size: The size of the value in bytes.

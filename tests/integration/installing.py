@@ -19,6 +19,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.parallel import shared_folder
+
 ROOT: Final = Path(__file__).parent.parent.parent
 
 # What is built must not come from here, and nothing here is to change.
@@ -76,9 +78,7 @@ def once(
         name: Of the folder.
         make: Fills it.
     """
-    shared = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
+    shared = shared_folder(factory)
     folder, made = shared / name, shared / f"{name}.made"
     with open(shared / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -18,6 +18,7 @@ from kvd.errors import (
 )
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from kvd.model.values import MAX_METADATA_BYTES
 from tests.store.cases import KEY, FileStoreCase, opening_by_names
 
 
@@ -235,8 +236,9 @@ class RoomTests(FileStoreCase):
         """
         Metadata beyond the contract is a mistake of the caller.
         """
-        with pytest.raises(ValueError, match="1025 bytes"):
-            self.result(self.store.begin(KEY, None, {"expires": "v" * 1018}))
+        value = "v" * (MAX_METADATA_BYTES + 1 - len("expires"))
+        with pytest.raises(ValueError, match=f"{MAX_METADATA_BYTES + 1} bytes"):
+            self.result(self.store.begin(KEY, None, {"expires": value}))
         for name, value in (("expires", "1\n2"), ("content-length", "1")):
             with pytest.raises(ValueError, match="cannot be kept"):
                 self.result(self.store.begin(KEY, None, {name: value}))

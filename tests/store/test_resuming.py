@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -266,6 +267,26 @@ class ResumingTests(FileStoreCase):
         with mock.patch.object(resuming, "MOST_UPLOADS", 1):
             self.half(store)
             assert store.resumable.begin(RECORD) is None
+
+    def test_those_at_rest_have_a_share_of_the_limit(self) -> None:
+        """
+        Also if nobody has said how long they get, and whichever process writes to them.
+        """
+        unknown = replace(RECORD, length=None)
+        first, second = self.open_store(), self.open_store()
+        for store in (first, second):
+            resumable: Any = store.resumable
+            resumable._limit_of = lambda key: 3 * resuming.LIMIT_SHARE
+        kept = self.half(first, unknown)
+        removed = self.half(second, unknown)
+
+        assert 3 == first.resumable.look(kept, KEY, "ann")[1]
+        with pytest.raises(UploadAbsent):
+            first.resumable.look(removed, KEY, "ann")
+        upload = self.resume(second, kept)
+        self.result(upload.write(b"d"))
+        upload.suspend()
+        assert [] == self.debris()
 
     def test_what_others_have_written_is_no_upload(self) -> None:
         """

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from html import escape as escape_text
 from typing import Final
 
@@ -31,7 +32,6 @@ The page's ``Content-Security-Policy``.
 
 _PARTS: Final = re.split(r"\{\{(\w+)\}\}", _DOCUMENT.text)
 _EPOCH: Final = datetime(1970, 1, 1)
-_PLAIN: Final = re.compile(rb"[\x20-\x7e]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,25 +171,31 @@ def _plain(name: bytes) -> str:
     """
     A name as text for people, in which all characters can be seen.
     """
-    if _PLAIN.fullmatch(name):
-        return name.decode("ascii")
-    return "".join(
-        letter if letter.isprintable() else f"<{_number(letter)}>"
-        for letter in name.decode("utf-8", "surrogateescape")
-    )
+    text = name.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return text
+    return "".join(map(_mark, text))
 
 
 def _html(name: bytes) -> str:
     """
     The same as a piece of the page. Its direction of writing is its own.
     """
-    if _PLAIN.fullmatch(name):
-        return f"<bdi>{escape_text(name.decode('ascii'))}</bdi>"
-    pieces = [
-        escape_text(letter) if letter.isprintable() else f"<i>{_number(letter)}</i>"
-        for letter in name.decode("utf-8", "surrogateescape")
-    ]
-    return f"<bdi>{''.join(pieces)}</bdi>"
+    text = name.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return f"<bdi>{escape_text(text)}</bdi>"
+    return f"<bdi>{''.join(map(_piece, text))}</bdi>"
+
+
+# A folder may have many names of such characters, and a page is made in one go.
+@lru_cache(1024)
+def _mark(letter: str) -> str:
+    return letter if letter.isprintable() else f"<{_number(letter)}>"
+
+
+@lru_cache(1024)
+def _piece(letter: str) -> str:
+    return escape_text(letter) if letter.isprintable() else f"<i>{_number(letter)}</i>"
 
 
 def _number(letter: str) -> str:

@@ -5,9 +5,10 @@ Which dialect answers: the one of the longest prefix that the path begins with.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from kvd.access.rules import ByPrefix
 from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.http.wire.kept import KeptFields
@@ -17,6 +18,8 @@ from kvd.model.operations import Operation, Put
 from kvd.model.requests import Request
 from kvd.plugins import IDialectDeclaration, load
 from kvd.settings import DialectChoice
+
+PLAIN: Final = "plain"
 
 
 class Mount(NamedTuple):
@@ -43,7 +46,7 @@ class Dialects:
             kept_fields: See `KeptFields`.
         """
         self._kept = KeptFields(kept_fields) if kept_fields else None
-        self._elsewhere = Mount(load(IDialectDeclaration, "plain"), b"")
+        self._elsewhere = Mount(load(IDialectDeclaration, PLAIN), b"")
         by_prefix = {
             unquote_to_bytes(choice.prefix)[1:]: load(IDialectDeclaration, choice.name)
             for choice in choices
@@ -55,12 +58,30 @@ class Dialects:
             reverse=True,
         )
 
+        self.plain: Final = ByPrefix(
+            {
+                unquote_to_bytes(choice.prefix)[1:]: choice.name == PLAIN
+                for choice in choices
+            }
+        )
+        """By prefix, whether its keys are ``plain``; those without a prefix are."""
+
     @property
-    def is_plain(self) -> bool:
+    def has_plain(self) -> bool:
         """
-        Whether all requests are ``plain``.
+        Whether there are keys that are ``plain``.
         """
-        return not self._mounts
+        items = self.plain.items
+        return self.plain.of(b"", True) or any(is_plain for _, is_plain in items)
+
+    def understand_plainly(self, request: Request) -> Operation:
+        """
+        What a request asks for where it is ``plain``, whatever its key. It is not
+        remembered: elsewhere it means something else.
+        """
+        return self._with_kept(
+            self._elsewhere.dialect.understand(request, b""), request
+        )
 
     def of(self, target: bytes) -> Mount:
         """
@@ -87,6 +108,10 @@ class Dialects:
         if known is not None:
             return known
         operation = mount.dialect.understand(request, mount.prefix)
-        if self._kept is not None and isinstance(operation, Put):
-            operation = self._kept.add(operation, request)
+        operation = self._with_kept(operation, request)
         return self._understood.remember(request, operation)
+
+    def _with_kept(self, operation: Operation, request: Request) -> Operation:
+        if self._kept is not None and isinstance(operation, Put):
+            return self._kept.add(operation, request)
+        return operation

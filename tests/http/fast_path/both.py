@@ -31,6 +31,7 @@ from kvd.log.buffered import FLUSH_SECONDS
 from kvd.settings import (
     Bounds,
     CorsChoice,
+    DialectChoice,
     Durability,
     Limits,
     NearCache,
@@ -164,6 +165,7 @@ class Worker:
         trusted: tuple[str, ...] = (),
         behind_proxy: bool = False,
         fresh_seconds: float | None = None,
+        dialects: tuple[DialectChoice, ...] = (),
     ) -> None:
         """
         Args:
@@ -202,7 +204,7 @@ class Worker:
         memory = counting or CountingMemory()
         parts = LoadedPlugins(
             self._maker,
-            Dialects(()),
+            Dialects(dialects),
             rules,
             memory,
             has_password,

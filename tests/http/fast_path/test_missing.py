@@ -55,11 +55,12 @@ class MissingTests(FileStoreCase):
 
     def test_they_are_for_the_plain_dialect(self) -> None:
         """
-        Alone: a prefix is nothing that they look at.
+        Where no key is plain, there is nothing to do.
         """
         store = self.open_store()
-        for choice in (DialectChoice("/old/", "classic"), DialectChoice("/", "plain")):
-            assert None is fast_path_to(self.process(store, choice))
+        classic, plain = DialectChoice("/", "classic"), DialectChoice("/p/", "plain")
+        assert None is fast_path_to(self.process(store, classic))
+        assert None is not fast_path_to(self.process(store, classic, plain))
 
     def test_without_a_compiler_there_are_none(self) -> None:
         """
