@@ -112,7 +112,9 @@ class Clients:
         )
         do("cp", "--recursive", "s3://aws/tree", "aws-back", "--no-progress")
         run(self._folder, "diff", "-r", "tree", "aws-back")
-        do("mv", "s3://aws/tree/sp ace é/deep/a", "s3://aws/moved")
+        do("mv", "s3://aws/tree/large", "s3://aws/moved", "--no-progress")
+        do("cp", "s3://aws/moved", "moved", "--no-progress")
+        run(self._folder, "cmp", "tree/large", "moved")
         listed = do("ls", "--recursive", "s3://aws")
         assert 5 == len(listed.splitlines()), listed
         do("rm", "--recursive", "s3://aws")

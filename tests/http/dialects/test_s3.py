@@ -500,6 +500,30 @@ class MultipartTests(S3Case):
         reply = self.complete(upload, (1, first))
         assert (404, "NoSuchUpload") == (status(reply), code(reply))
 
+    def test_parts_are_copied(self) -> None:
+        """
+        Some bytes of another object, or all.
+        """
+        self.put(b"s3/from/k", b"0123456789")
+        upload = self.begin()
+        line = f"PUT /s3/b/in/k?uploadId={upload}&partNumber="
+        source = "x-amz-copy-source: /from/k\r\n"
+        some = source + "x-amz-copy-source-range: bytes={}-{}\r\n"
+        first = texts(self.request(f"{line}1", some.format(2, 7), b""), "ETag")
+        last = texts(self.request(f"{line}2", source, b""), "ETag")
+        for fields, expected in (
+            (some.format(2, 10), (416, "InvalidRange")),
+            (some.format(3, 2), (416, "InvalidRange")),
+            (some.format("x", 2), (400, "InvalidRequest")),
+            (source.replace("/k", "/none"), (404, "NoSuchKey")),
+            (source + "x-amz-copy-source-if-match: x\r\n", (412, "PreconditionFailed")),
+        ):
+            reply = self.request(f"{line}3", fields, b"")
+            assert (fields, expected) == (fields, (status(reply), code(reply)))
+        reply = self.complete(upload, (1, first[0]), (2, last[0]))
+        assert 200 == status(reply), reply
+        assert b"2345670123456789" == self.stored(b"s3/b/in/k")
+
     def test_wrong_parts_are_refused(self) -> None:
         """
         And nothing is published, nor is any part lost.
@@ -688,6 +712,7 @@ class SignatureTests(S3Case):
             ("PUT", f"/s3/b/k?uploadId={upload}&partNumber=1"),
             ("POST", f"/s3/b/k?uploadId={upload}"),
             ("DELETE", f"/s3/b/k?uploadId={upload}"),
+            ("GET", "/s3/b/in/k"),
             ("GET", f"/s3/b/k?uploadId={upload}"),
             ("GET", "/s3/b?uploads"),
             ("GET", "/s3/b"),
