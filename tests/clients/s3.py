@@ -83,7 +83,7 @@ class Clients:
         """
         A library.
         """
-        self._write(f"{name}.py", self._shown("python", beginning))
+        self._write(f"{name}.py", self._shown("py", beginning))
         command = [
             str(self._python),
             str(SCRIPTS),
