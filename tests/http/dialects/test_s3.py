@@ -251,8 +251,13 @@ class ObjectTests(S3Case):
             reply = self.request("PUT /s3/b/k", fields, b"value")
             assert 200 == status(reply)
             self.store.values.clear()
-        reply = self.request("PUT /s3/b/k", "x-amz-checksum-crc32: x\r\n", b"v")
-        assert (400, "InvalidRequest") == (status(reply), code(reply))
+        for wrong in ("x-amz-checksum-crc32: x", "x-amz-content-sha256: x"):
+            reply = self.request("PUT /s3/b/k", wrong + "\r\n", b"v")
+            assert (400, "InvalidRequest") == (status(reply), code(reply))
+        reply = self.request(
+            "PUT /s3/b/k", "x-amz-content-sha256: UNSIGNED-PAYLOAD\r\n", b"v"
+        )
+        assert 200 == status(reply)
 
     def test_aws_chunked_bodies_are_decoded(self) -> None:
         """

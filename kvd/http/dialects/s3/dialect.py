@@ -376,6 +376,12 @@ def _digests_of(request: Request, *, with_checksums: bool = True) -> tuple[Diges
     if _SHA256.fullmatch(hashed):
         value = bytes.fromhex(hashed.decode("ascii"))
         digests.append(Digest("X-Amz-Content-SHA256", "sha256", value))
+    elif hashed not in (b"", b"UNSIGNED-PAYLOAD") and not _is_streamed(request):
+        # What is signed has to say something about the body.
+        raise BadRequest(
+            "X-Amz-Content-SHA256 has to be the SHA-256 of the body, UNSIGNED-PAYLOAD,"
+            " or the kind of its chunks."
+        )
     for name, algorithm in CHECKSUMS.items() if with_checksums else ():
         text = fields.get(name.encode("ascii"))
         if text is not None:
