@@ -13,6 +13,7 @@ from unittest import mock
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+import pytest
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -23,9 +24,20 @@ from kvd.access.counting import CountingMemory
 from kvd.access.rates import Rates
 from kvd.access.rights_file import parse_rights
 from kvd.access.throttle import Throttle
+from kvd.errors import (
+    Forbidden,
+    KvdError,
+    QuotaFull,
+    SignatureRefused,
+    StoreBusy,
+    StoreFull,
+    SyncFailed,
+    TooManyRequests,
+)
 from kvd.http import multipart
 from kvd.http.authorization import Authorization
 from kvd.http.dialects.s3 import multipart as s3_multipart
+from kvd.http.dialects.s3.documents import code_of
 from kvd.model.keys import Key
 from kvd.settings import DialectChoice
 from tests.http.dialects.cases import DialectCase
@@ -350,6 +362,25 @@ class ObjectTests(S3Case):
             b"<!DOCTYPE a [<!ENTITY b 'c'>]><Delete/>",
         ):
             assert 400 == status(self.signed("POST", "/s3/b?delete", text))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (QuotaFull("full"), "QuotaExceeded"),
+        (StoreFull("full"), "InsufficientStorage"),
+        (StoreBusy("busy"), "SlowDown"),
+        (SyncFailed("failed"), "InternalError"),
+        (SignatureRefused("wrong", "SignatureDoesNotMatch"), "SignatureDoesNotMatch"),
+        (Forbidden("no"), "AccessDenied"),
+        (TooManyRequests("many", 1), "SlowDown"),
+    ],
+)
+def test_errors_have_the_codes_of_s3(error: KvdError, expected: str) -> None:
+    """
+    Also those of kvd or its machine.
+    """
+    assert expected == code_of(error)
 
 
 class ListingTests(S3Case):
