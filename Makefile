@@ -52,7 +52,8 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wu
 NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py tests/net/test_splice.py \
 	tests/net/test_reactor.py tests/dispatch/test_dispatcher.py tests/dispatch/test_lane.py \
 	tests/dispatch/test_lone.py tests/dispatch/test_primitives.py \
-	tests/store/test_usage.py tests/store/test_candidates.py tests/store/test_evicting.py
+	tests/store/test_attribute.py tests/store/test_unwritten.py tests/store/test_usage.py \
+	tests/store/test_candidates.py tests/store/test_evicting.py
 SANITIZED_TIMES ?= 0.25
 # What extends Twisted's reactor, ports and transports, and uses its private names.
 TWISTED_INSIDE := tests/net/test_private_names.py tests/net/test_reactor.py \
@@ -73,7 +74,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench engine test-engines share deb test-proxies clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench bench-clients engine test-engines share deb test-proxies clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -225,6 +226,10 @@ test-proxies: $(VENV)/developed
 # twenty minutes, and leaves its results in build/bench.
 bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
+
+# What users of client programs notice: ccache, restic and rclone, with kvd and without.
+bench-clients: $(VENV)/developed
+	$(BIN)/python -m bench.clients $(BENCH)
 
 # Manual pages and completions, as below /usr/share.
 share: $(VENV)/developed

@@ -80,6 +80,11 @@ class DigestMismatch(BadRequest):
     A body does not match its digest.
     """
 
+    def __init__(self, sentence: str, field: str = "") -> None:
+        super().__init__(sentence)
+        self.field = field
+        """That has the digest; empty if the key does."""
+
 
 class AccessRefused(PeerError):
     """
@@ -102,6 +107,17 @@ class Forbidden(AccessRefused):
     """
 
     status = 403
+
+
+class SignatureRefused(Forbidden):
+    """
+    The signature of a request is wrong, too old, or nobody's.
+    """
+
+    def __init__(self, sentence: str, code: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+        """What S3 calls it."""
 
 
 class ForeignPage(AccessRefused):

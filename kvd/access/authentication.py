@@ -1,5 +1,5 @@
 """
-Who sends a request: from the field ``Authorization`` to a user.
+Who sends a request: from the field ``Authorization``, or a signature, to a user.
 
 A token is looked up. A password takes tens of milliseconds to verify, in another
 process (`kvd.access.verifying`), so a pair of name and password that was verified is
@@ -15,7 +15,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -23,9 +23,17 @@ from twisted.python.failure import Failure
 from kvd.access.credentials import Bearer, Password, read_credentials
 from kvd.access.passwords import NOBODYS_HASH
 from kvd.access.rules import TOKEN_INDEX_BYTES, AccessRules, Principal, Token
+from kvd.access.signatures import read_signature, signing_key
 from kvd.access.throttle import Throttle
 from kvd.access.tokens import TOKEN_PREFIX, token_digest
-from kvd.errors import TooManyRequests, Unauthorized
+from kvd.errors import (
+    AccessRefused,
+    SignatureRefused,
+    TooManyRequests,
+    Unauthorized,
+)
+from kvd.model.codings import SignatureChain
+from kvd.model.requests import Request
 
 MOST_REMEMBERED: Final = 4096
 """
@@ -39,6 +47,11 @@ Calls a function in a thread; the Deferred fires in the reactor when it has retu
 
 Answer = Principal | Deferred[Principal]
 
+MOST_SIGNING_KEYS: Final = 256
+"""
+That are remembered: each is of one access key, day and region.
+"""
+
 _WRONG: Final = "The name or the password is wrong."
 
 
@@ -50,6 +63,16 @@ class Known(NamedTuple):
     principal: Principal
     expires: float | None
     """In seconds since the epoch; None: as long as the rights file."""
+
+
+class Signer(NamedTuple):
+    """
+    Who has signed a request.
+    """
+
+    principal: Principal
+    chain: SignatureChain
+    """Verifies the chunks of its body."""
 
 
 class Authentication:
@@ -78,6 +101,7 @@ class Authentication:
         self._key = secrets.token_bytes(32)
         self._remembered: dict[bytes, str | None] = {}
         self._verifying: dict[bytes, list[Deferred[Principal]]] = {}
+        self._signing_keys: dict[tuple[str, str], bytes] = {}
 
     def authenticate(self, value: bytes | None, network: str) -> Answer:
         """
@@ -154,12 +178,45 @@ class Authentication:
             return None
         return token
 
-    def _failed(self, error: Unauthorized, network: str) -> Answer:
+    # -- signatures -----------------------------------------------------------
+
+    def signer(self, request: Request, network: str) -> Signer | Deferred[Signer]:
+        """
+        Find out who has signed a request.
+
+        Args:
+            request: One that `is_signed`.
+            network: Whom failures are counted for.
+
+        Raises:
+            SignatureRefused: Nobody has, or not now; or the Deferred fails with this.
+        """
+        signature = read_signature(request)
+        now = time.time()
+        signature.check_time(now)
+        key = self._rules.access_keys.get(signature.access_key)
+        if key is None or key.has_expired(now):
+            wrong = "is unknown" if key is None else "has expired"
+            code = "InvalidAccessKeyId"
+            error = SignatureRefused(f"The access key {wrong}.", code)
+            return self._failed(error, network)
+        by = (signature.access_key, signature.scope)
+        signing = self._signing_keys.get(by) or signing_key(key.secret, by[1])
+        try:
+            chain = signature.chain(signing)
+        except SignatureRefused as wrong_signature:
+            return self._failed(wrong_signature, network)
+        if len(self._signing_keys) >= MOST_SIGNING_KEYS:
+            self._signing_keys.clear()
+        self._signing_keys[by] = signing
+        return Signer(self._rules.users[key.user].principal, chain)
+
+    def _failed(self, error: AccessRefused, network: str) -> Deferred[Any]:
         waiting = self._throttle.begin(network)
         if waiting is None:
             self._throttle.end(network, failed=True)
             raise error
-        refused: Deferred[Principal] = Deferred()
+        refused: Deferred[Any] = Deferred()
 
         def refuse(_: object) -> None:
             self._throttle.end(network, failed=True)

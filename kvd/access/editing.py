@@ -54,6 +54,17 @@ class ListedToken:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedKey:
+    """
+    A key for S3, as far as the file tells others.
+    """
+
+    name: str
+    note: str
+    expires: object
+
+
+@dataclass(frozen=True, slots=True)
 class ListedUser:
     """
     A user, as far as the file tells.
@@ -63,6 +74,7 @@ class ListedUser:
     has_password: bool
     rights: Mapping[str, Sequence[str]]
     tokens: Sequence[ListedToken]
+    keys: Sequence[ListedKey]
 
 
 def change(path: str, edit: Callable[[TOMLDocument], None]) -> None:
@@ -162,18 +174,45 @@ def add_token(
     Raises:
         BadSetting: There is no such user.
     """
-    user = _user(document, name)
+    entry = {"sha256": token_digest(token).hex()}
+    _add(_user(document, name), "tokens", entry, note, expires)
+
+
+def add_key(
+    document: TOMLDocument,
+    name: str,
+    key: tuple[str, str],
+    note: str,
+    expires: datetime | None,
+) -> None:
+    """
+    Add a key for S3 of a user, with its secret.
+
+    Raises:
+        BadSetting: There is no such user.
+    """
+    entry = {"id": key[0], "secret": key[1]}
+    _add(_user(document, name), "s3-keys", entry, note, expires)
+
+
+def _add(
+    user: Any,
+    kind: str,
+    said: Mapping[str, str],
+    note: str,
+    expires: datetime | None,
+) -> None:
     entry = tomlkit.table()
-    entry["sha256"] = token_digest(token).hex()
+    entry.update(said)
     if note:
         entry["note"] = note
     if expires is not None:
         entry["expires"] = expires.astimezone(UTC).replace(microsecond=0)
-    tokens = user.get("tokens")
-    if tokens is None:
-        tokens = tomlkit.aot()
-        user.append("tokens", tokens)
-    cast(AoT, tokens).append(entry)
+    entries = user.get(kind)
+    if entries is None:
+        entries = tomlkit.aot()
+        user.append(kind, entries)
+    cast(AoT, entries).append(entry)
 
 
 def remove_user(document: TOMLDocument, name: str) -> None:
@@ -211,6 +250,24 @@ def remove_token(document: TOMLDocument, name: str, number: int) -> None:
         del tokens[number - 1]
 
 
+def remove_key(document: TOMLDocument, name: str, key: str) -> None:
+    """
+    Remove a key for S3 of a user.
+
+    Raises:
+        BadSetting: There is no such user, or no such key.
+    """
+    user = _user(document, name)
+    keys = cast(Any, user.get("s3-keys", []))
+    found = [number for number, each in enumerate(keys) if each["id"] == key]
+    if not found:
+        raise BadSetting(f"{name} has no key {key!r} for S3: see kvd user list")
+    if len(keys) == 1:
+        user.remove("s3-keys")
+    else:
+        del keys[found[0]]
+
+
 def list_users(text: str) -> list[ListedUser]:
     """
     The users in the text of a rights file, which is valid.
@@ -224,6 +281,10 @@ def list_users(text: str) -> list[ListedUser]:
             [
                 ListedToken(number, token.get("note", ""), token.get("expires"))
                 for number, token in enumerate(user.get("tokens", []), 1)
+            ],
+            [
+                ListedKey(key["id"], key.get("note", ""), key.get("expires"))
+                for key in user.get("s3-keys", [])
             ],
         )
         for name, user in users.items()

@@ -18,12 +18,16 @@ The rights file: TOML with the users, their rights, and rules of prefixes.
    note = "the runners"
    expires = 2027-01-31
 
+   [[users.ci.s3-keys]]
+   id = "KVD..."
+   secret = "..."
+
    [prefixes."/cas/"]
    content-addressed = true
 
-The file has secrets: hashes of passwords, which can be guessed by trying. So kvd
-refuses one that every user of the machine may read. An error names the place, and
-repeats no hash.
+The file has secrets: hashes of passwords, which can be guessed by trying, and the
+secrets of ``s3-keys`` as they are (`kvd.access.signatures`). So kvd refuses one that
+every user of the machine may read. An error names the place, and repeats no secret.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
 from typing import Any, Final
@@ -41,6 +45,7 @@ from kvd.access.passwords import check_hash
 from kvd.access.rules import (
     NO_RIGHT,
     TOKEN_INDEX_BYTES,
+    AccessKey,
     AccessRules,
     ByPrefix,
     PrefixRules,
@@ -66,8 +71,12 @@ In a prefix of ``[everyone]`` or of a user: the user's name.
 _OTHERS: Final = stat.S_IRWXO
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9]{16,128}")
+_SECRET: Final = re.compile(r"[\x21-\x7e]{32,128}")
 
 _RIGHTS: Final = {right.name.lower(): right for right in Right if right.name}
+
+_OF_USERS: Final = ("password", "rights", "tokens", "s3-keys")
 
 _LIMITS: Final = ("requests-per-second", "requests-at-once")
 
@@ -158,12 +167,13 @@ class _Reader:
         self._rights_of_all(tables, "everyone", "name")
         users: dict[str, User] = {}
         tokens: dict[bytes, Token] = {}
+        keys: dict[str, AccessKey] = {}
         for name, table in self._table(tables, (), "users").items():
             place = ("users", name)
             if not _NAME.fullmatch(name):
                 raise self._error(place, f"cannot be a user: {_NAME_FORM}")
             own = self._a_table(place, table)
-            self._check_keys(own, place, "password", "rights", "tokens", *_LIMITS)
+            self._check_keys(own, place, *_OF_USERS, *_LIMITS)
             everyone = self._rights_of_all(tables, "everyone", name)
             rights = self._rights(own, place, name)
             users[name] = User(
@@ -175,8 +185,9 @@ class _Reader:
                 self._password_hash(own, place),
             )
             self._read_tokens(own, place, name, tokens)
+            self._read_keys(own, place, name, keys)
         nobody = Principal(None, joined([anybody]))
-        return AccessRules(nobody, users, tokens, self._prefixes(tables))
+        return AccessRules(nobody, users, tokens, self._prefixes(tables), keys)
 
     # -- rights ---------------------------------------------------------------
 
@@ -269,12 +280,7 @@ class _Reader:
         tokens: dict[bytes, Token],
     ) -> None:
         place = (*place, "tokens")
-        given = table.get("tokens", [])
-        if not isinstance(given, list):
-            raise self._error(place, "has to be an array of tables, as [[...]] begins")
-        for each in given:
-            one = self._a_table(place, each)
-            self._check_keys(one, place, "sha256", "note", "expires")
+        for one in self._several(table, place, "sha256", "note", "expires"):
             digest = one.get("sha256")
             if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
                 raise self._error(
@@ -291,6 +297,47 @@ class _Reader:
                     " another with kvd user token",
                 )
             tokens[index] = token
+
+    def _several(
+        self, table: Mapping[str, Any], place: tuple[str, ...], *known: str
+    ) -> Iterator[Mapping[str, Any]]:
+        given = table.get(place[-1], [])
+        if not isinstance(given, list):
+            raise self._error(place, "has to be an array of tables, as [[...]] begins")
+        for each in given:
+            one = self._a_table(place, each)
+            self._check_keys(one, place, *known)
+            yield one
+
+    def _read_keys(
+        self,
+        table: Mapping[str, Any],
+        place: tuple[str, ...],
+        user: str,
+        keys: dict[str, AccessKey],
+    ) -> None:
+        place = (*place, "s3-keys")
+        for one in self._several(table, place, "id", "secret", "note", "expires"):
+            name, secret = one.get("id"), one.get("secret")
+            if not isinstance(name, str) or not _KEY_ID.fullmatch(name):
+                raise self._error(
+                    place,
+                    "needs an id of 16 to 128 letters and digits, as kvd user s3-key"
+                    " writes it",
+                )
+            if not isinstance(secret, str) or not _SECRET.fullmatch(secret):
+                raise self._error(
+                    place,
+                    "needs a secret of 32 to 128 characters without blanks, as kvd user"
+                    " s3-key writes it",
+                )
+            if name in keys:
+                raise self._error(
+                    place,
+                    f"has the id {name} twice; {keys[name].user} has it first: make"
+                    " another with kvd user s3-key",
+                )
+            keys[name] = AccessKey(user, secret, self._expiry(one, place))
 
     def _expiry(self, table: Mapping[str, Any], place: tuple[str, ...]) -> float | None:
         moment = table.get("expires")

@@ -138,6 +138,25 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessKey:
+    """
+    A key with which a user signs requests (`kvd.access.signatures`).
+    """
+
+    user: str
+    secret: str = field(repr=False)
+    """As it is: the signature cannot be computed from a hash of it."""
+    expires: float | None = None
+    """In seconds since the epoch; None: never."""
+
+    def has_expired(self, now: float) -> bool:
+        """
+        Whether it is valid no more.
+        """
+        return self.expires is not None and now >= self.expires
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """
     A user of the rights file.
@@ -175,6 +194,8 @@ class AccessRules:
     tokens: Mapping[bytes, Token]
     """By the first `TOKEN_INDEX_BYTES` of their digests."""
     prefixes: ByPrefix[PrefixRules]
+    access_keys: Mapping[str, AccessKey] = field(default_factory=dict)
+    """By their names, which are sent in clear."""
 
     @property
     def has_passwords(self) -> bool:

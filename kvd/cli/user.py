@@ -40,7 +40,7 @@ def _refusals() -> Iterator[None]:
 @click.group()
 def user() -> None:
     """
-    Add users and tokens to a rights file, remove or list them.
+    Add users, tokens and keys to a rights file, remove or list them.
 
     A running daemon reads the file again when its supervisor gets SIGHUP.
     """
@@ -101,20 +101,55 @@ def token(name: str, path: str, expires: float | None, note: str) -> None:
         click.echo(made)
 
 
+@user.command("s3-key")
+@click.argument("name")
+@users_option
+@click.option(
+    "--expires",
+    metavar="TIME",
+    callback=quantity(Seconds(most=100 * 365 * 86400)),
+    help="When it ceases to be valid, from now on, such as 30d; never by default.",
+)
+@click.option("--note", default="", help="What it is for, for kvd user list.")
+def s3_key(name: str, path: str, expires: float | None, note: str) -> None:
+    """
+    Make a key for a user of the dialect s3, and print it as aws-cli's credentials
+    file has it.
+
+    Signatures are computed from the secret itself, so the rights file keeps it as it
+    is: whoever reads the file can sign as this user.
+    """
+    from kvd.access.editing import add_key, change
+    from kvd.access.tokens import make_key
+
+    made = make_key()
+    end = None if expires is None else datetime.now(UTC) + timedelta(seconds=expires)
+    with _refusals():
+        change(path, lambda document: add_key(document, name, made, note, end))
+    with standard_output():
+        click.echo(f"aws_access_key_id = {made[0]}")
+        click.echo(f"aws_secret_access_key = {made[1]}")
+
+
 @user.command()
 @click.argument("name")
 @users_option
 @click.option(
     "--token", "number", type=int, metavar="N", help="Only this token of kvd user list."
 )
-def remove(name: str, path: str, number: int | None) -> None:
+@click.option("--s3-key", "key", metavar="ID", help="Only this key of kvd user list.")
+def remove(name: str, path: str, number: int | None, key: str | None) -> None:
     """
-    Remove a user with all tokens, or one token.
+    Remove a user with all tokens and keys, or one of them.
     """
-    from kvd.access.editing import change, remove_token, remove_user
+    from kvd.access.editing import change, remove_key, remove_token, remove_user
 
+    if number is not None and key is not None:
+        raise click.UsageError("Give --token or --s3-key, not both.")
     edit: Callable[[Any], None]
-    if number is None:
+    if key is not None:
+        edit = lambda document: remove_key(document, name, key)  # noqa: E731
+    elif number is None:
         edit = lambda document: remove_user(document, name)  # noqa: E731
     else:
         edit = lambda document: remove_token(document, name, number)  # noqa: E731
@@ -126,7 +161,7 @@ def remove(name: str, path: str, number: int | None) -> None:
 @users_option
 def list_(path: str) -> None:
     """
-    List the users, their own rights and their tokens.
+    List the users, their own rights, their tokens, and their keys for S3.
     """
     from kvd.access.editing import list_users
     from kvd.access.rights_file import parse_rights, read_rights_file
@@ -143,6 +178,10 @@ def list_(path: str) -> None:
                 until = f", expires {one.expires}" if one.expires else ""
                 note = f", {one.note}" if one.note else ""
                 click.echo(f"  token {one.number}{until}{note}")
+            for signing in each.keys:
+                until = f", expires {signing.expires}" if signing.expires else ""
+                note = f", {signing.note}" if signing.note else ""
+                click.echo(f"  s3-key {signing.name}{until}{note}")
 
 
 def _read_rights(text: str) -> tuple[str, Sequence[str]]:

@@ -1,8 +1,10 @@
 """
 Reloading the settings while kvd serves, on SIGHUP.
 
-All settings are checked before any of them changes. Changes made by command meanwhile
-(``kvd policy``, ``kvd shadow``, ``kvd procs``) are undone: the settings file rules.
+All settings are checked before any of them changes. They are applied when no other
+change is under way; of several reloads that wait for that, the last one is. Changes
+made by command meanwhile (``kvd policy``, ``kvd shadow``, ``kvd procs``) are undone:
+the settings file rules.
 """
 
 from __future__ import annotations
@@ -72,7 +74,12 @@ class Reload:
     def _begin(self) -> Deferred[None]:
         new = self._without_fixed(self._read())
         self._count += 1
-        return self._check(new).addCallback(self._adopt, new, self._count)
+        return self._check(new).addCallback(self._await_turn, new, self._count)
+
+    def _await_turn(self, _: None, new: Settings, number: int) -> Deferred[None]:
+        # Nobody who sends a signal learns that it came too early.
+        idle = self._changes.until_idle()
+        return idle.addCallback(self._adopt, new, number)
 
     def _adopt(self, _: None, new: Settings, number: int) -> Deferred[None] | None:
         # Otherwise a later reload has overtaken this one.

@@ -34,7 +34,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from kvd.access.authentication import Authentication
+from kvd.access.authentication import Authentication, Signer
 from kvd.access.counting import OpenCounts
 from kvd.access.networks import network_of
 from kvd.access.permit import Permit
@@ -48,10 +48,12 @@ from kvd.access.rules import (
     Right,
 )
 from kvd.access.scope import Scope
+from kvd.access.signatures import is_signed
 from kvd.errors import BadRequest, Forbidden, TooManyRequests, Unauthorized
 from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.interfaces import Answer
+from kvd.model.codings import SignatureChain
 from kvd.model.digests import Digest
 from kvd.model.keys import Key
 from kvd.model.operations import (
@@ -65,6 +67,7 @@ from kvd.model.operations import (
     LookAtUpload,
     Operation,
     Put,
+    PutPart,
     ResumablePut,
 )
 from kvd.model.requests import Request
@@ -80,6 +83,7 @@ _NEEDED: Final[dict[type, tuple[Right, str]]] = {
     Put: (Right.WRITE, "write"),
     Delete: (Right.DELETE, "delete"),
     List: (Right.LIST, "list"),
+    PutPart: (Right.WRITE, "write"),
     ResumablePut: (Right.WRITE, "write"),
     Append: (Right.WRITE, "write"),
     LookAtUpload: (Right.WRITE, "write"),
@@ -132,6 +136,7 @@ class Authorization:
         self._serving = serving
         # Heads that come again are the same object (`kvd.http.wire.heads`).
         self._decided: Memo[Request, _Decided] = Memo(MEMO_HEADS)
+        self._signers: Memo[Request, Principal] = Memo(MEMO_HEADS)
 
     def authorize(
         self,
@@ -139,6 +144,8 @@ class Authorization:
         operation: Operation,
         peer: Any,
         certified: str | None = None,
+        *,
+        may_be_signed: bool = False,
     ) -> Answer[Permit]:
         """
         Decide whether a request may be carried out.
@@ -149,6 +156,8 @@ class Authorization:
             peer: What ``accept`` said of the other end.
             certified: The user that the client's certificate names, if it has shown
                 one; counts where the request has no credentials.
+            may_be_signed: Whether a signature counts: only where the body is compared
+                with it (`ISigningDialect`).
 
         Returns:
             The operation, with what the rules of its prefix add. Whoever gets it must
@@ -164,6 +173,8 @@ class Authorization:
             if decided is not None and decided.holds():
                 return decided.permit
         _refuse_secrets(request.target)
+        if may_be_signed and is_signed(request):
+            return self._by_signature(request, operation, peer)
         value = request.fields.get(b"authorization")
         user = None if certified is None else self._rules.users.get(certified)
         if value is None and user is not None:
@@ -178,6 +189,18 @@ class Authorization:
         if isinstance(who, Deferred):
             return who.addCallback(self._permit, operation)
         return self._permit(who, operation)
+
+    def _by_signature(
+        self, request: Request, operation: Operation, peer: Any
+    ) -> Answer[Permit]:
+        def signed(signer: Signer) -> Permit:
+            self._signers.remember(request, signer.principal)
+            return self._permit(signer.principal, _chained(operation, signer.chain))
+
+        found = self._authentication.signer(request, network_of(peer))
+        if isinstance(found, Deferred):
+            return found.addCallback(signed)
+        return signed(found)
 
     def scope(self, request: Request, operation: Get | Put) -> Scope | None:
         """
@@ -225,6 +248,9 @@ class Authorization:
         Returns:
             None if it has no credentials, or wrong ones.
         """
+        signer = self._signers.find(request)
+        if signer is not None:
+            return signer.name
         value = request.fields.get(b"authorization")
         if value is None:
             return certified if certified in self._rules.users else None
@@ -264,7 +290,7 @@ class Authorization:
             allowed = who.may(right, operation.key)
         if not allowed:
             raise _refusal(who, verb)
-        if isinstance(operation, Put):
+        if isinstance(operation, Put) and not isinstance(operation, PutPart):
             return self._constrained(operation)
         if isinstance(operation, Append):
             self._refuse_parts(operation.key)
@@ -303,6 +329,15 @@ def _refusal(who: Principal, verb: str) -> Unauthorized | Forbidden:
         f"The user {who.name} may not {verb} this: the rights file of this kvd does not"
         f" give the right {verb!r} for it."
     )
+
+
+def _chained(operation: Operation, chain: SignatureChain) -> Operation:
+    """
+    An operation whose body has chunks that are signed as the head is.
+    """
+    if not isinstance(operation, Put) or operation.coding is None:
+        return operation
+    return replace(operation, coding=replace(operation.coding, chain=chain))
 
 
 def _refuse_secrets(target: bytes) -> None:

@@ -48,7 +48,7 @@ from kvd.http.wire.replies import (
     with_length,
 )
 from kvd.http.wire.targets import without_user
-from kvd.interfaces import Answer, IDialect
+from kvd.interfaces import Answer, IDialect, ISigningDialect
 from kvd.ipc.row import CLIENT_LEFT
 from kvd.model.operations import Operation
 from kvd.model.replies import Reply
@@ -128,7 +128,11 @@ class RequestHandler:
             return
         self.when(
             authorization.authorize(
-                self._request, operation, peer, transport.peer_user
+                self._request,
+                operation,
+                peer,
+                transport.peer_user,
+                may_be_signed=ISigningDialect.providedBy(self._dialect),
             ),
             self._authorized,
             undo=_end,

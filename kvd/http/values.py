@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.task import deferLater
 
@@ -17,14 +17,17 @@ from kvd.http.context import ProcessContext
 from kvd.http.wire.digests import Verification
 from kvd.interfaces import IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
-from kvd.model.digests import Digest
 from kvd.model.exchanges import SMALL_BYTES
 from kvd.model.keys import Key
-from kvd.model.operations import Delete, Get, List, Operation, Put
+from kvd.model.operations import Delete, Get, List, Operation, Put, PutPart
+from kvd.model.uploads import PartInfo
 from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
 from kvd.store.copying import SLICE_BYTES, copy_bytes
 from kvd.store.level import list_folder
 from kvd.store.waiting import resolved
+
+if TYPE_CHECKING:
+    from kvd.http.multipart import Multipart
 
 Permitted = Callable[[Operation], Operation]
 """
@@ -179,6 +182,91 @@ class PermittedValues:
             while infos := await resolved(listing.next_slice()):
                 yield infos
 
+    async def begin_parts(self, folder: bytes, key: Key, metadata: Metadata) -> str:
+        """
+        See `Values`.
+        """
+        self._put(key, UNCONDITIONAL, metadata)
+        return await self._parts(folder, key).begin(metadata)
+
+    async def parts_of(
+        self, folder: bytes, key: Key, upload: str
+    ) -> Sequence[PartInfo]:
+        """
+        See `Values`.
+        """
+        self._put(key, UNCONDITIONAL)
+        parts = self._parts(folder, key)
+        await parts.record(upload)
+        return await parts.infos(upload)
+
+    async def check_upload(self, folder: bytes, key: Key, upload: str) -> None:
+        """
+        See `Values`.
+        """
+        self._permitted(PutPart(key))
+        await self._parts(folder, key).record(upload)
+
+    async def join_parts(
+        self,
+        folder: bytes,
+        key: Key,
+        upload: str,
+        parts: Sequence[PartInfo],
+        conditions: Conditions = UNCONDITIONAL,
+    ) -> Published:
+        """
+        See `Values`.
+        """
+        self._put(key, conditions)
+        uploads, context = self._parts(folder, key), self._context
+        metadata = await uploads.record(upload)
+        put = self._put(key, conditions, metadata)
+        size = sum(part.size for part in parts)
+        limit = context.limits.value_bytes
+        if limit is not None and size > limit:
+            raise ValueTooLarge(f"A value may have at most {limit} bytes here.")
+
+        async def fill(target: IUpload) -> None:
+            verification = Verification(put.digests)
+            for part in parts:
+                value = await uploads.open(upload, part)
+                with closing(value):
+                    if put.digests:
+                        await self._verify(value, verification)
+                    await copy_bytes(value, target, context.readahead, context.clock)
+            verification.check()
+
+        published = await self._publish(put, size, fill)
+        await uploads.remove_published(upload)
+        return published
+
+    async def drop_parts(self, folder: bytes, key: Key, upload: str) -> None:
+        """
+        See `Values`.
+        """
+        self._permitted(PutPart(key))
+        parts = self._parts(folder, key)
+        await parts.record(upload)
+        await parts.remove(upload)
+
+    async def uploads(self, folder: bytes) -> Sequence[tuple[Key, str, float]]:
+        """
+        See `Values`.
+        """
+        self._permitted(List(folder))
+        # Not at the top: only where it is needed.
+        from kvd.http.multipart import begun
+
+        found = await begun(self._store, folder)
+        return [(key, upload, info.changed) for key, upload, info in found]
+
+    def _parts(self, folder: bytes, key: Key) -> Multipart:
+        from kvd.http.multipart import Multipart
+
+        limits = self._context.limits
+        return Multipart(self._store, folder, key, limits.upload_seconds)
+
     def _put(
         self, key: Key, conditions: Conditions, metadata: Metadata = NO_METADATA
     ) -> Put:
@@ -210,7 +298,9 @@ class PermittedValues:
             kept = info.metadata if metadata is None else metadata
             put = self._put(target, conditions, kept)
             if put.digests:
-                await self._verify(value, put.digests)
+                verification = Verification(put.digests)
+                await self._verify(value, verification)
+                verification.check()
 
             async def fill(upload: IUpload) -> None:
                 context = self._context
@@ -218,15 +308,13 @@ class PermittedValues:
 
             return info.etag, await self._publish(put, info.size, fill)
 
-    async def _verify(self, value: IValue, digests: Sequence[Digest]) -> None:
-        verification = Verification(digests)
+    async def _verify(self, value: IValue, verification: Verification) -> None:
         offset = 0
         while offset < value.info.size:
             await deferLater(self._context.clock, 0.0)
             data = await resolved(value.read(offset, SLICE_BYTES))
             verification.update(data)
             offset += len(data)
-        verification.check()
 
     async def _current(self, key: Key) -> ValueInfo | None:
         try:

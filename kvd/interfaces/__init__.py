@@ -2,7 +2,7 @@
 The interfaces that plugins and stores provide.
 """
 
-from kvd.interfaces.dialects import IDialect
+from kvd.interfaces.dialects import IDialect, ISigningDialect
 from kvd.interfaces.dispatch import (
     IConfigurablePolicy,
     IDispatchPolicy,
@@ -55,6 +55,7 @@ __all__ = [
     "IResumableUpload",
     "IResumableUploads",
     "IResumingStore",
+    "ISigningDialect",
     "IStore",
     "IStoreMaker",
     "IStreamedValue",

@@ -53,3 +53,10 @@ class IDialect(Interface):
             operation: The operation; None if the request was not understood.
             writing: Whether the failure came while the body was written, not before.
         """
+
+
+class ISigningDialect(IDialect):
+    """
+    A dialect whose clients sign their requests (AWS Signature Version 4). It has the
+    body checked against what was signed: `Put.digests` and `Put.coding`.
+    """

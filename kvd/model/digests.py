@@ -16,7 +16,7 @@ class Digest:
     field: str
     """The header field that contains it; empty if the key does."""
     algorithm: str
-    """The name of the algorithm in `hashlib`."""
+    """The name of the algorithm in `hashlib`, or ``crc32``."""
     value: bytes
     is_key: bool = False
     """Whether the key of the value has to be this digest, in hexadecimal digits."""

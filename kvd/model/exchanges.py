@@ -9,6 +9,7 @@ from typing import Final, Protocol, TypeVar
 
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
+from kvd.model.uploads import PartInfo
 from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
 
 SMALL_BYTES: Final = 1024 * 1024
@@ -127,4 +128,75 @@ class Values(Protocol):
         """
         The values below a prefix, in slices as of `IStore.list`. Needs the right to
         list.
+        """
+
+    async def begin_parts(self, folder: bytes, key: Key, metadata: Metadata) -> str:
+        """
+        Begin a value that is uploaded in parts. Needs the right to write the key.
+
+        Args:
+            folder: The prefix of keys below which such uploads are listed; that of the
+                key begins with it.
+            key: Where the value is published.
+            metadata: Of the value.
+
+        Returns:
+            The name of the upload, which cannot be guessed.
+
+        Raises:
+            StoreBusy: Too many uploads in the folder are not completed.
+        """
+
+    async def parts_of(
+        self, folder: bytes, key: Key, upload: str
+    ) -> Sequence[PartInfo]:
+        """
+        The parts that have come so far, in the order of their numbers. Needs the right
+        to write the key.
+
+        Raises:
+            UploadAbsent: There is no such upload of this key.
+        """
+
+    async def check_upload(self, folder: bytes, key: Key, upload: str) -> None:
+        """
+        Raises what `parts_of` raises, without looking for parts.
+        """
+
+    async def join_parts(
+        self,
+        folder: bytes,
+        key: Key,
+        upload: str,
+        parts: Sequence[PartInfo],
+        conditions: Conditions = UNCONDITIONAL,
+    ) -> Published:
+        """
+        Publish a value that consists of parts, in their order, in one step like any
+        other; then the upload is removed. Needs the right to write the key.
+
+        Args:
+            folder: See `begin_parts`.
+            key: Where.
+            upload: Its name.
+            parts: Some of those of `parts_of`.
+            conditions: What must be true of the key when the value is published.
+
+        Raises:
+            UploadAbsent: There is no such upload of this key, or no longer.
+            ValueTooLarge: A value may not be so large.
+        """
+
+    async def drop_parts(self, folder: bytes, key: Key, upload: str) -> None:
+        """
+        Remove an upload with its parts. Needs the right to write the key.
+
+        Raises:
+            UploadAbsent: There is no such upload of this key.
+        """
+
+    async def uploads(self, folder: bytes) -> Sequence[tuple[Key, str, float]]:
+        """
+        The uploads in a folder that are not completed: each with its key, its name and
+        when it began. Needs the right to list the folder.
         """

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from kvd.model.codings import AwsChunked
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.digests import Digest
 from kvd.model.exchanges import SMALL_BYTES, Values
@@ -41,10 +42,27 @@ class Put:
     """The key's value may not be replaced by another one."""
     empty: bool = False
     """Store an empty value, and skip the body if there is one."""
+    coding: AwsChunked | None = None
+    """How the value is encoded in the body; None: the body is the value."""
     check: Check | None = None
     """Asked before the body."""
     confirm: Check | None = None
     """Asked when the body is complete, before the value is published."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutPart(Put):
+    """
+    Store the body as a part of a value that is uploaded in parts. The rules of the
+    prefix are those of the value, and decided when it is published.
+    """
+
+    folder: bytes = b""
+    """See `Values.begin_parts`."""
+    upload: str = ""
+    """Its name."""
+    number: int = 1
+    """Of the part."""
 
 
 @dataclass(frozen=True, slots=True)

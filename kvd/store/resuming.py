@@ -80,7 +80,7 @@ def boot_id() -> str:
     """
     Another text after each start of the machine.
     """
-    with open(_BOOT_ID, encoding="ascii") as file:
+    with open(_BOOT_ID, encoding="utf-8") as file:
         return file.read().strip()
 
 

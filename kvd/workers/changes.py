@@ -223,6 +223,19 @@ class Changes:
         """
         return self._make("upgrade", hand_over)
 
+    def until_idle(self) -> Deferred[None]:
+        """
+        Wait until no change is under way.
+
+        Raises:
+            ChangeImpossible: kvd is ending.
+        """
+        return Deferred.fromCoroutine(self._until_idle())
+
+    async def _until_idle(self) -> None:
+        while self._under_way:
+            await self._look_again()
+
     def check_going_on(self) -> None:
         """
         Raises:

@@ -37,6 +37,20 @@ class PlayedChanges:
     def __init__(self) -> None:
         self.adopted: list[Settings] = []
         self.answer: Deferred[None] = succeed(None)
+        self.idle: Deferred[None] = succeed(None)
+        """Fires when no other change is under way."""
+
+    def until_idle(self) -> Deferred[None]:
+        """
+        See `kvd.workers.changes.Changes`.
+        """
+        waiting: Deferred[None] = Deferred()
+
+        def pass_on(result: None) -> None:
+            waiting.callback(result)
+
+        self.idle.addCallback(pass_on)
+        return waiting
 
     def adopt(self, settings: Settings) -> Deferred[None]:
         """
@@ -199,9 +213,27 @@ class ReloadTests(SynchronousTestCase):
 
         assert [5] == [settings.procs for settings in self.changes.adopted]
 
+    def test_readings_wait_for_another_change(self) -> None:
+        """
+        Whoever sends a signal is not told to try again. The last reading counts.
+        """
+        self.changes.idle = Deferred()
+        read = [replace(SETTINGS, procs=procs) for procs in (5, 4)]
+        changes: Any = self.changes
+        reloading = Reload(SETTINGS, read.pop, check_at_once, changes)
+        ended = [reloading.start() for _ in range(2)]
+        for one in ended:
+            self.assertNoResult(one)
+        assert [] == self.changes.adopted
+        self.changes.idle.callback(None)
+        for one in ended:
+            self.successResultOf(one)
+
+        assert [5] == [settings.procs for settings in self.changes.adopted]
+
     def test_what_cannot_be_done_is_reported(self) -> None:
         """
-        Another change may be under way.
+        A worker may not get ready.
         """
         self.changes.answer = fail(ChangeImpossible("not now"))
         (event,) = self.reload(lambda: SETTINGS)

@@ -574,6 +574,19 @@ class PrefixRulesTests(AuthorizationCase):
         # But for the clients' ends.
         assert descriptors + 1 >= len(os.listdir("/proc/self/fd"))
 
+
+class SlowStoreTests(AuthorizationCase):
+    """
+    A value that is to be written once is compared with one that comes slowly.
+    """
+
+    text = """
+    [anonymous.rights]
+    "/" = ["read", "write"]
+    [prefixes."/once/"]
+    write-once = true
+    """
+
     def test_a_read_for_a_comparison_ends_with_its_connection(self) -> None:
         """
         An engine may not answer for long.

@@ -66,6 +66,7 @@ def make_fast_path(
         has_epochs=False,
         sync_threads=-1,
         usage=None,
+        keeping=(10, 10, 10, 10),
         min_free=0,
         mode=0o644,
         folder_mode=0o755,

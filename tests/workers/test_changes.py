@@ -577,6 +577,26 @@ class OneAtATimeTests(ChangesCase):
 
         assert [""] == self.begin(lambda: self.changes.resize(3))
 
+    def test_the_end_of_one_can_be_awaited(self) -> None:
+        """
+        Then another can be made; that kvd ends is an end too.
+        """
+        assert [""] == self.begin(self.changes.until_idle)
+        self.begin(self.changes.restart)
+        waiting = self.begin(self.changes.until_idle)
+        assert [] == waiting
+        self.last(3).say(Failed("no"))
+        self.look()
+        self.last(3).end()
+        self.look()
+        assert [""] == waiting
+
+        self.begin(self.changes.restart)
+        waiting = self.begin(self.changes.until_idle)
+        self.pool.stop()
+        self.look()
+        assert ["kvd is ending"] == waiting
+
     def test_what_becomes_of_it_is_logged(self) -> None:
         """
         Who asked may have left.

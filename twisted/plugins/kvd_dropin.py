@@ -108,6 +108,11 @@ terraform = Dialect(
     "The http backend of Terraform and OpenTofu, with locks.",
     "kvd.http.dialects.terraform.dialect",
 )
+s3 = Dialect(
+    "s3",
+    "A subset of S3, for boto3, aws-cli, rclone, s3cmd and DuckDB.",
+    "kvd.http.dialects.s3.dialect.dialect",
+)
 git_lfs = Dialect(
     "git-lfs",
     "Large files of git: the batch API and the basic transfer.",

@@ -11,7 +11,7 @@ from kvd.http.methods.delete import DeleteHandler
 from kvd.http.methods.exchange import ExchangeHandler
 from kvd.http.methods.get import GetHandler
 from kvd.http.methods.listing import ListHandler, wants_page
-from kvd.http.methods.put import PutHandler
+from kvd.http.methods.put import PutHandler, PutPartHandler
 from kvd.http.methods.resumable import (
     AppendHandler,
     BeginUploadHandler,
@@ -32,6 +32,7 @@ from kvd.model.operations import (
     List,
     LookAtUpload,
     Put,
+    PutPart,
     ResumablePut,
 )
 from kvd.model.requests import Request
@@ -39,6 +40,7 @@ from kvd.model.requests import Request
 _HANDLERS: Final[dict[type, type[RequestHandler]]] = {
     FixedReply: FixedReplyHandler,
     Put: PutHandler,
+    PutPart: PutPartHandler,
     Get: GetHandler,
     Delete: DeleteHandler,
     List: ListHandler,

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -26,9 +27,13 @@ from kvd.http.values import values_for
 from kvd.http.wire.digests import Verification
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.model.exchanges import Values
 from kvd.model.keys import Key
-from kvd.model.operations import Check, Put
+from kvd.model.operations import Check, Put, PutPart
 from kvd.model.values import Published, ValueInfo
+
+if TYPE_CHECKING:
+    from kvd.http.wire.aws_chunked import AwsChunkedBody
 
 Found = TypeVar("Found")
 
@@ -46,6 +51,8 @@ class PutHandler(RequestHandler):
     # Where a value is written once: neither does it then.
     _own: OwnDigest | None = None
     _comparing: Deferred[bytes] | None = None
+    # Where the body is not the value itself.
+    _coded: AwsChunkedBody | None = None
 
     def begin(self) -> None:
         check = self._operation.check
@@ -64,6 +71,13 @@ class PutHandler(RequestHandler):
 
     def _begin(self) -> None:
         operation, request = self._operation, self._request
+        length = request.length
+        if operation.coding is not None:
+            # Not at the top: only where it is needed.
+            from kvd.http.wire.aws_chunked import AwsChunkedBody
+
+            self._coded = AwsChunkedBody(operation.coding)
+            length = operation.coding.length
         if operation.digests:
             self._verification = Verification(operation.digests)
         if operation.once:
@@ -79,11 +93,11 @@ class PutHandler(RequestHandler):
                 "PUT needs a Content-Length or a chunked body, so that kvd can tell an"
                 " incomplete value from a complete one."
             )
-        self._check_size(request.length or 0)
+        self._check_size(length or 0)
         if operation.conditions is UNCONDITIONAL and not operation.once:
-            self._begin_upload(request.length)
+            self._begin_upload(length)
         else:
-            self._check_conditions(request.length)
+            self._check_conditions(length)
 
     def _check_size(self, size: int) -> None:
         limit = self._context.limits.value_bytes
@@ -147,7 +161,11 @@ class PutHandler(RequestHandler):
     def chunk(self, data: bytes) -> None:
         if self._operation.empty:
             return
-        if self._request.chunked:
+        if self._coded is not None:
+            data = self._coded.take(data)
+            if not data:
+                return
+        elif self._request.chunked:
             self._check_size(self.received)
         if self._verification is not None:
             self._verification.update(data)
@@ -161,9 +179,13 @@ class PutHandler(RequestHandler):
             return None
         if self._verification is not None or self._own is not None:
             return None
+        if self._coded is not None:
+            return None
         return self._upload.fileno()
 
     def end(self) -> None:
+        if self._coded is not None:
+            self._coded.finish()
         if self._verification is not None:
             self._verification.check()
         confirm = self._operation.confirm
@@ -188,6 +210,13 @@ class PutHandler(RequestHandler):
         upload, self._upload = self._upload, None
         self.when(upload.commit(conditions), self.published)
 
+    @property
+    def _size(self) -> int:
+        """
+        How much of the value has come.
+        """
+        return self.received if self._coded is None else self._coded.size
+
     def _commit_once(self, value: IValue | None) -> None:
         """
         Publish if the key has no value, or the same one; the key's lock decides whether
@@ -202,7 +231,7 @@ class PutHandler(RequestHandler):
         same = _once(conditions, value.info)
         try:
             conditions.check_change(value.info)
-            size = 0 if self._operation.empty else self.received
+            size = 0 if self._operation.empty else self._size
             self._check_same(value.info, size)
         except PeerError:
             value.close()
@@ -249,6 +278,32 @@ class PutHandler(RequestHandler):
         if self._upload is not None:
             upload, self._upload = self._upload, None
             upload.discard()
+
+
+class PutPartHandler(PutHandler):
+    """
+    Stores a body as a part of a value.
+    """
+
+    def begin(self) -> None:
+        part: object = self._operation
+        assert isinstance(part, PutPart)
+        # Not at the top: only where it is needed.
+        from kvd.http.multipart import key_of_part
+
+        self._operation = Put(
+            key_of_part(part.key, part.upload, part.number),
+            digests=part.digests,
+            coding=part.coding,
+            check=partial(
+                _check_upload, folder=part.folder, key=part.key, upload=part.upload
+            ),
+        )
+        super().begin()
+
+
+async def _check_upload(values: Values, folder: bytes, key: Key, upload: str) -> None:
+    await values.check_upload(folder, key, upload)
 
 
 def _once(conditions: Conditions, current: ValueInfo | None) -> Conditions:

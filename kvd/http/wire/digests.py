@@ -12,9 +12,10 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, Protocol
 
 from kvd.errors import BadRequest, DigestMismatch
 from kvd.model.digests import Digest
@@ -55,7 +56,7 @@ def digests_of(request: Request) -> tuple[Digest, ...]:
             digests += {each.algorithm: each for each in _listed(name, value)}.values()
     md5 = fields.get(b"content-md5")
     if md5 is not None:
-        digests.append(_digest("Content-MD5", "md5", md5))
+        digests.append(digest_in("Content-MD5", "md5", md5))
     return tuple(digests)
 
 
@@ -66,7 +67,7 @@ def _listed(name: str, value: bytes) -> Iterator[Digest]:
         if member is None:
             raise _malformed(name, value)
         if member[1] in _ALGORITHMS:
-            yield _digest(name, _ALGORITHMS[member[1]], member[2])
+            yield digest_in(name, _ALGORITHMS[member[1]], member[2])
         if member.end() == len(value):
             return
         comma = _COMMA.match(value, member.end())
@@ -75,13 +76,20 @@ def _listed(name: str, value: bytes) -> Iterator[Digest]:
         at = comma.end()
 
 
-def _digest(name: str, algorithm: str, text: bytes) -> Digest:
+def digest_in(name: str, algorithm: str, text: bytes) -> Digest:
+    """
+    The digest that a field has in base64.
+
+    Raises:
+        BadRequest: It is malformed, or not as long as one of the algorithm.
+    """
     try:
         # Padding may be left out (RFC 9651 section 4.2.7).
         value = b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except binascii.Error as error:
         raise _malformed(name, text) from error
-    if len(value) != _new(algorithm).digest_size:
+    size = len(new_hash(algorithm).digest())
+    if len(value) != size:
         raise _malformed(name, text)
     return Digest(name, algorithm, value)
 
@@ -91,12 +99,56 @@ def _malformed(name: str, value: bytes) -> BadRequest:
     right = (
         "the base64 of 16 bytes"
         if name == "Content-MD5"
+        else "the base64 of the checksum"
+        if name.startswith("x-amz-")
         else f"such as {name}: sha-256=:BASE64:, with the base64 of 32 bytes"
     )
     return BadRequest(f"{name} is {shown!r}, but has to be {right}.")
 
 
-def _new(algorithm: str) -> hashlib._Hash:
+class Hash(Protocol):
+    """
+    Of bytes that come in pieces.
+    """
+
+    def update(self, data: bytes, /) -> None:
+        """
+        Add a piece.
+        """
+
+    def digest(self) -> bytes:
+        """
+        That of all pieces.
+        """
+
+
+class Crc32:
+    """
+    The checksum of Ethernet and gzip, as a `Hash`.
+    """
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes, /) -> None:
+        """
+        See `Hash`.
+        """
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        """
+        See `Hash`.
+        """
+        return self._value.to_bytes(4, "big")
+
+
+def new_hash(algorithm: str) -> Hash:
+    """
+    Of a name in `hashlib`, or ``crc32``.
+    """
+    if algorithm == "crc32":
+        return Crc32()
     # Clients use MD5 to detect damage on networks and disks, not for security.
     return hashlib.new(algorithm, usedforsecurity=False)
 
@@ -108,7 +160,7 @@ class Verification:
 
     def __init__(self, digests: Iterable[Digest]) -> None:
         self._digests = digests
-        self._hashes = {each.algorithm: _new(each.algorithm) for each in digests}
+        self._hashes = {each.algorithm: new_hash(each.algorithm) for each in digests}
 
     def update(self, data: bytes) -> None:
         """
@@ -135,7 +187,8 @@ class Verification:
                 raise DigestMismatch(
                     f"{digest.field} says that the {digest.algorithm} of the body is"
                     f" {_text(digest.value)}, but it is {_text(found)}: the body was"
-                    " damaged on its way, and nothing is stored."
+                    " damaged on its way, and nothing is stored.",
+                    digest.field,
                 )
 
 
