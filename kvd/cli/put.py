@@ -16,6 +16,7 @@ from kvd.cli.main import complain
 from kvd.cli.progress import bars
 from kvd.cli.running import connect, each, jobs_option, patiently, run
 from kvd.cli.sending import Upload, send
+from kvd.cli.telling import Teller
 from kvd.cli.trees import LeftOut, read_tree
 from kvd.client import BrokenOff, Unreachable
 
@@ -45,7 +46,7 @@ from kvd.client import BrokenOff, Unreachable
     "--content-type", metavar="TYPE", callback=printable, help="Stored with the value."
 )
 @jobs_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, and no lines.")
 @click.pass_obj
 def put(
     url: str,
@@ -81,6 +82,8 @@ def put(
     can_repeat = not create and if_match is None
     retried = (Unreachable, BrokenOff) if can_repeat else (Unreachable,)
 
+    teller = Teller(quiet)
+
     async def send_all() -> int:
         total = sum(upload.size for upload in uploads)
         with bars(quiet, len(uploads), total) as begin:
@@ -99,10 +102,17 @@ def put(
                         content_type=content_type,
                     )
 
-                await (patiently(once, retried) if recursive else once())
+                if not recursive:
+                    await once()
+                    return
+                await patiently(once, retried)
+                teller.tell(upload.key, "stored", upload.size)
 
             failed = report(left_out)
-            return await each(uploads, store, Upload.subject_of, jobs) or failed
+            status = await each(uploads, store, Upload.subject_of, jobs) or failed
+        if recursive:
+            teller.sum_up("stored")
+        return status
 
     run(send_all)
 
@@ -148,8 +158,16 @@ def _uploads_below(
                 _add(uploads, Upload(prefix + file.name, file.path, file.size))
         else:
             name = os.path.basename(path)
-            _add(uploads, Upload(prefix + os.fsencode(name), path))
+            _add(uploads, Upload(prefix + os.fsencode(name), path, _size(path)))
     return list(uploads.values())
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        # Reported when it is opened.
+        return 0
 
 
 def _add(uploads: dict[bytes, Upload], upload: Upload) -> None:

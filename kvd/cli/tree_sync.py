@@ -24,7 +24,7 @@ from kvd.cli.fetching import Download, fetch
 from kvd.cli.keys import checked_key, shown
 from kvd.cli.matching import changed_ms
 from kvd.cli.output import standard_output
-from kvd.cli.progress import Begin, bars
+from kvd.cli.progress import Begin, bars, is_watched
 from kvd.cli.put import report
 from kvd.cli.running import each, patiently
 from kvd.cli.sending import Upload, send
@@ -104,7 +104,8 @@ class TreeSync:
                 " too if it is."
             )
         total = sum(map(self._size, copies))
-        with bars(self.quiet, len(copies), total) as begin:
+        is_still = self.quiet or self.choices.changes_nothing
+        with bars(is_still, len(copies), total) as begin:
             status = (
                 await self._each(copies, lambda both: self._copy(both, begin)) or status
             )
@@ -267,8 +268,9 @@ class TreeSync:
         self.counts.removed += 1
 
     def _say(self, what: str, both: Both) -> None:
-        if self.quiet and not self.choices.changes_nothing:
-            return
-        would = "would be " if self.choices.changes_nothing else ""
-        with standard_output():
-            click.echo(f"{shown(self.choices.prefix + both.name)}: {would}{what}")
+        # A dry run is for its lines.
+        is_dry = self.choices.changes_nothing
+        if is_dry or not (self.quiet or is_watched()):
+            would = "would be " if is_dry else ""
+            with standard_output():
+                click.echo(f"{shown(self.choices.prefix + both.name)}: {would}{what}")

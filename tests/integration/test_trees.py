@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.test_client import Shell, serving
+from tests.integration.test_client import MIB, Shell, serving
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -326,3 +329,26 @@ def test_all_below_a_prefix_is_removed_if_that_is_confirmed(shell: Shell) -> Non
     assert b"gone/b\n" == shell.succeed("ls", "gone")
     status, complaint = shell.fail("rm", "-r", "--yes", "gone/a")
     assert (3, "kvd: no key is below 'gone/a'.") == (status, complaint)
+
+
+def test_an_interruption_leaves_no_half_files(shell: Shell) -> None:
+    """
+    However many values are underway.
+    """
+    make_files(shell.folder, {"in/small": b"1"})
+    (shell.folder / "in" / "large").touch()
+    os.truncate(shell.folder / "in" / "large", 100 * MIB)
+    shell.succeed("put", "-r", "broken/off", "in", "--quiet")
+    getting = shell.start("get", "-r", "broken/off", "out")
+    assert getting.stderr is not None
+    while not list((shell.folder / "out").glob(".large.*")):
+        assert getting.poll() is None
+        time.sleep(0.001)
+    getting.send_signal(signal.SIGINT)
+    _, err = getting.communicate(timeout=PATIENCE_SECONDS)
+
+    assert (130, b"") == (getting.returncode, err)
+    assert [] == [
+        one.name for one in (shell.folder / "out").iterdir() if "." in one.name
+    ]
+    shell.succeed("rm", "-ry", "broken")
