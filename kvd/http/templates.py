@@ -54,7 +54,7 @@ from kvd.net.sending import (
     LOW_ROUND_TRIP_MICROSECONDS,
     LOW_ROUND_TRIP_SEND_BUFFER,
 )
-from kvd.store.attribute import MalformedAttribute, decode, encode, encode_metadata
+from kvd.store.attribute import MalformedAttribute, decode_metadata, encode_metadata
 from kvd.store.exchange import renames_removed_files, reports_unwritten_parts
 from kvd.store.faults import absence
 from kvd.store.file import FileStore
@@ -256,10 +256,10 @@ class _Templates:
             write such an attribute.
         """
         try:
-            record = decode(encode(_SOME_ID, 0, 0, lines))
+            metadata = decode_metadata(lines)
         except MalformedAttribute:
             return None
-        info = ValueInfo(Key(ending), _SIZE, _SOME_ID, 0.0, record.metadata)
+        info = ValueInfo(Key(ending), _SIZE, _SOME_ID, 0.0, metadata)
         guess = self.process.guess_type
         part = part_fields(info, _FIRST, _LENGTH, guess)
         last = _FIRST + _LENGTH - 1

@@ -399,6 +399,15 @@ static PyMethodDef functions[] = {
     {"byte_range", byte_range, METH_VARARGS,
      "byte_range(value, if_range, etag, size) -> (first, length) | None\n\n"
      "The part of a value that is asked for."},
+    {"write_line", write_line, METH_VARARGS,
+     "write_line(etag, size, published_us) -> bytes\n\nSee kvd.store.attribute."},
+    {"read_line", read_line, METH_O,
+     "read_line(attribute) -> (etag, size, published_us | None, length) | None\n\n"
+     "See kvd.store.attribute."},
+    {"has_date", has_date, METH_VARARGS,
+     "has_date(published_us, changed_ns) -> bool\n\nSee kvd.store.attribute."},
+    {"has_no_place", has_no_place, METH_VARARGS,
+     "has_no_place(file, size) -> bool\n\nSee kvd.store.unwritten."},
     {"note_read", note_read, METH_O, "note_read(file)\n\nSee kvd.store.reading."},
     {"look_at", look_at, METH_VARARGS,
      "look_at(folder, prefix, names, lists, expired_ns, future_ns)\n\n"

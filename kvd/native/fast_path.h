@@ -578,8 +578,12 @@ Sync *end_syncs(Syncs *syncs);
 void free_syncs(Syncs *syncs);
 
 /* attribute.c */
+PyObject *write_line(PyObject *module, PyObject *args);
+PyObject *read_line(PyObject *module, PyObject *attribute);
 ssize_t get_attribute(int file, char *text, size_t size);
-size_t whole_line(const char *text, ssize_t size, const struct stat *status);
+PyObject *has_date(PyObject *module, PyObject *args);
+size_t whole_line(const char *text, ssize_t size, const struct stat *status,
+                  unsigned long long *published_us);
 int has_value(const FastPath *self, int folder, const char *name,
               unsigned long long *published_us, long *epoch, unsigned long long *bytes);
 int seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
@@ -607,6 +611,7 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 /* publish.c */
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
+PyObject *has_no_place(PyObject *module, PyObject *args);
 int links_nameless(int folder);
 int set_lock(int lock, short kind, long long offset);
 void unlock_all(int lock);
