@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_client import MIB, Shell, serving
+from tests.integration.test_client import MIB, Shell, serving, somebody
 from tests.integration.twistd import Twistd
 from tests.patience import PATIENCE_SECONDS
 
@@ -352,3 +352,25 @@ def test_an_interruption_leaves_no_half_files(shell: Shell) -> None:
         one.name for one in (shell.folder / "out").iterdir() if "." in one.name
     ]
     shell.succeed("rm", "-ry", "broken")
+
+
+def test_keys_of_a_hostile_server_do_not_leave_the_folder(tmp_path: Path) -> None:
+    """
+    Whatever it lists.
+    """
+    keys = ["p/../../up", "p/.", "p//abs", "p/a/../../../up", "p/line%0Aend", "q/else"]
+    body = "".join(
+        f'{{"key": "{key}", "size": 2, "etag": "\\"e\\"",'
+        f' "changed": "2026-01-01T00:00:00.000Z"}}\n'
+        for key in sorted(keys)
+    )
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n"
+    reply = f"{head}Content-Type: application/x-ndjson\r\n\r\n{body}".encode()
+    work = tmp_path / "work"
+    work.mkdir()
+    with somebody(reply) as port:
+        status, out, complaints = Shell(work, port).run("get", "-r", "p", "out")
+
+    assert (1, b"0 fetched (0 bytes)\n", 5) == (status, out, len(complaints))
+    assert [work] == list(tmp_path.iterdir())
+    assert [] == list(work.rglob("*"))
