@@ -11,6 +11,7 @@ from dataclasses import replace
 import click
 
 from kvd.cli.fetching import Download, fetch
+from kvd.cli.fields import PATH
 from kvd.cli.keys import file_name, is_url, located, read_key, shown
 from kvd.cli.matching import NothingFound, all_below, changed_ms, matching
 from kvd.cli.patterns import Pattern, is_pattern
@@ -22,7 +23,7 @@ from kvd.client import Absent, Client
 
 
 @click.command()
-@click.argument("keys", nargs=-1, required=True, metavar="KEY... [TARGET]")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY... [TARGET]", type=PATH)
 @click.option(
     "-r",
     "--recursive",

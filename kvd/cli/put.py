@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
 from kvd.cli.errors import FAILED, LocalError
-from kvd.cli.fields import printable
+from kvd.cli.fields import PATH, printable
 from kvd.cli.keys import as_folder, checked_key, is_url, located, read_prefix, shown
 from kvd.cli.main import complain
 from kvd.cli.progress import bars
@@ -22,7 +23,7 @@ from kvd.client import BrokenOff, Unreachable
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="KEY FILE...")
+@click.argument("arguments", nargs=-1, required=True, metavar="KEY FILE...", type=PATH)
 @click.option(
     "-r",
     "--recursive",
@@ -103,7 +104,8 @@ def put(
                     )
 
                 if not recursive:
-                    await once()
+                    with _order_explained():
+                        await once()
                     return
                 await patiently(once, retried)
                 teller.tell(upload.key, "stored", upload.size)
@@ -115,6 +117,23 @@ def put(
         return status
 
     run(send_all)
+
+
+@contextmanager
+def _order_explained() -> Iterator[None]:
+    """
+    Say what comes first, if a file is missing.
+    """
+    try:
+        yield
+    except LocalError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            sentence = error.message.rstrip(".")
+            raise LocalError(
+                f"{sentence}; give the key first, and then the files:"
+                " kvd put KEY FILE..."
+            ) from error
+        raise
 
 
 def report(left_out: Iterable[LeftOut]) -> int:

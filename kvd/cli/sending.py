@@ -166,11 +166,6 @@ def _open(path: str, stack: ExitStack) -> ISource:
             seen.st_size or not os.pread(descriptor, 1, 0)
         ):
             return FileSource(file)
-    except FileNotFoundError as error:
-        raise LocalError(
-            f"it cannot be read: {error.strerror}; give the key first, and then the"
-            " files: kvd put KEY FILE..."
-        ) from error
     except OSError as error:
         raise LocalError(f"it cannot be read: {error.strerror}.") from error
     return StreamSource(descriptor, reactor)
