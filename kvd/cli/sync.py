@@ -160,6 +160,10 @@ def _sync_tree(
     Copy between a folder and a daemon.
     """
     is_upload = not is_url(source)
+    if follow and not is_upload:
+        raise click.UsageError(
+            "-L is about links in a folder that is sent, and this one is written"
+        )
     folder, url = (source, destination) if is_upload else (destination, source)
     if is_url(folder):
         raise click.UsageError(

@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
+from twisted.internet.task import deferLater
 
 from kvd.cli.errors import LocalError
 from kvd.cli.fetching import Download, fetch
@@ -28,7 +29,7 @@ from kvd.cli.progress import Begin, bars, is_watched
 from kvd.cli.put import report
 from kvd.cli.running import each, patiently
 from kvd.cli.sending import Upload, send
-from kvd.cli.trees import LocalFile, Tree, place_below, read_tree
+from kvd.cli.trees import LocalFile, Tree, is_below_any, place_below, read_tree
 from kvd.client import (
     Absent,
     Client,
@@ -37,6 +38,7 @@ from kvd.client import (
     NotKvd,
     Unreachable,
 )
+from kvd.client.resuming import LEAST_BYTES
 from kvd.moving.mirror import Choices, Counts
 
 READ_BYTES: Final = 1024 * 1024
@@ -128,6 +130,8 @@ class TreeSync:
         All names, in the order of their bytes.
         """
         below = self.choices.prefix
+        # What was left out of a source is there all the same.
+        kept = self._tree.names_left_out() if self.is_upload else frozenset()
         files = iter(sorted(self._tree.files.items()))
         name, file = next(files, (b"", None))
         async for entry in self.client.list_in_order(below):
@@ -140,7 +144,7 @@ class TreeSync:
             if file is not None and name == other:
                 yield Both(name, file, entry)
                 name, file = next(files, (b"", None))
-            elif not self._tree.knows(other):
+            elif not is_below_any(other, kept):
                 yield Both(other, None, entry)
         while file is not None:
             yield Both(name, file, None)
@@ -205,6 +209,10 @@ class TreeSync:
         upload = Upload(key, both.file.path, both.file.size)
         etag = None if both.value is None else both.value.etag
         is_conditional = not self.choices.overwrites
+        digest = None
+        # A larger one is resumed, and uploads with digests are not.
+        if self.choices.compares_digests and both.file.size < LEAST_BYTES:
+            digest = await _digest_of(both.file.path)
 
         async def once() -> None:
             await send(
@@ -213,6 +221,7 @@ class TreeSync:
                 begin,
                 create=is_conditional and etag is None,
                 if_match=etag if is_conditional else None,
+                sha256=digest,
             )
 
         await patiently(once, (Unreachable,))
@@ -236,16 +245,7 @@ class TreeSync:
                 there.update(data)
 
         await self.client.get(value.key, Sink(), if_match=value.etag)
-        here = sha256()
-        try:
-            with open(file.path, "rb") as opened:
-                while piece := opened.read(READ_BYTES):
-                    here.update(piece)
-        except OSError as error:
-            raise LocalError(
-                f"{file.path} cannot be read: {error.strerror}."
-            ) from error
-        return here.digest() == there.digest()
+        return await _digest_of(file.path) == there.digest()
 
     async def _remove(self, both: Both) -> None:
         if not self.choices.changes_nothing:
@@ -274,3 +274,24 @@ class TreeSync:
             would = "would be " if is_dry else ""
             with standard_output():
                 click.echo(f"{shown(self.choices.prefix + both.name)}: {would}{what}")
+
+
+async def _digest_of(path: str) -> bytes:
+    """
+    The SHA-256 of a file. Other transfers go on meanwhile.
+
+    Raises:
+        LocalError: It cannot be read.
+    """
+    from twisted.internet import reactor as installed
+
+    clock: Any = installed
+    digest = sha256()
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(READ_BYTES):
+                digest.update(piece)
+                await deferLater(clock, 0)
+    except OSError as error:
+        raise LocalError(f"{path} cannot be read: {error.strerror}.") from error
+    return digest.digest()

@@ -17,6 +17,7 @@ import pytest
 from tests.integration.test_client import MIB, Shell, serving, somebody
 from tests.integration.twistd import Twistd
 from tests.patience import PATIENCE_SECONDS
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -303,6 +304,7 @@ def test_nothing_is_removed_for_a_source_that_is_not_whole(shell: Shell) -> None
         (["http://a/x", "file:b"], "'file:b' is a store, and"),
         (["a", "http://b/", "--prefix=c"], "--prefix is about stores"),
         (["file:a", "file:b", "-L"], "-L is about folders"),
+        (["http://a/", "b", "-L"], "-L is about links in a folder that is sent"),
     ],
 )
 def test_mistakes_are_answered_in_a_line(
@@ -374,3 +376,32 @@ def test_keys_of_a_hostile_server_do_not_leave_the_folder(tmp_path: Path) -> Non
     assert (1, b"0 fetched (0 bytes)\n", 5) == (status, out, len(complaints))
     assert [work] == list(tmp_path.iterdir())
     assert [] == list(work.rglob("*"))
+
+
+def test_a_restart_of_the_daemon_is_waited_for(tmp_path: Path) -> None:
+    """
+    Nothing was sent to one that cannot be reached.
+    """
+    make_files(tmp_path, {"in/one": b"1", "in/two": b"2"})
+    port = unused_port()
+    putting = Shell(tmp_path, port).start("put", "-r", "late", "in", "--quiet")
+    with Twistd([*serving(tmp_path), f"--listen=tcp:{port}"], tmp_path) as daemon:
+        out, err = putting.communicate(timeout=PATIENCE_SECONDS)
+        assert (0, b"", b"") == (putting.returncode, out, err)
+        assert b"late/one\nlate/two\n" == Shell(tmp_path, daemon.port).succeed("ls")
+
+
+def test_links_at_the_destination_are_told(shell: Shell) -> None:
+    """
+    What they lead to stays as it is, and so do they.
+    """
+    make_files(shell.folder, {"in/one": b"new", "in/two": b"2", "mine": b"mine"})
+    (shell.folder / "out").mkdir()
+    (shell.folder / "out" / "one").symlink_to("../mine")
+    url = shell.environment["KVD_URL"] + "/pointed"
+    shell.succeed("sync", "in", url)
+    status, complaint = shell.fail("sync", url, "out", "--delete")
+
+    assert (1, True) == (status, "out/one is a link" in complaint)
+    assert b"mine" == (shell.folder / "mine").read_bytes()
+    assert b"2" == (shell.folder / "out" / "two").read_bytes()
