@@ -74,7 +74,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench engine test-engines share deb test-proxies clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench bench-clients engine test-engines share deb test-proxies clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -128,7 +128,7 @@ trial: $(VENV)/developed
 
 # The tests of what is compiled under AddressSanitizer and UndefinedBehaviorSanitizer, in a
 # copy that is built with them.
-sanitize: $(VENV)/developed $(COMPILED)
+sanitize: $(VENV)/developed $(VENV)/sanitized $(COMPILED)
 	KVD_EXAMPLES_TIMES=$(SANITIZED_TIMES) tests/native/sanitize.sh $(NATIVE_TESTS)
 
 # What is published, but for its platform's tag: in dist/, checked and tried. The tests do
@@ -227,6 +227,10 @@ test-proxies: $(VENV)/developed
 bench: $(VENV)/developed
 	$(BIN)/python -m bench $(BENCH)
 
+# What users of client programs notice: ccache, restic and rclone, with kvd and without.
+bench-clients: $(VENV)/developed
+	$(BIN)/python -m bench.clients $(BENCH)
+
 # Manual pages and completions, as below /usr/share.
 share: $(VENV)/developed
 	$(BIN)/python -m kvd.cli.manual build/share
@@ -258,11 +262,24 @@ $(VENV)/served: pyproject.toml $(NATIVE) | $(BIN)/python
 	$(PIP) -e '.[status]'
 	touch $@
 
-# Compiled once: pip, whose compiler fails here, leaves that to the next rule.
-$(VENV)/installed: pyproject.toml | $(BIN)/python
-	CC=false $(PIP) -e '.[dev]'
+# The newest pip takes a third of the time of the one that Python brings. With it comes what
+# compiles kvd, so that this happens while the rest is fetched.
+$(VENV)/pip: pyproject.toml | $(BIN)/python
+	$(PIP) --upgrade pip "$$(sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml)"
 	touch $@
 
-$(VENV)/developed: $(NATIVE) $(VENV)/installed
+# Compiled once: pip, whose compiler fails here, leaves that to the next rule.
+$(VENV)/installed: pyproject.toml $(VENV)/pip
+	CC=false PYTHONWARNINGS=ignore $(PIP) --no-build-isolation -e '.[dev]'
+	touch $@
+
+$(VENV)/native: $(NATIVE) $(VENV)/pip
 	$(BIN)/python -W ignore -m tests.native.build $(WARNINGS)
+	touch $@
+
+$(VENV)/sanitized: tests/native/sanitized.sh $(VENV)/native
+	tests/native/sanitized.sh
+	touch $@
+
+$(VENV)/developed: $(VENV)/installed $(VENV)/native
 	touch $@ $(VENV)/served

@@ -67,6 +67,8 @@ class Kvd:
     """How much longer each sync takes than the disk needs."""
     secure: bool = False
     """Serves over TLS."""
+    dialects: Sequence[str] = ()
+    """Each as ``--dialect`` takes it."""
 
     @contextmanager
     def start(self, programs: Programs, folder: Path) -> Iterator[Running]:
@@ -74,6 +76,7 @@ class Kvd:
         options = [
             f"--procs={WORKERS}", f"--store={store}",
             f"--durability={self.durability}",
+            *(f"--dialect={dialect}" for dialect in self.dialects),
         ]  # fmt: skip
         if self.policy is not None:
             options.append(f"--policy={self.policy}")
@@ -109,6 +112,18 @@ class Nginx:
     """Serves over TLS, with the versions and ciphers of kvd (TLS 1.3 chooses the same),
     and with session tickets, as by default."""
 
+    def before(self) -> str:
+        """
+        What begins its settings.
+        """
+        return ""
+
+    def methods(self) -> str:
+        """
+        The settings of what may be done to files.
+        """
+        return "dav_methods PUT DELETE;"
+
     @contextmanager
     def start(self, programs: Programs, folder: Path) -> Iterator[Running]:
         port = unused_port()
@@ -124,6 +139,7 @@ class Nginx:
             )
         config.write_text(
             f"""
+            {self.before()}
             daemon off; worker_processes {self.workers}; {user}
             pid {folder}/nginx.pid; error_log {folder}/nginx.log;
             events {{ worker_connections 4096; }}
@@ -140,14 +156,14 @@ class Nginx:
                         backlog=4096;
                     {secure}
                     root {folder}/values;
-                    dav_methods PUT DELETE; create_full_put_path on;
+                    {self.methods()} create_full_put_path on;
                 }}
             }}
             """
         )
         (folder / "values").mkdir(exist_ok=True)
         command = [str(programs.nginx), "-c", str(config), "-e", f"{folder}/nginx.log"]
-        with _serving(command, folder, port) as process:
+        with serving(command, folder, port) as process:
             wait_for(lambda: len(tree(process.pid)) == 1 + self.workers)
             yield Running(port, tree(process.pid), folder, self.secure)
 
@@ -172,12 +188,12 @@ class CServer:
             f"--put={self.put}", "--null" if self.null else f"--root={folder}",
             *(["--sync"] if self.sync else []),
         ]  # fmt: skip
-        with _serving(command, folder, port) as process:
+        with serving(command, folder, port) as process:
             yield Running(port, [process.pid], folder)
 
 
 @contextmanager
-def _serving(
+def serving(
     command: Sequence[str], folder: Path, port: int
 ) -> Iterator[subprocess.Popen[bytes]]:
     """

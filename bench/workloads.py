@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bench.clients import Ccache, Curl, ParallelCurl
+from bench.clients.programs import Ccache, Curl, ParallelCurl
 from bench.loads import Load, Traffic
 from bench.servers import CServer, Kvd, Nginx, Server
 

@@ -28,6 +28,7 @@ needed() {
     command -v systemd-analyze >/dev/null || echo systemd
     PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || echo nginx
     command -v ccache >/dev/null || echo ccache  # a client of the benchmark
+    command -v wget >/dev/null || echo wget  # as curl
     command -v litmus >/dev/null || echo litmus  # a client of WebDAV
     command -v rsync >/dev/null || echo rsync  # what keeps the attributes of values
     command -v "$python" >/dev/null || echo python3
@@ -63,7 +64,7 @@ echo "Installing what the tests need: ${missing[*]}"
 apt-get update -qq
 $install -qq
 # Without a compiler, parts of kvd were left out.
-rm -f .venv/served .venv/developed
+rm -f .venv/served .venv/native .venv/sanitized
 
 mapfile -t missing < <(needed)
 if ((${#missing[@]})); then

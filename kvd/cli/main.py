@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "rm": "Remove values.",
     "ls": "List keys.",
     "du": "Show how much the values below each prefix take.",
-    "sync": "Copy a store to another one.",
+    "sync": "Copy a folder to a daemon or back, or a store to another one.",
     "stat": "Show the size, type and entity tag of values.",
     "status": "Show the workers of a daemon on this machine.",
     "top": "Watch the workers of a daemon on this machine.",

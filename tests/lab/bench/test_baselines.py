@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from bench import __main__ as command
 from bench.building import Programs
-from bench.clients import Ccache, Curl, ParallelCurl
+from bench.clients.programs import Ccache, Curl, ParallelCurl
 from bench.loads import Load, Report, Running, Traffic, Turn
 from bench.machine import describe, file_system
 from bench.measuring import Bench

@@ -1,0 +1,3 @@
+"""
+Servers, as the users of client programs see them.
+"""
