@@ -419,6 +419,7 @@ static PyMethodDef functions[] = {
     {"read_line", read_line, METH_O,
      "read_line(attribute) -> (etag, size, published_us | None, length) | None\n\n"
      "See kvd.store.attribute."},
+    {"date_text", date_text, METH_O, "date_text(second)\n\nSee kvd.http.wire.replies."},
     {"has_date", has_date, METH_VARARGS,
      "has_date(published_us, changed_ns) -> bool\n\nSee kvd.store.attribute."},
     {"has_no_place", has_no_place, METH_VARARGS,

@@ -653,6 +653,7 @@ void count_published(const Usage *self, Py_ssize_t quota, long long bytes,
 long long read_resolution(const Usage *self);
 
 /* reply.c */
+PyObject *date_text(PyObject *module, PyObject *second);
 void write_date(FastPath *self, char *text, time_t second);
 char *write_digits(char *end, unsigned long long number);
 const char *http_date(FastPath *self);
