@@ -10,7 +10,7 @@ from unittest import TestCase
 
 import pytest
 
-from tests.measuring import measured
+from tests.measuring import is_traced, measured
 
 
 def pytest_collection_finish() -> None:
@@ -41,10 +41,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """
-    Measure no coverage in a test that is marked ``untraced``, nor in what prepares it.
+    Measure no coverage in a test that need not be traced, nor in what prepares it.
     """
     coverage = measured()
-    if not coverage or not item.get_closest_marker("untraced"):
+    if not coverage or is_traced(item):
         return (yield)
     coverage.stop()
     try:

@@ -64,7 +64,7 @@ echo "Installing what the tests need: ${missing[*]}"
 apt-get update -qq
 $install -qq
 # Without a compiler, parts of kvd were left out.
-rm -f .venv/served .venv/developed
+rm -f .venv/served .venv/native .venv/sanitized
 
 mapfile -t missing < <(needed)
 if ((${#missing[@]})); then

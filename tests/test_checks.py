@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.measuring import REACHED_ELSEWHERE
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -43,6 +45,13 @@ def test_what_is_marked_is_not_traced() -> None:
     Coverage would make it several times slower.
     """
     assert sys.gettrace() is None
+
+
+def test_what_is_reached_elsewhere_exists() -> None:
+    """
+    A file under another name would be measured again.
+    """
+    assert [] == [path for path in REACHED_ELSEWHERE if not path.is_file()]
 
 
 def test_hypothesis_never_repeats_one_list_of_examples() -> None:

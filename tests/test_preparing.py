@@ -109,7 +109,7 @@ def test_root_installs_what_is_missing(tmp_path: Path) -> None:
     system.have_apt_get()
     system.be(0)
     (tmp_path / ".venv").mkdir()
-    (tmp_path / ".venv" / "developed").touch()
+    (tmp_path / ".venv" / "native").touch()
     done = system.prepare()
 
     assert (0, "") == (done.returncode, done.stderr)
@@ -118,7 +118,7 @@ def test_root_installs_what_is_missing(tmp_path: Path) -> None:
     assert ["ca-certificates", "systemd"] == [
         word for word in install.split()[1:] if not word.startswith("-")
     ]
-    assert not (tmp_path / ".venv" / "developed").exists()
+    assert not (tmp_path / ".venv" / "native").exists()
 
 
 def test_other_users_are_shown_the_command(tmp_path: Path) -> None:

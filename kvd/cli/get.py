@@ -6,65 +6,161 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import replace
 
 import click
-from twisted.internet.task import deferLater
 
-from kvd.cli.errors import unwritable
-from kvd.cli.keys import file_name, read_key, shown
-from kvd.cli.progress import Moved, bar
-from kvd.cli.running import connect, each, run
-from kvd.cli.target import Target, open_target
-from kvd.client import Absent, BrokenOff, Client, ConditionFailed, Value
-
-RESUMES: Final = 3
-RESUME_SECONDS: Final = 0.2
-
-
-@dataclass(frozen=True)
-class _Download:
-    key: bytes
-    path: str
+from kvd.cli.fetching import Download, fetch
+from kvd.cli.fields import PATH
+from kvd.cli.keys import file_name, is_url, located, read_key, shown
+from kvd.cli.matching import NothingFound, all_below, changed_ms, matching
+from kvd.cli.patterns import Pattern, is_pattern
+from kvd.cli.progress import bars
+from kvd.cli.running import connect, each, jobs_option, patiently, run
+from kvd.cli.telling import Teller
+from kvd.cli.trees import place_below
+from kvd.client import Absent, Client
 
 
 @click.command()
-@click.argument("keys", nargs=-1, required=True, metavar="KEY... [TARGET]")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY... [TARGET]", type=PATH)
+@click.option(
+    "-r",
+    "--recursive",
+    is_flag=True,
+    help="Each KEY is a prefix, and stands for all keys below it.",
+)
+@jobs_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress, and no lines.")
 @click.pass_obj
-def get(url: str, keys: Sequence[str], quiet: bool) -> None:
+def get(url: str, keys: Sequence[str], recursive: bool, jobs: int, quiet: bool) -> None:
     """
     Fetch the value of KEY into a file of its name, or into TARGET: a file, a folder, or
     - for standard output. With several arguments the last one is TARGET, and with
     several keys it must be a folder. Keys that end in the same name are refused.
 
-    A file gets its name when the whole value has arrived.
+    With -r, or where KEY is a pattern, TARGET is a folder, which is made if it is
+    missing, and values go below it under the rest of their keys: kvd get -r films/
+    folder; kvd get 'logs/**/*.txt' folder. In a pattern, * and ? stand for characters
+    of one segment, and ** for any segments. A key that has a value is no pattern.
+
+    KEY can be a URL. A file gets its name when the whole value has arrived.
     """
-    client = connect(url)
-    downloads = _downloads(keys)
+    *keys, target = keys if len(keys) > 1 and not is_url(keys[-1]) else (*keys, "./")
+    server, keys = located(url, keys)
+    client = connect(server)
+    if not recursive and not any(map(is_pattern, keys)):
+        downloads = _downloads(keys, target)
+        run(lambda: _fetch_all(client, downloads, jobs, quiet))
+        return
 
-    async def fetch(download: _Download) -> None:
-        with ExitStack() as stack:
-            target = stack.enter_context(open_target(download.path))
-            await _Fetch(client, download.key, target, quiet, stack).run()
-            target.finish()
+    async def fetch_matching() -> int:
+        patterns = [
+            all_below(key) if recursive else await _pattern(client, key) for key in keys
+        ]
+        if not any(patterns):
+            return await _fetch_all(client, _downloads(keys, target), jobs, quiet)
+        return await _fetch_tree(client, keys, patterns, target, jobs, quiet)
 
-    run(lambda: each(downloads, fetch, lambda download, _: shown(download.key)))
+    run(fetch_matching)
 
 
-def _downloads(arguments: Sequence[str]) -> list[_Download]:
-    *keys, target = arguments if len(arguments) > 1 else (*arguments, "./")
+async def _fetch_all(
+    client: Client, downloads: Sequence[Download], jobs: int, quiet: bool
+) -> int:
+    with bars(quiet, len(downloads)) as begin:
+
+        async def one(download: Download) -> None:
+            await fetch(client, download, begin)
+
+        return await each(downloads, one, Download.subject_of, jobs)
+
+
+async def _pattern(client: Client, key: str) -> Pattern | None:
+    """
+    The pattern that an argument is, unless it is a key.
+    """
+    if not is_pattern(key):
+        return None
+    if not key.endswith("/"):
+        try:
+            await client.stat(read_key(key))
+        except Absent:
+            return Pattern(key)
+        return None
+    return Pattern(key)
+
+
+async def _fetch_tree(
+    client: Client,
+    keys: Sequence[str],
+    patterns: Sequence[Pattern | None],
+    folder: str,
+    jobs: int,
+    quiet: bool,
+) -> int:
+    if folder == "-" or (os.path.exists(folder) and not os.path.isdir(folder)):
+        raise click.UsageError(
+            f"several values cannot go into one file: {folder!r} is not a folder"
+        )
+    found: dict[str, Download] = {}
+    names: dict[bytes, bytes] = {}
+    for key, pattern in zip(keys, patterns, strict=True):
+        for download, name in await _meant(client, key, pattern):
+            path = os.path.join(folder, os.fsdecode(name))
+            first = found.setdefault(path, download)
+            if first.key != download.key:
+                raise click.UsageError(
+                    f"{shown(first.key)!r} and {shown(download.key)!r} would both be"
+                    f" written to {path!r}, and one would be lost: get them separately"
+                )
+            names[download.key] = name
+    teller = Teller(quiet)
+    total = sum(download.size for download in found.values())
+    with bars(quiet, len(found), total) as begin:
+
+        async def one(download: Download) -> None:
+            path = place_below(folder, download.key, names[download.key])
+            placed = replace(download, path=path)
+            await patiently(lambda: fetch(client, placed, begin))
+            teller.tell(download.key, "fetched", download.size)
+
+        status = await each(found.values(), one, Download.subject_of, jobs)
+    teller.sum_up("fetched")
+    return status
+
+
+async def _meant(
+    client: Client, key: str, pattern: Pattern | None
+) -> list[tuple[Download, bytes]]:
+    """
+    The values that an argument stands for, and the path of each below the folder.
+    """
+    if pattern is None:
+        given = read_key(key)
+        return [(Download(given, ""), os.fsencode(file_name(given)))]
+    found = [
+        (
+            Download(entry.key, "", entry.size, entry.etag, changed_ms(entry)),
+            entry.key[len(pattern.below) :],
+        )
+        async for entry in matching(client, pattern)
+    ]
+    if not found:
+        raise NothingFound(f"no key matches {key!r}.")
+    return found
+
+
+def _downloads(keys: Sequence[str], target: str) -> list[Download]:
     into_folder = target != "-" and (target.endswith("/") or os.path.isdir(target))
     if len(keys) > 1 and not into_folder:
         raise click.UsageError(
             f"{len(keys)} values cannot go into one file: {target!r} is not a folder"
         )
-    downloads: dict[str, _Download] = {}
+    downloads: dict[str, Download] = {}
     for key in map(read_key, keys):
         path = os.path.join(target, file_name(key)) if into_folder else target
-        download = _Download(key, path)
+        download = Download(key, path)
         first = downloads.setdefault(_written(path), download)
         if first is not download:
             raise click.UsageError(
@@ -83,75 +179,3 @@ def _written(path: str) -> str:
     except OSError:
         # The present folder is gone, which fails when the file is written.
         return path
-
-
-class _Fetch:
-    """
-    One download, resumed where its connection was lost.
-    """
-
-    def __init__(
-        self, client: Client, key: bytes, target: Target, quiet: bool, stack: ExitStack
-    ) -> None:
-        self._client = client
-        self._key = key
-        self._target = target
-        self._quiet = quiet
-        self._stack = stack
-        self._written = 0
-        self._value: Value | None = None
-        self._moved: Moved
-
-    async def run(self) -> None:
-        """
-        Download the whole value.
-        """
-        from twisted.internet import reactor as installed
-
-        clock: Any = installed
-        for _ in range(RESUMES):
-            written = self._written
-            try:
-                await self._continue()
-                return
-            except BrokenOff:
-                if self._written == written:
-                    raise
-            await deferLater(clock, RESUME_SECONDS)
-        await self._continue()
-
-    async def _continue(self) -> None:
-        # Only the same value: the rest of another one does not belong to it.
-        etag = None if self._value is None else self._value.etag
-        if self._value is not None and self._written == self._value.size:
-            return
-        try:
-            await self._client.get(
-                self._key, self, offset=self._written, if_match=etag, begun=self._begun
-            )
-        except (Absent, ConditionFailed) as error:
-            if etag is None:
-                raise
-            raise BrokenOff(
-                "The connection was lost, and the value was replaced or removed"
-                " before the rest of it could be fetched."
-            ) from error
-
-    def _begun(self, value: Value) -> None:
-        if self._value is None:
-            self._value = value
-            shown_bar = bar(shown(self._key), value.size, self._quiet)
-            self._moved = self._stack.enter_context(shown_bar)
-
-    def write(self, data: bytes) -> None:
-        """
-        See `kvd.client.client.ISink`.
-        """
-        try:
-            self._target.write(data)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise unwritable(self._target.name, error) from error
-        self._written += len(data)
-        self._moved(len(data))

@@ -5,8 +5,81 @@ Keys on the command line, on the terminal, and as names of files.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import unquote_to_bytes
 
 import click
+
+from kvd.cli.errors import LocalError
+from kvd.errors import KvdError
+from kvd.http.wire.targets import key_of_segments
+
+_URL: Final = re.compile(r"(https?://[^/]*)/*(.*)", re.IGNORECASE | re.DOTALL)
+_BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def is_url(argument: str) -> bool:
+    """
+    Whether an argument is the URL of a key, and not a key or a path.
+    """
+    return _URL.fullmatch(argument) is not None
+
+
+def located(url: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """
+    The daemon and the keys that arguments name. Each is a key, or the URL of a key,
+    which is percent-decoded.
+
+    Args:
+        url: The daemon's, for keys without one.
+        arguments: The keys.
+
+    Raises:
+        click.UsageError: They are in several daemons, or a URL is not valid.
+    """
+    servers: dict[str, str] = {}
+    keys = []
+    for argument in arguments:
+        found = _URL.fullmatch(argument)
+        server, key = (url.rstrip("/"), argument) if found is None else found.groups()
+        if found is not None:
+            if _BAD_PERCENT.search(key):
+                raise click.UsageError(
+                    f"in {argument!r} a percent sign is not followed by two hexadecimal"
+                    " digits; write the sign itself as %25"
+                )
+            key = os.fsdecode(unquote_to_bytes(os.fsencode(key)))
+        servers.setdefault(server, argument)
+        keys.append(key)
+    if len(servers) > 1:
+        first, second, *_ = servers.values()
+        raise click.UsageError(
+            f"{first!r} and {second!r} are in two daemons, and a command asks one: give"
+            " one command for each"
+        )
+    return next(iter(servers), url), keys
+
+
+def checked_key(key: bytes) -> None:
+    """
+    Check that a daemon could have a key.
+
+    Raises:
+        LocalError: It could not.
+    """
+    try:
+        key_of_segments(key.split(b"/"))
+    except KvdError as error:
+        raise LocalError(error.sentence) from error
+
+
+def as_folder(prefix: bytes) -> bytes:
+    """
+    A prefix of whole segments: empty, or with a slash at its end.
+    """
+    return prefix.rstrip(b"/") + b"/" if prefix else b""
 
 
 def read_prefix(argument: str) -> bytes:

@@ -9,8 +9,9 @@ import sys
 
 import click
 
-from kvd.cli.keys import read_prefix, shown
+from kvd.cli.keys import located, read_prefix, shown
 from kvd.cli.output import is_terminal, standard_output
+from kvd.cli.patterns import Pattern, is_pattern
 from kvd.cli.running import connect, run
 from kvd.client import Entry
 from kvd.model.keys import escape
@@ -31,8 +32,13 @@ from kvd.model.keys import escape
 def ls(url: str, prefix: str, unsorted: bool, long: bool, as_json: bool) -> None:
     """
     List all keys, or those below PREFIX, one per line and in the order of their bytes.
+
+    PREFIX can be a URL. It can be a pattern too, for whole keys: kvd ls 'build/*.o'. In
+    it, * and ? stand for characters of one segment, and ** for any segments.
     """
+    url, [prefix] = located(url, [prefix])
     client = connect(url)
+    pattern = Pattern(prefix) if is_pattern(prefix) else None
     # Keys have no line ends; other control characters are escaped on a terminal.
     on_terminal = is_terminal(sys.stdout)
 
@@ -52,9 +58,11 @@ def ls(url: str, prefix: str, unsorted: bool, long: bool, as_json: bool) -> None
         return key
 
     async def list_keys() -> int:
-        below = read_prefix(prefix)
+        below = read_prefix(prefix) if pattern is None else pattern.below
         listing = client.list if unsorted else client.list_in_order
         async for entry in listing(below):
+            if pattern is not None and not pattern.matches(entry.key):
+                continue
             with standard_output() as out:
                 out.write(line(entry) + b"\n")
         return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final, Protocol
 
 import click
@@ -53,7 +53,7 @@ def counting(text: Callable[[], str], quiet: bool) -> Iterator[None]:
         text: Says how far it is.
         quiet: Show nothing.
     """
-    if quiet or not (is_terminal(sys.stdout) and is_terminal(sys.stderr)):
+    if quiet or not is_watched():
         yield
         return
     from rich.console import Console
@@ -68,21 +68,43 @@ def counting(text: Callable[[], str], quiet: bool) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def bar(name: str, length: int | None, quiet: bool) -> Iterator[Moved]:
+class Begin(Protocol):
     """
-    Show on standard error how much of a value has moved, if the value is large and both
-    output streams are a terminal: the reader of a pipe may use the terminal itself.
+    Shows the progress of one transfer.
+    """
+
+    def __call__(self, name: str, length: int | None) -> AbstractContextManager[Moved]:
+        """
+        Begin a transfer.
+
+        Args:
+            name: Of the value.
+            length: Its number of bytes; None: unknown.
+        """
+
+
+def is_watched() -> bool:
+    """
+    Whether a person watches: both output streams are a terminal.
+    """
+    return is_terminal(sys.stdout) and is_terminal(sys.stderr)
+
+
+@contextmanager
+def bars(quiet: bool, values: int = 1, total_bytes: int = 0) -> Iterator[Begin]:
+    """
+    Show on standard error how much of some values has moved, if both output streams are
+    a terminal: the reader of a pipe may use the terminal itself. Each has a line while
+    it moves, and several have one more for their sum. A single value is shown only if
+    it is large.
 
     Args:
-        name: Of the value.
-        length: Its number of bytes; None: unknown.
         quiet: Show nothing.
+        values: How many there are.
+        total_bytes: Their size, if there are several.
     """
-    small = length is not None and length < SHOWN_FROM_BYTES
-    seen = is_terminal(sys.stdout) and is_terminal(sys.stderr)
-    if quiet or small or not seen:
-        yield _ignore
+    if quiet or not is_watched():
+        yield _unseen
         return
     from rich.console import Console
     from rich.progress import (
@@ -94,14 +116,48 @@ def bar(name: str, length: int | None, quiet: bool) -> Iterator[Moved]:
         TransferSpeedColumn,
     )
 
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as progress:
-        task = progress.add_task(name, total=length)
-        yield lambda count: progress.advance(task, count)
+    with ExitStack() as stack:
+        shown = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        total = None
+        ended = 0
+        if values > 1:
+            stack.enter_context(shown)
+            total = shown.add_task(f"0 of {values}", total=total_bytes)
+
+        @contextmanager
+        def begin(name: str, length: int | None) -> Iterator[Moved]:
+            nonlocal ended
+            if total is None:
+                if length is not None and length < SHOWN_FROM_BYTES:
+                    yield _ignore
+                    return
+                stack.enter_context(shown)
+            task = shown.add_task(name, total=length)
+
+            def moved(count: int) -> None:
+                shown.advance(task, count)
+                if total is not None:
+                    shown.advance(total, count)
+
+            try:
+                yield moved
+            finally:
+                if total is not None:
+                    shown.remove_task(task)
+                    ended += 1
+                    shown.update(total, description=f"{ended} of {values}")
+
+        yield begin
+
+
+@contextmanager
+def _unseen(name: str, length: int | None) -> Iterator[Moved]:
+    yield _ignore

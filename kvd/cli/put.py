@@ -4,102 +4,38 @@
 
 from __future__ import annotations
 
-import io
 import os
-import stat
-import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
-from twisted.internet.defer import Deferred
 
-from kvd.cli.errors import LocalError
-from kvd.cli.fields import printable
-from kvd.cli.keys import read_prefix, shown
-from kvd.cli.progress import Moved, bar
-from kvd.cli.running import connect, each, run
-from kvd.client import (
-    FileSource,
-    ISeekableSource,
-    ISource,
-    SourceChanged,
-    SourceUnreadable,
-    StreamSource,
-)
-
-
-@dataclass(frozen=True)
-class _Upload:
-    key: bytes
-    path: str
-
-    @property
-    def source(self) -> str:
-        """
-        Its name for a person.
-        """
-        return "standard input" if self.path == "-" else self.path
-
-
-class _Watched:
-    """
-    A source that counts what is read from it.
-    """
-
-    def __init__(self, source: ISource, moved: Moved) -> None:
-        self.length = source.length
-        self._source = source
-        self._moved = moved
-
-    def rewind(self) -> bool:
-        return self._source.rewind()
-
-    def next_piece(self) -> bytes | Deferred[bytes]:
-        piece = self._source.next_piece()
-        if isinstance(piece, Deferred):
-            return piece.addCallback(self._count)
-        return self._count(piece)
-
-    def _count(self, piece: bytes) -> bytes:
-        self._moved(len(piece))
-        return piece
-
-
-class _WatchedFile(_Watched):
-    """
-    The same, of a source that can begin anywhere.
-    """
-
-    def __init__(self, source: ISeekableSource, moved: Moved) -> None:
-        super().__init__(source, moved)
-        self._file = source
-        self._given = 0
-
-    def go_to(self, offset: int) -> None:
-        """
-        See `ISeekableSource`.
-        """
-        self._file.go_to(offset)
-        self._moved(offset - self._given)
-        self._given = offset
-
-    def _count(self, piece: bytes) -> bytes:
-        self._given += len(piece)
-        return super()._count(piece)
-
-
-def _watched(source: ISource, moved: Moved) -> _Watched:
-    if isinstance(source, ISeekableSource):
-        return _WatchedFile(source, moved)
-    return _Watched(source, moved)
+from kvd.cli.errors import FAILED, LocalError
+from kvd.cli.fields import PATH, printable
+from kvd.cli.keys import as_folder, checked_key, is_url, located, read_prefix, shown
+from kvd.cli.main import complain
+from kvd.cli.progress import bars
+from kvd.cli.running import connect, each, jobs_option, patiently, run
+from kvd.cli.sending import Upload, send
+from kvd.cli.telling import Teller
+from kvd.cli.trees import LeftOut, read_tree
+from kvd.client import BrokenOff, Unreachable
 
 
 @click.command()
-@click.argument("key")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("arguments", nargs=-1, required=True, metavar="KEY FILE...", type=PATH)
+@click.option(
+    "-r",
+    "--recursive",
+    is_flag=True,
+    help="Each FILE that is a folder stands for all files below it.",
+)
+@click.option(
+    "-L",
+    "--follow",
+    is_flag=True,
+    help="With -r: send what links inside a folder lead to.",
+)
 @click.option("--create", is_flag=True, help="Only if the key has no value yet.")
 @click.option(
     "--if-match",
@@ -110,49 +46,159 @@ def _watched(source: ISource, moved: Moved) -> _Watched:
 @click.option(
     "--content-type", metavar="TYPE", callback=printable, help="Stored with the value."
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@jobs_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress, and no lines.")
 @click.pass_obj
 def put(
     url: str,
-    key: str,
-    files: Sequence[str],
+    arguments: Sequence[str],
+    recursive: bool,
+    follow: bool,
     create: bool,
     if_match: str | None,
     content_type: str | None,
+    jobs: int,
     quiet: bool,
 ) -> None:
     """
     Store FILE under KEY; - is standard input.
 
     If KEY ends in a slash, it is a prefix, and each FILE is stored under its own name
-    after it: kvd put films/ one two. Files of the same name are refused.
+    after it: kvd put films/ one two. With -r it always is one, and what is in a folder
+    is stored under its path in that folder: kvd put -r films/ folder. Two files for one
+    key are refused.
+
+    KEY can be a URL. Then it can also come last: kvd put -r folder
+    http://host/films/
     """
-    client = connect(url)
-    uploads = _uploads(key, files)
+    key, files = _key_and_files(arguments)
+    server, [key] = located(url, [key])
+    client = connect(server)
+    left_out: list[LeftOut] = []
+    if recursive:
+        uploads = _uploads_below(as_folder(read_prefix(key)), files, follow, left_out)
+    else:
+        uploads = _uploads(key, files)
+    # A condition would be about the value that the first try may have stored.
+    can_repeat = not create and if_match is None
+    retried = (Unreachable, BrokenOff) if can_repeat else (Unreachable,)
 
-    async def store(upload: _Upload) -> None:
-        with ExitStack() as stack:
-            source = _open(upload.path, stack)
-            moved = stack.enter_context(bar(upload.source, source.length, quiet))
-            await client.put(
-                upload.key,
-                _watched(source, moved),
-                create=create,
-                if_match=if_match,
-                content_type=content_type,
-            )
+    teller = Teller(quiet)
 
-    run(lambda: each(uploads, store, _name))
+    async def send_all() -> int:
+        total = sum(upload.size for upload in uploads)
+        with bars(quiet, len(uploads), total) as begin:
+
+            async def store(upload: Upload) -> None:
+                if recursive:
+                    checked_key(upload.key)
+
+                async def once() -> None:
+                    await send(
+                        client,
+                        upload,
+                        begin,
+                        create=create,
+                        if_match=if_match,
+                        content_type=content_type,
+                    )
+
+                if not recursive:
+                    with _order_explained():
+                        await once()
+                    return
+                await patiently(once, retried)
+                teller.tell(upload.key, "stored", upload.size)
+
+            failed = report(left_out)
+            status = await each(uploads, store, Upload.subject_of, jobs) or failed
+        if recursive:
+            teller.sum_up("stored")
+        return status
+
+    run(send_all)
 
 
-def _name(upload: _Upload, error: Exception) -> str:
-    # The daemon refuses a key, and not a file.
-    if isinstance(error, LocalError | SourceChanged | SourceUnreadable):
-        return upload.source
-    return shown(upload.key)
+@contextmanager
+def _order_explained() -> Iterator[None]:
+    """
+    Say what comes first, if a file is missing.
+    """
+    try:
+        yield
+    except LocalError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            sentence = error.message.rstrip(".")
+            raise LocalError(
+                f"{sentence}; give the key first, and then the files:"
+                " kvd put KEY FILE..."
+            ) from error
+        raise
 
 
-def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
+def report(left_out: Iterable[LeftOut]) -> int:
+    """
+    Say what is not sent; returns the exit status.
+    """
+    status = 0
+    for one in left_out:
+        complain(f"{one.path}: {one.sentence}")
+        if one.is_failure:
+            status = FAILED
+    return status
+
+
+def _key_and_files(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    if len(arguments) < 2:
+        raise click.UsageError("give a key and a FILE: kvd put KEY FILE...")
+    if is_url(arguments[-1]) and not is_url(arguments[0]):
+        return arguments[-1], arguments[:-1]
+    return arguments[0], arguments[1:]
+
+
+def _uploads_below(
+    prefix: bytes, files: Sequence[str], follow: bool, left_out: list[LeftOut]
+) -> list[Upload]:
+    """
+    One for each file, and for each file in a folder.
+    """
+    uploads: dict[bytes, Upload] = {}
+    for path in files:
+        if path == "-":
+            raise click.UsageError("-r is about folders, and - is standard input")
+        if os.path.isdir(path):
+            try:
+                tree = read_tree(path, follow)
+            except LocalError as error:
+                left_out.append(LeftOut(b"", path, error.message, True))
+                continue
+            left_out += tree.left_out
+            for file in tree.files.values():
+                _add(uploads, Upload(prefix + file.name, file.path, file.size))
+        else:
+            name = os.path.basename(path)
+            _add(uploads, Upload(prefix + os.fsencode(name), path, _size(path)))
+    return list(uploads.values())
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        # Reported when it is opened.
+        return 0
+
+
+def _add(uploads: dict[bytes, Upload], upload: Upload) -> None:
+    first = uploads.setdefault(upload.key, upload)
+    if first is not upload:
+        raise click.UsageError(
+            f"{first.path!r} and {upload.path!r} would both be stored under"
+            f" {shown(upload.key)!r}, and one would be lost: put them separately"
+        )
+
+
+def _uploads(key: str, files: Sequence[str]) -> list[Upload]:
     prefix = read_prefix(key)
     if not key.endswith("/"):
         if not prefix:
@@ -162,51 +208,13 @@ def _uploads(key: str, files: Sequence[str]) -> list[_Upload]:
                 f"{len(files)} files cannot be stored under one key; end a prefix with"
                 f" a slash: {key}/"
             )
-        return [_Upload(prefix, files[0])]
-    uploads: dict[bytes, _Upload] = {}
+        return [Upload(prefix, files[0])]
+    uploads: dict[bytes, Upload] = {}
     for path in files:
         name = os.path.basename(path.rstrip("/"))
         if path == "-" or name in ("", ".", ".."):
             raise click.UsageError(
                 f"{path!r} has no name to be stored under; give one after {key}"
             )
-        upload = _Upload(prefix + os.fsencode(name), path)
-        first = uploads.setdefault(upload.key, upload)
-        if first is not upload:
-            raise click.UsageError(
-                f"{first.path!r} and {path!r} would both be stored under"
-                f" {shown(upload.key)!r}, and one would be lost: put them separately"
-            )
+        _add(uploads, Upload(prefix + os.fsencode(name), path))
     return list(uploads.values())
-
-
-def _open(path: str, stack: ExitStack) -> ISource:
-    """
-    The source at a path; closed with the stack.
-    """
-    # Imported here, because importing the reactor installs one.
-    from twisted.internet import reactor as installed
-
-    reactor: Any = installed
-    if path == "-":
-        if sys.stdin is None:
-            raise LocalError("it is closed.")
-        # A redirected file is read from its present position.
-        return StreamSource(sys.stdin.fileno(), reactor)
-    try:
-        file = stack.enter_context(io.FileIO(path))
-        descriptor = file.fileno()
-        seen = os.fstat(descriptor)
-        # Below /proc, files of size 0 have contents.
-        if stat.S_ISREG(seen.st_mode) and (
-            seen.st_size or not os.pread(descriptor, 1, 0)
-        ):
-            return FileSource(file)
-    except FileNotFoundError as error:
-        raise LocalError(
-            f"it cannot be read: {error.strerror}; give the key first, and then the"
-            " files: kvd put KEY FILE..."
-        ) from error
-    except OSError as error:
-        raise LocalError(f"it cannot be read: {error.strerror}.") from error
-    return StreamSource(descriptor, reactor)

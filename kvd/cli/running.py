@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -42,10 +43,19 @@ from kvd.client import (
 )
 from kvd.client.client import checked_url
 from kvd.client.credentials import read_netrc, read_token_file
+from kvd.client.resuming import PAUSES_SECONDS
 from kvd.model.quantities import Seconds
 from kvd.system.clock import measure_monotonically
 
 T = TypeVar("T")
+
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="How many values are moved at once.",
+)
 
 
 def connect(url: str) -> Client:
@@ -131,6 +141,7 @@ async def each(
     things: Iterable[T],
     work: Callable[[T], Awaitable[object]],
     name: Callable[[T, Exception], str],
+    jobs: int = 1,
 ) -> int:
     """
     Do the same work with each of several things, report each failure, and go on.
@@ -139,21 +150,70 @@ async def each(
         things: All of them.
         work: What is done with each.
         name: The subject of a failure.
+        jobs: How many are worked on at once.
 
     Returns:
         The exit status: that of the first failure, or 0.
     """
     first = 0
-    for thing in things:
-        try:
-            await work(thing)
-        except (ClientError, LocalError) as error:
-            complain(f"{name(thing, error)}: {error}")
-            first = first or status_of(error)
-            if isinstance(error, Unreachable | TimedOut):
-                # The next request would not be answered either.
-                break
+    unanswered: list[Exception] = []
+    rest = iter(things)
+
+    async def work_off() -> None:
+        nonlocal first
+        # One that does not answer would not answer the next request either.
+        while not unanswered:
+            try:
+                thing = next(rest)
+            except StopIteration:
+                return
+            try:
+                await work(thing)
+            except (ClientError, LocalError) as error:
+                subject = name(thing, error)
+                # That nobody is there is said once.
+                if not unanswered or not isinstance(error, Unreachable):
+                    complain(f"{subject}: {error}")
+                first = first or status_of(error)
+                if isinstance(error, Unreachable | TimedOut):
+                    unanswered.append(error)
+
+    working = [work_off() for _ in range(jobs)]
+    doing = [Deferred.fromCoroutine(one) for one in working]
+    try:
+        for one in doing:
+            await one
+    except BaseException:
+        # Not Deferred.cancel, as in `run`.
+        for coroutine in working:
+            coroutine.close()
+        raise
     return first
+
+
+async def patiently(
+    work: Callable[[], Awaitable[T]],
+    retried: tuple[type[ClientError], ...] = (Unreachable, BrokenOff),
+) -> T:
+    """
+    Do some work again, after longer and longer pauses, while the daemon is being
+    restarted. A timeout is not retried.
+
+    Args:
+        work: What can be done twice.
+        retried: The failures after which it can.
+    """
+    from twisted.internet import reactor as installed
+
+    clock: Any = installed
+    for seconds in PAUSES_SECONDS:
+        try:
+            return await work()
+        except TimedOut:
+            raise
+        except retried:
+            await deferLater(clock, seconds)
+    return await work()
 
 
 def status_of(error: Exception) -> int:
@@ -233,7 +293,10 @@ def _status(failure: Failure) -> int:
     error = failure.value
     if isinstance(error, BrokenPipeError):
         return UNREAD
-    if isinstance(error, ClientError | LocalError):
+    if isinstance(error, click.ClickException):
+        complain(error.format_message())
+        return error.exit_code
+    if isinstance(error, ClientError):
         complain(str(error))
         return status_of(error)
     complain(f"this is a bug in kvd: {failure.getTraceback()}")

@@ -5,13 +5,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from kvd.cli.control import asking, control_option
 from kvd.cli.output import standard_output
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 @click.command()
@@ -36,39 +40,13 @@ def status(url: str, control: str | None, as_json: bool) -> None:
 
 def _show(status: dict[str, Any]) -> None:
     # Imported here, because --json does not need it.
-    from rich.box import SIMPLE_HEAD
     from rich.filesize import decimal
-    from rich.table import Table
 
     from kvd.cli.frame import text_console
 
     console = text_console()
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
-    for heading in ("worker", "process", "state"):
-        table.add_column(heading)
-    for heading in (
-        *("on the way", "accepted", "open", "requests", "now"),
-        *("bytes in", "bytes out", "busy s", "silent s"),
-    ):
-        table.add_column(heading, justify="right")
     shadow = status.get("shadow")
-    chosen = {row["worker"]: row for row in (shadow or {}).get("workers", ())}
-    if chosen:
-        table.add_column("dispatched", justify="right")
-        table.add_column("shadow", justify="right")
     workers = status["workers"]
-    for row in workers:
-        cells = [row["worker"], row["pid"] or "-", row["state"], row["handing_over"]]
-        if "requests" in row:
-            cells += [row["accepted"], row["open"], row["requests"]]
-            cells += [row["in_progress"]]
-            cells += [decimal(row["bytes_in"]), decimal(row["bytes_out"])]
-            cells += [_seconds(row.get("busy_seconds"))]
-            cells += [_seconds(row.get("silent_seconds"))]
-        if row["worker"] in chosen:
-            counted = chosen[row["worker"]]
-            cells += [counted["dispatched"], counted["shadow"]]
-        table.add_row(*map(str, cells))
     ready = sum(row["state"] == "ready" for row in workers)
     console.print(
         f"kvd {status['version']}, process {status['pid']}, policy {status['policy']}:"
@@ -96,7 +74,72 @@ def _show(status: dict[str, Any]) -> None:
         console.print(sentence, markup=False)
     if shadow is not None:
         console.print(_shadow_lines(shadow), markup=False)
-    console.print(table)
+    for table in tables(status, console):
+        console.print(table)
+
+
+def tables(status: dict[str, Any], console: Console) -> list[Table]:
+    """
+    A row for each worker. Where that is too wide for the terminal, what was moved and
+    how busy it was is in a table of its own.
+    """
+    from rich.measure import Measurement
+
+    chosen = {
+        row["worker"]: row for row in (status.get("shadow") or {}).get("workers", ())
+    }
+    headings = [*_REQUESTS, *_MOVED, *(_CHOSEN if chosen else ())]
+    rows = [_cells(row, chosen.get(row["worker"])) for row in status["workers"]]
+    whole = _table(headings, rows)
+    unbounded = console.options.update(max_width=1000)
+    if Measurement.get(console, unbounded, whole).maximum <= console.width:
+        return [whole]
+    half = len(_REQUESTS)
+    return [
+        _table(headings[:half], [cells[:half] for cells in rows]),
+        _table(
+            [headings[0], *headings[half:]],
+            [[cells[0], *cells[half:]] for cells in rows],
+        ),
+    ]
+
+
+_TEXTS: Final = ("worker", "process", "state")
+_REQUESTS: Final = (*_TEXTS, "on the way", "accepted", "open", "requests", "now")
+_MOVED: Final = ("bytes in", "bytes out", "busy s", "silent s")
+_CHOSEN: Final = ("dispatched", "shadow")
+
+
+def _cells(row: dict[str, Any], chosen: dict[str, Any] | None) -> list[str]:
+    """
+    What is shown of a worker, in the order of the headings.
+    """
+    from rich.filesize import decimal
+
+    cells = [row["worker"], row["pid"] or "-", row["state"], row["handing_over"]]
+    if "requests" in row:
+        cells += [row["accepted"], row["open"], row["requests"], row["in_progress"]]
+        cells += [decimal(row["bytes_in"]), decimal(row["bytes_out"])]
+        cells += [_seconds(row.get("busy_seconds"))]
+        cells += [_seconds(row.get("silent_seconds"))]
+    else:
+        cells += [""] * (len(_REQUESTS) + len(_MOVED) - len(cells))
+    if chosen is not None:
+        cells += [chosen["dispatched"], chosen["shadow"]]
+    return [str(cell) for cell in cells]
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+    for heading in headings:
+        is_text = heading in _TEXTS
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*cells)
+    return table
 
 
 def usage_sentence(name: str, quota: dict[str, Any]) -> str:

@@ -6,30 +6,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from kvd.cli.errors import FAILED, LocalError
-from kvd.cli.keys import read_prefix, shown
+from kvd.cli.fields import PATH
+from kvd.cli.keys import as_folder, is_url, located, read_prefix, shown
 from kvd.cli.main import complain
 from kvd.cli.output import standard_output
 from kvd.cli.progress import counting
-from kvd.cli.running import run
+from kvd.cli.running import connect, run
+from kvd.cli.tree_sync import TreeSync
 from kvd.errors import KvdError, OperatorError
 from kvd.interfaces import IStore, IStoreMaker
 from kvd.model.keys import Key
 from kvd.moving.mirror import Choices, Counts, Mirror
 from kvd.options.locations import read_store
-from kvd.plugins import IStoreDeclaration, load
+from kvd.plugins import IStoreDeclaration, declared, load
 from kvd.settings import Durability, StoreLocation
 from kvd.store.places import overlap
 from kvd.store.waiting import resolved
 
 
 @click.command()
-@click.argument("source")
-@click.argument("destination")
+@click.argument("source", type=PATH)
+@click.argument("destination", type=PATH)
 @click.option(
     "--prefix", default="", metavar="PREFIX", help="Only the keys below PREFIX."
 )
@@ -69,8 +73,16 @@ from kvd.store.waiting import resolved
     show_default=True,
     help="What a store on a disk promises for each value, as for the daemon.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "-L",
+    "--follow",
+    is_flag=True,
+    help="From a folder to a daemon: send what links inside it lead to.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress, and no line per value.")
+@click.pass_context
 def sync(
+    context: click.Context,
     source: str,
     destination: str,
     prefix: str,
@@ -82,20 +94,29 @@ def sync(
     dry_run: bool,
     jobs: int,
     durability: Durability,
+    follow: bool,
     quiet: bool,
 ) -> None:
     """
-    Copy to the store DESTINATION what it does not have of the store SOURCE: kvd sync
-    file:old file:new. Stores are written as for the daemon's --store. Daemons may serve
-    both meanwhile.
+    Copy to DESTINATION what it does not have of SOURCE: a folder and a daemon, kvd sync
+    folder http://host/prefix/ or the other way round, or two stores, kvd sync file:old
+    file:new. Stores are written as for the daemon's --store, and daemons may serve them
+    meanwhile; --prefix, --verify and --durability are about them only.
 
     A value is taken for a copy if it has the same size and was published later. So run
-    the command again after it was interrupted, or to copy what is new.
+    the command again after it was interrupted, or to copy what is new. A file that
+    comes from a daemon gets the time at which its value was published.
     """
-    below = read_prefix(prefix)
-    if below and not below.endswith(b"/"):
-        below += b"/"
+    below = as_folder(read_prefix(prefix))
     choices = Choices(below, delete, overwrite, checksum, verify, dry_run, jobs)
+    if is_url(source) or is_url(destination):
+        for name in ("prefix", "verify", "durability"):
+            if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+                raise click.UsageError(f"--{name} is about stores, and not daemons")
+        _sync_tree(source, destination, choices, force, follow, quiet)
+        return
+    if follow:
+        raise click.UsageError("-L is about folders, and there are none in a store")
     places = _location(source), _location(destination)
     if overlap(*places):
         raise click.UsageError(
@@ -123,6 +144,55 @@ def sync(
         with standard_output():
             click.echo(_counted(counts, dry_run))
         return FAILED if counts.failed else 0
+
+    run(copy_all)
+
+
+def _sync_tree(
+    source: str,
+    destination: str,
+    choices: Choices,
+    force: bool,
+    follow: bool,
+    quiet: bool,
+) -> None:
+    """
+    Copy between a folder and a daemon.
+    """
+    is_upload = not is_url(source)
+    if follow and not is_upload:
+        raise click.UsageError(
+            "-L is about links in a folder that is sent, and this one is written"
+        )
+    folder, url = (source, destination) if is_upload else (destination, source)
+    if is_url(folder):
+        raise click.UsageError(
+            "both are daemons: give the stores that they serve, as in their --store, or"
+            " copy through a folder"
+        )
+    scheme, colon, _ = folder.partition(":")
+    if colon and scheme in declared(IStoreDeclaration):
+        raise click.UsageError(
+            f"{folder!r} is a store, and {url!r} a daemon: give two stores, or write a"
+            f" folder of that name as ./{folder}"
+        )
+    server, [key] = located(url, [url])
+    below = as_folder(read_prefix(key))
+    tree_sync = TreeSync(
+        connect(server),
+        folder,
+        replace(choices, prefix=below),
+        is_upload,
+        force,
+        follow,
+        quiet,
+    )
+
+    async def copy_all() -> int:
+        status = await tree_sync.run()
+        with standard_output():
+            click.echo(_counted(tree_sync.counts, choices.changes_nothing))
+        return status
 
     run(copy_all)
 
@@ -155,11 +225,6 @@ async def _expect_values(
 
 
 def _location(text: str) -> StoreLocation:
-    if text.startswith(("http:", "https:")):
-        raise click.UsageError(
-            f"{text!r} is a daemon, not a store: give the store that it serves, as in"
-            " its --store"
-        )
     try:
         return read_store(text)
     except OperatorError as error:

@@ -27,9 +27,13 @@ class Target(Protocol):
         Write all bytes, however long that takes.
         """
 
-    def finish(self) -> None:
+    def finish(self, changed_ms: int | None = None) -> None:
         """
         The value is complete.
+
+        Args:
+            changed_ms: The time that a new file gets, in milliseconds since the epoch;
+                None: the present one.
         """
 
 
@@ -45,7 +49,7 @@ class _Stream:
     def write(self, data: bytes) -> None:
         _write_all(self._descriptor, data)
 
-    def finish(self) -> None:
+    def finish(self, changed_ms: int | None = None) -> None:
         pass
 
 
@@ -65,9 +69,11 @@ class _NewFile:
     def write(self, data: bytes) -> None:
         _write_all(self._descriptor, data)
 
-    def finish(self) -> None:
+    def finish(self, changed_ms: int | None = None) -> None:
         try:
             os.fchmod(self._descriptor, self._permissions)
+            if changed_ms is not None:
+                os.utime(self._descriptor, ns=(changed_ms * 1_000_000,) * 2)
             os.rename(self._temporary, self.name)
         except OSError as error:
             raise unwritable(self.name, error) from error

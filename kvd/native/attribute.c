@@ -1,5 +1,6 @@
 /*
- * The attribute and the date of a value's file, as kvd.store.attribute writes them.
+ * The attribute and the date of a value's file. kvd.store.attribute says what is in it, and
+ * calls what reads and writes its first line.
  */
 
 #include "fast_path.h"
@@ -11,7 +12,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define AHEAD_SECONDS 2             /* as kvd.store.epochs */
 /* From Linux 6.13, newer than many headers. The number is the same except on alpha. */
 #define SYS_GETXATTRAT 464
 
@@ -25,10 +25,7 @@ microseconds(struct timespec time)
         + (unsigned long long)time.tv_nsec / 1000;
 }
 
-/*
- * The first line of an attribute, as kvd.store.attribute writes it. Returns its
- * length, below ATTRIBUTE_LINE_BYTES.
- */
+/* Write the first line of an attribute. Returns its length, below ATTRIBUTE_LINE_BYTES. */
 static size_t
 first_line(char *line, const char *id, unsigned long long size,
            unsigned long long published_us)
@@ -54,27 +51,168 @@ first_line(char *line, const char *id, unsigned long long size,
     return used;
 }
 
+#define SIZE_DIGITS 19
+#define SECOND_DIGITS 12
+#define FRACTION_DIGITS 6
+
+/* The first line of an attribute. */
+typedef struct {
+    int version;
+    const char *id;
+    unsigned long long size, published_us;      /* the date only from version 2 on */
+} FirstLine;
+
+/*
+ * Read digits up to another byte, in their only form: without leading zeros, but for a
+ * number of `exactly` so many digits. Returns where they end; NULL if there are none, or
+ * more than `most`.
+ */
+static const char *
+read_digits(const char *at, const char *end, int most, int exactly,
+            unsigned long long *number)
+{
+    const char *start = at;
+    *number = 0;
+    for (; at < end && *at >= '0' && *at <= '9'; at++) {
+        if (at - start == most)
+            return NULL;
+        *number = 10 * *number + (unsigned long long)(*at - '0');
+    }
+    if (exactly)
+        return at - start == exactly ? at : NULL;
+    return at == start || (*start == '0' && at > start + 1) ? NULL : at;
+}
+
+/* Read the first line of an attribute. Returns its length; 0 if kvd writes no such line. */
+static size_t
+read_first_line(const char *text, size_t size, FirstLine *line)
+{
+    const char *at = text + 2 + ID_TEXT, *end = text + size;
+    unsigned long long seconds, fraction;
+    if (size <= 2 + ID_TEXT || (*text != '1' && *text != '2') || text[1] != ' ')
+        return 0;
+    for (line->id = text + 2; line->id < at; line->id++)
+        if (!((*line->id >= '0' && *line->id <= '9')
+              || (*line->id >= 'a' && *line->id <= 'f')))
+            return 0;
+    line->version = *text - '0';
+    line->id = text + 2;
+    if (*at != ' '
+        || (at = read_digits(at + 1, end, SIZE_DIGITS, 0, &line->size)) == NULL)
+        return 0;
+    line->published_us = 0;
+    if (line->version > 1) {
+        if (at == end || *at != ' '
+            || (at = read_digits(at + 1, end, SECOND_DIGITS, 0, &seconds)) == NULL
+            || at == end || *at != '.'
+            || (at = read_digits(at + 1, end, FRACTION_DIGITS, FRACTION_DIGITS, &fraction))
+                == NULL)
+            return 0;
+        line->published_us = seconds * 1000000 + fraction;
+    }
+    return at < end && *at == '\n' ? (size_t)(at + 1 - text) : 0;
+}
+
+/*
+ * Whether the time of a file is the one in its attribute, to the precision of the file
+ * system or of the archive that the file came from.
+ */
+static int
+is_dated(unsigned long long published_us, long long second, long nanosecond)
+{
+    return second >= 0 && (unsigned long long)second == published_us / 1000000
+        && (nanosecond == 0
+            || (unsigned long long)nanosecond == published_us % 1000000 * 1000);
+}
+
+PyObject *
+write_line(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    const char *id;
+    char line[ATTRIBUTE_LINE_BYTES];
+    Py_ssize_t id_bytes;
+    PyObject *size, *published_us;
+    if (!PyArg_ParseTuple(args, "s#OO:write_line", &id, &id_bytes, &size, &published_us))
+        return NULL;
+    if (id_bytes != ID_TEXT)
+        return PyErr_Format(PyExc_ValueError, "an id of %zd digits; one has %d", id_bytes,
+                            ID_TEXT);
+    unsigned long long bytes = PyLong_AsUnsignedLongLong(size);
+    if (PyErr_Occurred())
+        return NULL;
+    unsigned long long date = PyLong_AsUnsignedLongLong(published_us);
+    if (PyErr_Occurred())
+        return NULL;
+    return PyBytes_FromStringAndSize(line, (Py_ssize_t)first_line(line, id, bytes, date));
+}
+
+PyObject *
+read_line(PyObject *Py_UNUSED(module), PyObject *attribute)
+{
+    char *text;
+    Py_ssize_t size;
+    FirstLine line;
+    if (PyBytes_AsStringAndSize(attribute, &text, &size) < 0)
+        return NULL;
+    size_t bytes = read_first_line(text, (size_t)size, &line);
+    if (bytes == 0)
+        Py_RETURN_NONE;
+    if (line.version == 1)
+        return Py_BuildValue("(s#KOn)", line.id, (Py_ssize_t)ID_TEXT, line.size, Py_None,
+                             (Py_ssize_t)bytes);
+    return Py_BuildValue("(s#KKn)", line.id, (Py_ssize_t)ID_TEXT, line.size,
+                         line.published_us, (Py_ssize_t)bytes);
+}
+
+PyObject *
+has_date(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    unsigned long long published_us;
+    PyObject *changed_ns;
+    if (!PyArg_ParseTuple(args, "KO:has_date", &published_us, &changed_ns))
+        return NULL;
+    int is_beyond;
+    long long changed = PyLong_AsLongLongAndOverflow(changed_ns, &is_beyond);
+    if (changed == -1 && PyErr_Occurred())
+        return NULL;
+    if (!is_beyond)
+        return PyBool_FromLong(changed >= 0 && is_dated(published_us, changed / 1000000000,
+                                                        (long)(changed % 1000000000)));
+    /* Beyond the year 2262. */
+    PyObject *in_second = PyLong_FromLong(1000000000);
+    PyObject *parts = in_second == NULL ? NULL : PyNumber_Divmod(changed_ns, in_second);
+    Py_XDECREF(in_second);
+    if (parts == NULL)
+        return NULL;
+    long long second
+        = PyLong_AsLongLongAndOverflow(PyTuple_GetItem(parts, 0), &is_beyond);
+    long nanosecond = PyLong_AsLong(PyTuple_GetItem(parts, 1));
+    Py_DECREF(parts);
+    return PyErr_Occurred() ? NULL
+        : PyBool_FromLong(!is_beyond && is_dated(published_us, second, nanosecond));
+}
+
 /*
  * Set the access time of an open file to the present, as kvd.store.reading says. Errors do
  * no harm.
  */
 static void
-note(int file)
+note(int file, int ahead_seconds)
 {
     struct timespec times[2] = {{0, 0}, {0, UTIME_OMIT}};
     clock_gettime(CLOCK_REALTIME_COARSE, &times[0]);
-    times[0].tv_sec += AHEAD_SECONDS;
+    times[0].tv_sec += ahead_seconds;
     times[0].tv_nsec = 0;
     (void)futimens(file, times);
 }
 
 PyObject *
-note_read(PyObject *Py_UNUSED(module), PyObject *file)
+note_read(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    long descriptor = PyLong_AsLong(file);
-    if (descriptor == -1 && PyErr_Occurred())
+    int ahead_seconds, file;
+    if (!PyArg_ParseTuple(args, "ii:note_read", &ahead_seconds, &file))
         return NULL;
-    note((int)descriptor);
+    note(file, ahead_seconds);
     Py_RETURN_NONE;
 }
 
@@ -88,7 +226,7 @@ note_if_stale(const FastPath *self, int file, const struct stat *status)
         return;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
     if (status->st_atim.tv_sec + resolution < now.tv_sec)
-        note(file);
+        note(file, self->ahead_seconds);
 }
 
 /* Read the attribute of an open file. */
@@ -173,22 +311,22 @@ is_metadata(const char *at, const char *end)
 /*
  * Whether an attribute describes a file as a whole value that kvd has written and no other
  * program has changed. Returns the length of its first line, which begins with a version
- * and the id; 0 for anything else.
+ * and the id, and the date of its publication; 0 for anything else.
  */
 size_t
-whole_line(const char *text, ssize_t size, const struct stat *status)
+whole_line(const FastPath *self, const char *text, ssize_t size,
+           const struct stat *status, unsigned long long *published_us)
 {
-    char line[ATTRIBUTE_LINE_BYTES];
-    if (!S_ISREG(status->st_mode) || size < 2 + ID_TEXT || status->st_mtim.tv_sec < 0
-        || status->st_mtim.tv_sec > LATEST_SECOND || status->st_mtim.tv_nsec % 1000)
+    FirstLine line = {0};
+    if (!S_ISREG(status->st_mode) || size < 0
+        || status->st_mtim.tv_sec > self->latest_second)
         return 0;
-    for (int i = 2; i < 2 + ID_TEXT; i++)
-        if (!((text[i] >= '0' && text[i] <= '9')
-              || (text[i] >= 'a' && text[i] <= 'f')))
-            return 0;
-    size_t expected = first_line(line, text + 2, (unsigned long long)status->st_size,
-                                 microseconds(status->st_mtim));
-    return (size_t)size >= expected && memcmp(text, line, expected) == 0 ? expected : 0;
+    size_t bytes = read_first_line(text, (size_t)size, &line);
+    *published_us = line.published_us;
+    return bytes != 0 && line.version == 2
+        && line.size == (unsigned long long)status->st_size
+        && is_dated(line.published_us, status->st_mtim.tv_sec, status->st_mtim.tv_nsec)
+        ? bytes : 0;
 }
 
 /*
@@ -205,11 +343,10 @@ has_value(const FastPath *self, int folder, const char *name,
     ssize_t size = read_name(self, folder, name, text, sizeof text, &status);
     if (size < 0)
         return errno == ENOENT ? 0 : -1;
-    size_t line = whole_line(text, size, &status);
+    size_t line = whole_line(self, text, size, &status, published_us);
     if (line == 0 || !is_metadata(text + line, text + size))
         return -1;
-    *published_us = microseconds(status.st_mtim);
-    *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec + AHEAD_SECONDS
+    *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec + self->ahead_seconds
         ? status.st_atim.tv_nsec : 0;
     *bytes = (unsigned long long)status.st_size;
     return 1;
@@ -220,8 +357,8 @@ has_value(const FastPath *self, int folder, const char *name,
  * present, but not earlier than that of the value before it.
  */
 int
-seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
-     unsigned long long *sealed_us)
+seal(const FastPath *self, int file, const Upload *upload, unsigned long long earliest_us,
+     long epoch, unsigned long long *sealed_us)
 {
     PyObject *lines = upload->lines;
     char text[ATTRIBUTE_BYTES];
@@ -238,7 +375,7 @@ seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
     times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
     times[0] = times[1];
     if (epoch) {
-        times[0].tv_sec += AHEAD_SECONDS;
+        times[0].tv_sec += self->ahead_seconds;
         times[0].tv_nsec = epoch;
     }
     *sealed_us = published_us;

@@ -45,24 +45,31 @@ epoch_of(const FastPath *self, const struct stat *lock)
     return fraction % 1000 ? fraction : 0;
 }
 
-/* Whether the last byte of a file has no place on the disk yet, as
+/* Whether the last byte of an open file has no place on the disk yet, as
    kvd.store.unwritten says. */
 static int
-has_no_place(int folder, const char *name, unsigned long long bytes)
+is_without_place(int file, unsigned long long bytes)
 {
     struct {
         struct fiemap map;
         struct fiemap_extent extent;
     } found = {.map = {.fm_start = bytes - 1, .fm_length = 1, .fm_extent_count = 1}};
-    if (bytes == 0)
-        return 0;
-    int file = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (file < 0)
-        return 0;
-    int is_found = ioctl(file, FS_IOC_FIEMAP, &found) == 0
-        && found.map.fm_mapped_extents > 0;
-    close(file);
-    return is_found && (found.extent.fe_flags & FIEMAP_EXTENT_DELALLOC);
+    return bytes != 0 && ioctl(file, FS_IOC_FIEMAP, &found) == 0
+        && found.map.fm_mapped_extents > 0
+        && (found.extent.fe_flags & FIEMAP_EXTENT_DELALLOC);
+}
+
+PyObject *
+has_no_place(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int file, is_without;
+    unsigned long long bytes;
+    if (!PyArg_ParseTuple(args, "iK:has_no_place", &file, &bytes))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    is_without = is_without_place(file, bytes);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(is_without);
 }
 
 /*
@@ -74,9 +81,15 @@ is_unsynced(const FastPath *self, const char *upload, long epoch,
             unsigned long long bytes)
 {
     struct stat status;
-    return epoch != 0 && fstat(self->lock, &status) == 0
-        && epoch_of(self, &status) == epoch
-        && has_no_place(self->uploads, upload, bytes);
+    if (epoch == 0 || fstat(self->lock, &status) < 0 || epoch_of(self, &status) != epoch)
+        return 0;
+    int file = openat(self->uploads, upload,
+                      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (file < 0)
+        return 0;
+    int is_without = is_without_place(file, bytes);
+    close(file);
+    return is_without;
 }
 
 static int
@@ -142,7 +155,7 @@ seal_once(const FastPath *self, int file, const Upload *upload,
     if (upload->sealed_us == 0)
         /* At durability disk, nothing is published that is not synced. */
         return self->syncs != NULL ? -1
-            : seal(file, upload, earliest_us, epoch, &ignored);
+            : seal(self, file, upload, earliest_us, epoch, &ignored);
     return epoch == 0 && earliest_us <= upload->sealed_us && is_of_present(upload) ? 0 : -1;
 }
 

@@ -43,10 +43,12 @@ open_value(FastPath *self, const char *key, Value *value, Attribute *attribute)
     if (file < 0)
         return errno == ENOENT || errno == ENOTDIR ? ABSENT : UNUSUAL;
     struct stat status;
+    unsigned long long published_us;
     ssize_t bytes;
     if (fstat(file, &status) < 0 || !S_ISREG(status.st_mode)
         || (bytes = get_attribute(file, attribute->text, sizeof attribute->text)) < 0
-        || (attribute->line_bytes = whole_line(attribute->text, bytes, &status)) == 0
+        || (attribute->line_bytes = whole_line(self, attribute->text, bytes, &status,
+                                                 &published_us)) == 0
         || !is_written(self, file, &status)) {
         close(file);
         return UNUSUAL;
@@ -58,7 +60,7 @@ open_value(FastPath *self, const char *key, Value *value, Attribute *attribute)
     value->size = (unsigned long long)status.st_size;
     value->changed_ns = nanoseconds(status.st_mtim);
     value->touched_ns = nanoseconds(status.st_ctim);
-    value->published = status.st_mtim.tv_sec;
+    value->published = (time_t)(published_us / 1000000);
     write_date(self, value->published_date, value->published);
     memcpy(value->id, attribute->text + 2, ID_TEXT);
     value->parts = NULL;

@@ -31,8 +31,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from kvd.model.values import (
     MAX_METADATA_BYTES,
@@ -40,6 +41,7 @@ from kvd.model.values import (
     Metadata,
     is_metadata_name,
 )
+from kvd.native import compiled
 
 NAME: Final = "user.kvd"
 
@@ -47,11 +49,14 @@ _ID_BYTES: Final = 16
 
 _MICROSECONDS: Final = 1_000_000
 
-_FORM: Final = re.compile(
+_ID_DIGITS: Final = 2 * _ID_BYTES
+
+_FIRST_LINE: Final = re.compile(
     rb"(?:1|(2)) ([0-9a-f]{32}) (0|[1-9][0-9]{0,18})"
     rb"(?(1) (0|[1-9][0-9]{0,11})\.([0-9]{6}))\n"
-    rb"((?:[^:\n]+: [^\n]*\n)*)"
 )
+
+_METADATA_LINES: Final = re.compile(rb"(?:[^:\n]+: [^\n]*\n)*")
 
 # The characters of a field's value (RFC 9110 section 5.5); replies are in Latin-1.
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -111,6 +116,76 @@ def _check_field(name: str, value: str) -> None:
         raise ValueError(f"{name!r}: {value!r} cannot be kept as metadata")
 
 
+FirstLine: TypeAlias = tuple[str, int, int | None, int]
+"""
+What the first line of an attribute says: the id; the length of the value; its time, or
+None in version 1; and the length of the line itself.
+"""
+
+
+def write_line_in_python(etag: str, size: int, published_us: int, /) -> bytes:
+    """
+    See `write_line`. Without a C compiler, this does what ``kvd/native/attribute.c``
+    does.
+    """
+    if len(etag) != _ID_DIGITS:
+        raise ValueError(f"an id of {len(etag)} digits; one has {_ID_DIGITS}")
+    seconds, fraction = divmod(published_us, _MICROSECONDS)
+    return f"2 {etag} {size} {seconds}.{fraction:06d}\n".encode("ascii")
+
+
+def read_line_in_python(attribute: bytes, /) -> FirstLine | None:
+    """
+    See `read_line`. Without a C compiler, this does what ``kvd/native/attribute.c``
+    does.
+    """
+    match = _FIRST_LINE.match(attribute)
+    if match is None:
+        return None
+    dated, etag, size, seconds, fraction = match.groups()
+    published_us = None
+    if dated is not None:
+        published_us = int(seconds) * _MICROSECONDS + int(fraction)
+    return etag.decode("ascii"), int(size), published_us, match.end()
+
+
+def is_dated_in_python(published_us: int, changed_ns: int, /) -> bool:
+    """
+    See `is_dated`. Without a C compiler, this does what ``kvd/native/attribute.c``
+    does.
+    """
+    if changed_ns == 1000 * published_us:
+        return True
+    return changed_ns == 1000 * (published_us - published_us % _MICROSECONDS)
+
+
+_native = compiled("_fast_path")
+write_line: Callable[[str, int, int], bytes] = (
+    write_line_in_python if _native is None else _native.write_line
+)
+"""
+Write the first line of an attribute; see `encode`. Raises `ValueError` for an id that
+is not as long as those of `new_etag`.
+"""
+read_line: Callable[[bytes], FirstLine | None] = (
+    read_line_in_python if _native is None else _native.read_line
+)
+"""
+Read the first line of an attribute; None if kvd writes no such line.
+"""
+is_dated: Callable[[int, int], bool] = (
+    is_dated_in_python if _native is None else _native.has_date
+)
+"""
+Whether the time of a file is the one in its attribute, to the precision of the file
+system or of the archive that the file came from.
+
+Args:
+    published_us: The time in the attribute.
+    changed_ns: The time of the file's last change, in nanoseconds since the epoch.
+"""
+
+
 def encode(etag: str, size: int, published_us: int, metadata_lines: bytes) -> bytes:
     """
     Encode the attribute of a value.
@@ -122,9 +197,7 @@ def encode(etag: str, size: int, published_us: int, metadata_lines: bytes) -> by
             caller sets the file's time to it too.
         metadata_lines: From `encode_metadata`.
     """
-    seconds, fraction = divmod(published_us, _MICROSECONDS)
-    line = f"2 {etag} {size} {seconds}.{fraction:06d}\n"
-    return line.encode("ascii") + metadata_lines
+    return write_line(etag, size, published_us) + metadata_lines
 
 
 @lru_cache(128)
@@ -136,28 +209,11 @@ def decode(attribute: bytes) -> Record:
     Raises:
         MalformedAttribute: kvd does not write such an attribute.
     """
-    match = _FORM.fullmatch(attribute)
-    if match is None:
+    line = read_line(attribute)
+    if line is None:
         raise MalformedAttribute(f"the attribute {NAME} begins {attribute[:60]!r}")
-    dated, etag, size, seconds, fraction, lines = match.groups()
-    published_us = None
-    if dated is not None:
-        published_us = int(seconds) * _MICROSECONDS + int(fraction)
-    return Record(etag.decode("ascii"), int(size), published_us, decode_metadata(lines))
-
-
-def is_dated(published_us: int, changed_ns: int) -> bool:
-    """
-    Whether the time of a file is the one in its attribute, to the precision of the file
-    system or of the archive that the file came from.
-
-    Args:
-        published_us: The time in the attribute.
-        changed_ns: The time of the file's last change, in nanoseconds since the epoch.
-    """
-    if changed_ns == 1000 * published_us:
-        return True
-    return changed_ns == 1000 * (published_us - published_us % _MICROSECONDS)
+    etag, size, published_us, line_bytes = line
+    return Record(etag, size, published_us, decode_metadata(attribute[line_bytes:]))
 
 
 def decode_metadata(lines: bytes) -> Metadata:
@@ -169,6 +225,8 @@ def decode_metadata(lines: bytes) -> Metadata:
     """
     if not lines:
         return NO_METADATA
+    if not _METADATA_LINES.fullmatch(lines):
+        raise MalformedAttribute(f"the attribute {NAME} has lines {lines[:60]!r}")
     metadata = {}
     try:
         for line in lines.decode().removesuffix("\n").split("\n"):

@@ -16,8 +16,10 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from typing import Final
 
+from kvd.native import compiled
 from kvd.store.exchange import reports_unwritten_parts
 
 # _IOWR('f', 11, struct fiemap), and that struct: start, length, flags, mapped extents,
@@ -60,13 +62,10 @@ def has_unwritten_parts(descriptor: int, status: os.stat_result) -> bool:
     return _has_unwritten_extents(descriptor, begin, status.st_size)
 
 
-def has_no_place(descriptor: int, size: int) -> bool:
+def has_no_place_in_python(descriptor: int, size: int, /) -> bool:
     """
-    Whether the last byte of an open file has no place on the disk yet, so that the file
-    is not whole there; False if the file system does not report it.
-
-    Some file systems (ext4, XFS, btrfs) choose the place of new content only when they
-    write it, from its beginning to its end.
+    See `has_no_place`. Without a C compiler, this does what ``kvd/native/publish.c``
+    does.
     """
     if not size:
         return False
@@ -75,6 +74,23 @@ def has_no_place(descriptor: int, size: int) -> bool:
     except OSError:
         return False
     return any(flags & _DELAYED for _, flags in extents)
+
+
+_native = compiled("_fast_path")
+has_no_place: Callable[[int, int], bool] = (
+    has_no_place_in_python if _native is None else _native.has_no_place
+)
+"""
+Whether the last byte of an open file has no place on the disk yet, so that the file is
+not whole there; False if the file system does not report it.
+
+Some file systems (ext4, XFS, btrfs) choose the place of new content only when they
+write it, from its beginning to its end.
+
+Args:
+    descriptor: The descriptor of the file.
+    size: The size of the file.
+"""
 
 
 def _has_unwritten_extents(descriptor: int, begin: int, end: int) -> bool:

@@ -159,6 +159,16 @@ def test_a_listing_needs_the_right_for_all_that_it_names() -> None:
             f"[[users.b.tokens]]\nsha256 = '{DIGEST}'",
             ["users.b.tokens", "a has it first"],
         ),
+        ("[[users.ci.s3-keys]]\nid = 'short'", ["users.ci.s3-keys", "needs an id"]),
+        (
+            f"[[users.ci.s3-keys]]\nid = '{'K' * 20}'\nsecret = 'a blank {'s' * 40}'",
+            ["users.ci.s3-keys", "needs a secret"],
+        ),
+        (
+            f"[[users.a.s3-keys]]\nid = '{'K' * 20}'\nsecret = '{'s' * 40}'\n"
+            f"[[users.b.s3-keys]]\nid = '{'K' * 20}'\nsecret = '{'t' * 40}'",
+            ["users.b.s3-keys", "a has it first"],
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(text: str, parts: list[str]) -> None:

@@ -1,5 +1,5 @@
 """
-Tests for the bar of ``kvd put`` and ``kvd get``.
+Tests for the bars of ``kvd put`` and ``kvd get``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from kvd.cli.progress import SHOWN_FROM_BYTES, bar
+from kvd.cli.progress import SHOWN_FROM_BYTES, bars
 
 
 class Stream(io.StringIO):
@@ -50,7 +50,26 @@ def test_a_bar_is_for_a_person_that_waits(
     """
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    with bar("name", length, quiet) as moved:
+    with bars(quiet) as begin, begin("name", length) as moved:
         moved(1)
 
     assert drawn == ("name" in err.getvalue())
+
+
+def test_several_values_have_a_line_each_and_one_for_their_sum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    However small they are.
+    """
+    monkeypatch.setattr(sys, "stdout", Stream(True))
+    monkeypatch.setattr(sys, "stderr", err := Stream(True))
+    with bars(False, 3, 30) as begin:
+        with begin("first", 10) as moved:
+            moved(10)
+        with begin("second", 10), begin("third", 10) as moved:
+            moved(10)
+
+    drawn = err.getvalue()
+    assert all(name in drawn for name in ("first", "second", "third", "3 of 3"))
+    assert "20/30 bytes" in drawn

@@ -29,6 +29,7 @@ CLIENTS: Final = (
     "nix",
     "fsspec",
     "apt",
+    "s3",
 )
 """
 The modules in this package.

@@ -19,7 +19,7 @@ from tests.patience import PATIENCE_SECONDS
 
 _LOADED: Final = """
     kvd.cli.main kvd.cli.put kvd.cli.get kvd.cli.rm kvd.cli.ls kvd.cli.stat
-    kvd.cli.status kvd.cli.top twisted.internet.epollreactor
+    kvd.cli.status kvd.cli.sync kvd.cli.top twisted.internet.epollreactor
 """
 
 _SHELL_COMMAND: Final = Path(__file__).with_name("shell_command.py")

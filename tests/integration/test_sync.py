@@ -165,7 +165,10 @@ def test_a_fallback_must_exist(tmp_path: Path, fallback: str, sentence: str) -> 
         (["file:a", "file:./a"], "it is the same store"),
         (["file:.", "file:backup"], "one is in the folder of the other"),
         (["values", "file:a"], "'values' does not say what kind of store it is"),
-        (["http://127.0.0.1/", "file:a"], "is a daemon, not a store"),
+        (
+            ["http://127.0.0.1/", "file:a"],
+            "is a store, and 'http://127.0.0.1/' a daemon",
+        ),
         (["file:absent", "file:a"], "absent cannot be opened: No such file"),
         (["fiel:a", "file:b"], "Did you mean 'file'?"),
         (["file:a"], "Missing argument 'DESTINATION'"),

@@ -2,18 +2,25 @@
 The tests of `kvd.store.attribute`.
 """
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvd.model.values import METADATA_FIELDS, is_field, is_metadata_name
+from kvd.native import compiled
+from kvd.store import attribute as tested
 from kvd.store.attribute import (
     MalformedAttribute,
     Record,
     decode,
+    decode_metadata,
     encode,
     encode_metadata,
-    is_dated,
+    is_dated_in_python,
+    read_line_in_python,
+    write_line_in_python,
 )
 from tests.exploring import exploring
 
@@ -28,6 +35,25 @@ VALUES = st.text(
     ),
     max_size=60,
 )
+
+_native = compiled("_fast_path")
+FORMS = {"python": (write_line_in_python, read_line_in_python, is_dated_in_python)}
+if _native is not None:
+    FORMS["compiled"] = (_native.write_line, _native.read_line, _native.has_date)
+
+
+@pytest.fixture(autouse=True, scope="module", params=FORMS)
+def _form(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    All tests are of both forms.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        names = ("write_line", "read_line", "is_dated")
+        for name, function in zip(names, FORMS[request.param], strict=True):
+            patch.setattr(tested, name, function)
+        decode.cache_clear()
+        yield
+    decode.cache_clear()
 
 
 @exploring()
@@ -100,6 +126,53 @@ def test_any_bytes_are_decoded_or_refused(attribute: bytes) -> None:
         encode_metadata(record.metadata)
 
 
+LINES = st.builds(
+    lambda line, at, old, new: line[:at] + new + line[at + old :],
+    st.sampled_from(
+        [
+            b"1 %b 70\n" % ETAG.encode(),
+            b"2 %b 70 1795890600.123456\n" % ETAG.encode(),
+            b"2 %b 9999999999999999999 999999999999.999999\na: b\n" % ETAG.encode(),
+            b"2 %b 0 0.000000\n" % ETAG.encode(),
+        ]
+    ),
+    st.integers(0, 80),
+    st.integers(0, 2),
+    st.lists(st.sampled_from(b"0123 .\nag\0\xff")).map(bytes),
+)
+
+
+@exploring()
+@given(LINES)
+def test_both_forms_read_the_same(attribute: bytes) -> None:
+    """
+    Whatever is changed in a line or cut off it.
+    """
+    for end in (len(attribute), len(attribute) - 1):
+        part = attribute[:end]
+        assert read_line_in_python(part) == tested.read_line(part)
+
+
+def test_an_id_has_its_length() -> None:
+    """
+    Else the attribute could not be read.
+    """
+    for etag in (ETAG[1:], ETAG + "0", ""):
+        with pytest.raises(ValueError, match=f"^an id of {len(etag)} digits"):
+            encode(etag, 1, 1, b"")
+
+
+@pytest.mark.parametrize(
+    "lines", [b"content-type\n", b"content-type: a", b"\n", b"content-type:a\n"]
+)
+def test_lines_of_metadata_have_a_name_and_an_end(lines: bytes) -> None:
+    """
+    Those that come without their first line too.
+    """
+    with pytest.raises(MalformedAttribute):
+        decode_metadata(lines)
+
+
 @pytest.mark.parametrize(
     "attribute",
     [
@@ -164,8 +237,8 @@ def test_a_file_has_the_date_of_its_attribute() -> None:
     """
     published_us = 1_795_890_600_123_456
 
-    assert is_dated(published_us, 1000 * published_us)
-    assert is_dated(published_us, 1_795_890_600_000_000_000)
+    assert tested.is_dated(published_us, 1000 * published_us)
+    assert tested.is_dated(published_us, 1_795_890_600_000_000_000)
     for changed_ns in (
         1000 * published_us + 1,
         1000 * published_us - 1000,
@@ -173,4 +246,26 @@ def test_a_file_has_the_date_of_its_attribute() -> None:
         1_795_890_601_000_000_000,
         1_795_890_599_000_000_000,
     ):
-        assert not is_dated(published_us, changed_ns)
+        assert not tested.is_dated(published_us, changed_ns)
+
+
+@pytest.mark.parametrize("second", [0, 9_223_372_036, 9_223_372_037, 253402300799])
+def test_a_file_has_its_date_in_any_year(second: int) -> None:
+    """
+    Also where nanoseconds no longer fit in 64 bits, from 2262 on, and beyond all dates.
+    """
+    published_us = second * 1_000_000 + 999_999
+
+    assert tested.is_dated(published_us, 1000 * published_us)
+    assert tested.is_dated(published_us, second * 10**9)
+    for changed_ns in (
+        1000 * published_us + 1,
+        1000 * published_us + 1000,
+        second * 10**9 - 1,
+        second * 10**9 - 10**9,
+        second * 10**9 + 2**64,
+        second * 10**9 + 10**9 * 2**64,
+        -1000 * published_us,
+        -(2**80),
+    ):
+        assert not tested.is_dated(published_us, changed_ns)

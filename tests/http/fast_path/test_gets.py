@@ -89,6 +89,19 @@ class ValueTests(FastPathCase):
             reply = self.served(get("k"))
             assert http_date(second) == field(reply, "Last-Modified")
 
+    def test_it_has_whole_seconds(self) -> None:
+        """
+        Its file came out of an archive that keeps no parts of them.
+        """
+        etag = self.keep("k", b"value")
+        path = os.path.join(self.path, "k")
+        second = os.stat(path).st_mtime_ns // 10**9
+        os.utime(path, (0, second))
+        reply = self.served(get("k"))
+
+        assert f'"{etag}"' == field(reply, "ETag")
+        assert http_date(second) == field(reply, "Last-Modified")
+
     def test_an_empty_one_too(self) -> None:
         """
         Its reply is all head.

@@ -206,6 +206,10 @@ class StoringTests(FastPathCase):
             self.served(put("k", b"other"))
             assert 1000 * date_us == os.stat(path).st_mtime_ns
             assert date_us / 1e6 == self.result(self.store.stat(Key(b"k"))).changed
+            # Out of an archive, which has kept no parts of a second.
+            os.utime(path, (0, date_us // 1_000_000))
+            self.served(put("k", b"later"))
+            assert 1000 * date_us == os.stat(path).st_mtime_ns
 
 
 class ExchangingTests(StoringTests):

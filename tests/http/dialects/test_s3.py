@@ -1,0 +1,783 @@
+"""
+Tests for `kvd.http.dialects.s3`, with requests that botocore has signed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import zlib
+from base64 import b64encode
+from collections.abc import Mapping
+from unittest import mock
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+import pytest
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from twisted.internet.task import Clock
+
+from kvd.access.authentication import Authentication
+from kvd.access.counting import CountingMemory
+from kvd.access.rates import Rates
+from kvd.access.rights_file import parse_rights
+from kvd.access.throttle import Throttle
+from kvd.errors import (
+    Forbidden,
+    KvdError,
+    QuotaFull,
+    SignatureRefused,
+    StoreBusy,
+    StoreFull,
+    SyncFailed,
+    TooManyRequests,
+)
+from kvd.http import multipart
+from kvd.http.authorization import Authorization
+from kvd.http.dialects.s3 import multipart as s3_multipart
+from kvd.http.dialects.s3.documents import code_of
+from kvd.model.keys import Key
+from kvd.settings import DialectChoice
+from tests.http.dialects.cases import DialectCase
+from tests.http.test_connection import body, field, status
+from tests.stepped import inline
+
+KEY = Credentials("KVDAAAABBBBCCCCDDDD", "secret-of-thirty-two-bytes-or-more")
+OTHER = Credentials("KVDEEEEFFFFGGGGHHHH", "another-secret-of-thirty-two-bytes")
+OLD = Credentials("KVDIIIIJJJJKKKKLLLL", "an-expired-secret-of-thirty-two-byte")
+
+RIGHTS = f"""
+[anonymous.rights]
+"/s3/open/" = ["read"]
+[users.ci.rights]
+"/s3/" = ["read", "write", "delete", "list"]
+[[users.ci.s3-keys]]
+id = "{KEY.access_key}"
+secret = "{KEY.secret_key}"
+[[users.ci.s3-keys]]
+id = "{OLD.access_key}"
+secret = "{OLD.secret_key}"
+expires = 2001-01-01
+[users.writer.rights]
+"/s3/b/in/" = ["write"]
+[[users.writer.s3-keys]]
+id = "{OTHER.access_key}"
+secret = "{OTHER.secret_key}"
+[prefixes."/s3/once/"]
+write-once = true
+"""
+
+HOST = "kvd"
+
+
+def code(reply: bytes) -> str | None:
+    """
+    The code of a refusal.
+    """
+    return ElementTree.fromstring(body(reply)).findtext("Code")
+
+
+def texts(reply: bytes, name: str) -> list[str]:
+    """
+    The texts of all elements with a name.
+    """
+    found = ElementTree.fromstring(body(reply)).iter()
+    return [each.text or "" for each in found if each.tag.rpartition("}")[2] == name]
+
+
+def tag_in(reply: bytes) -> str:
+    """
+    The entity tag of a reply.
+    """
+    return (field(reply, b"ETag") or b"").decode()
+
+
+class S3Case(DialectCase):
+    """
+    A connection to buckets.
+    """
+
+    dialects = (DialectChoice("/s3/", "s3"),)
+
+    def signed(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        fields: Mapping[str, str] | None = None,
+        credentials: Credentials = KEY,
+        added: Mapping[str, str] | None = None,
+        sent: bytes | None = None,
+    ) -> bytes:
+        """
+        The reply to a request that is signed.
+
+        Args:
+            method: Its method.
+            path: And query.
+            content: Its body.
+            fields: That are signed too.
+            credentials: Who signs.
+            added: Fields that are sent and not signed.
+            sent: Another body, which is sent.
+        """
+        request = AWSRequest(
+            method, f"http://{HOST}{path}", headers={**(fields or {})}, data=content
+        )
+        signer = S3SigV4Auth(credentials, "s3", "us-east-1")
+        request.context["client_config"] = mock.Mock(
+            s3={"payload_signing_enabled": True}
+        )
+        signer.add_auth(request)
+        every = {**dict(request.headers.items()), **(added or {})}
+        return self.request(
+            f"{method} {path}", lines(every), content if sent is None else sent
+        )
+
+    def stored(self, key: bytes) -> bytes:
+        """
+        A value.
+        """
+        return self.store.values[Key(key)][1]
+
+
+def lines(fields: Mapping[str, str]) -> str:
+    """
+    Of a head.
+    """
+    return "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+
+
+class ObjectTests(S3Case):
+    """
+    What one object is asked for; without users nobody asks for signatures.
+    """
+
+    def test_an_object_is_put_and_got(self) -> None:
+        """
+        With what is said about it; its entity tag is not one that could be of MD5.
+        """
+        fields = {"Content-Type": "text/plain", "x-amz-meta-mtime": "1.5"}
+        reply = self.signed("PUT", "/s3/b/a%20%2B/%C3%A4", b"value", fields)
+        assert (200, b"") == (status(reply), body(reply))
+        etag = tag_in(reply)
+        assert etag.endswith('-1"')
+        assert b"value" == self.stored("s3/b/a +/ä".encode())
+
+        reply = self.signed("GET", "/s3/b/a%20%2B/%C3%A4")
+        assert (200, b"value") == (status(reply), body(reply))
+        assert b"\r\nx-amz-meta-mtime: 1.5\r\n" in reply
+        assert b"text/plain" == field(reply, b"Content-Type")
+        assert etag.encode() == field(reply, b"ETag")
+        path = "/s3/b/a%20%2B/%C3%A4"
+        reply = self.signed("GET", path, None, {"Range": "bytes=1-2"})
+        assert (206, b"al") == (status(reply), body(reply))
+        for method, name, tag, expected in (
+            ("GET", "If-None-Match", etag, 304),
+            ("GET", "If-None-Match", etag.strip('"'), 304),
+            ("GET", "If-Match", '"other-1"', 412),
+            ("HEAD", "If-Match", etag, 200),
+            ("PUT", "If-None-Match", "*", 412),
+            ("PUT", "If-Match", etag, 200),
+            ("DELETE", "If-Match", etag, 412),
+        ):
+            content = b"again" if method == "PUT" else None
+            reply = self.signed(method, path, content, {name: tag})
+            assert (name, tag, expected) == (name, tag, status(reply))
+
+    def test_whoever_waits_before_an_empty_body_uses_no_connection_again(self) -> None:
+        """
+        botocore mistakes the reply to the request that follows on it otherwise, and
+        waits for a minute.
+        """
+        waits = "Expect: 100-continue\r\n"
+        reply = self.request("PUT /s3/b/k", waits, b"")
+        assert (200, b"close") == (status(reply), field(reply, b"Connection"))
+        self.client = self.connect()
+        reply = self.request("PUT /s3/b/k", waits, b"value")
+        assert (200, None) == (status(reply), field(reply, b"Connection"))
+
+    def test_deleting_is_the_same_twice(self) -> None:
+        """
+        As S3 has it.
+        """
+        self.put(b"s3/b/k", b"value")
+        assert 204 == status(self.signed("DELETE", "/s3/b/k"))
+        assert 204 == status(self.signed("DELETE", "/s3/b/k"))
+        assert [] == self.keys()
+
+    def test_refusals_are_documents(self) -> None:
+        """
+        With S3's codes.
+        """
+        self.put(b"s3/b/k", b"value")
+        for method, path, expected in (
+            ("GET", "/s3/b/none", (404, "NoSuchKey")),
+            ("GET", "/s3/b/k?acl", (501, "NotImplemented")),
+            ("PUT", "/s3/b/k?tagging", (501, "NotImplemented")),
+            ("GET", "/s3/b?lifecycle", (501, "NotImplemented")),
+            ("POST", "/s3/b/k", (501, "NotImplemented")),
+            ("GET", "/s3/b/k?AWSAccessKeyId=x", (501, "NotImplemented")),
+            ("PATCH", "/s3/b/k", (405, "MethodNotAllowed")),
+            ("GET", "/s3/b/a//b", (400, "InvalidRequest")),
+            ("GET", "/s3/b/.kvd-multipart/k", (400, "InvalidRequest")),
+            ("PUT", "/s3/b/a/.kvd-collection", (400, "InvalidRequest")),
+            ("GET", f"/s3/b/{'k' * 300}", (414, "KeyTooLongError")),
+            ("GET", "/s3/b?max-keys=x", (400, "InvalidRequest")),
+            ("GET", "/s3/b?delimiter=x", (501, "NotImplemented")),
+            ("GET", "/s3/b?list-type=2&continuation-token=x", (400, "InvalidRequest")),
+        ):
+            reply = self.signed(method, path, b"" if method == "PUT" else None)
+            assert (path, expected) == (path, (status(reply), code(reply)))
+            assert b"application/xml" == field(reply, b"Content-Type")
+        reply = self.signed("GET", "/s3/b/k", None, {"Range": "bytes=9-"})
+        assert (416, "InvalidRange") == (status(reply), code(reply))
+        reply = self.request("HEAD /s3/b/none")
+        assert (404, b"") == (status(reply), body(reply))
+        reply = self.request("PUT /s3/b/k", "")
+        assert (411, "MissingContentLength") == (status(reply), code(reply))
+        asked = {"x-amz-server-side-encryption-customer-key": "x"}
+        reply = self.signed("PUT", "/s3/b/k", b"x", asked)
+        assert (501, "NotImplemented") == (status(reply), code(reply))
+
+    def test_damaged_bodies_are_not_stored(self) -> None:
+        """
+        Whichever digest tells.
+        """
+        md5 = b64encode(hashlib.md5(b"value").digest()).decode()
+        sha = b64encode(hashlib.sha256(b"value").digest()).decode()
+        crc = b64encode(zlib.crc32(b"value").to_bytes(4, "big")).decode()
+        hashed = hashlib.sha256(b"value").hexdigest()
+        for name, value, expected in (
+            ("Content-MD5", md5, "BadDigest"),
+            ("x-amz-checksum-sha256", sha, "BadDigest"),
+            ("x-amz-checksum-crc32", crc, "BadDigest"),
+            ("x-amz-content-sha256", hashed, "XAmzContentSHA256Mismatch"),
+        ):
+            fields = lines({name: value})
+            reply = self.request("PUT /s3/b/k", fields, b"damaged")
+            assert (400, expected) == (status(reply), code(reply))
+            assert [] == self.keys()
+            reply = self.request("PUT /s3/b/k", fields, b"value")
+            assert 200 == status(reply)
+            self.store.values.clear()
+        for wrong in ("x-amz-checksum-crc32: x", "x-amz-content-sha256: x"):
+            reply = self.request("PUT /s3/b/k", wrong + "\r\n", b"v")
+            assert (400, "InvalidRequest") == (status(reply), code(reply))
+        reply = self.request(
+            "PUT /s3/b/k", "x-amz-content-sha256: UNSIGNED-PAYLOAD\r\n", b"v"
+        )
+        assert 200 == status(reply)
+
+    def test_aws_chunked_bodies_are_decoded(self) -> None:
+        """
+        And the coding is not that of the value.
+        """
+        value = b"v" * 20_000
+        crc = b64encode(zlib.crc32(value).to_bytes(4, "big")).decode()
+        text = b"4e20\r\n%b\r\n0\r\nx-amz-checksum-crc32:%b\r\n\r\n"
+        fields = {
+            "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+            "x-amz-decoded-content-length": str(len(value)),
+            "x-amz-trailer": "x-amz-checksum-crc32",
+            "Content-Encoding": "gzip,aws-chunked",
+        }
+        coded = text % (value, crc.encode())
+        assert 200 == status(self.request("PUT /s3/b/k", lines(fields), coded))
+        assert value == self.stored(b"s3/b/k")
+        reply = self.request("GET /s3/b/k")
+        assert b"gzip" == field(reply, b"Content-Encoding")
+        self.store.values.clear()
+
+        coded = text % (value, b"AAAAAA==")
+        reply = self.request("PUT /s3/b/k", lines(fields), coded)
+        assert (400, "BadDigest") == (status(reply), code(reply))
+        longer = {**fields, "x-amz-decoded-content-length": "20001"}
+        reply = self.request("PUT /s3/b/k", lines(longer), coded)
+        assert (400, "InvalidRequest") == (status(reply), code(reply))
+        for wrong in (
+            {"x-amz-content-sha256": "STREAMING-OTHER"},
+            {"x-amz-content-sha256": "UNSIGNED-PAYLOAD"},
+        ):
+            reply = self.request("PUT /s3/b/k", lines({**fields, **wrong}), coded)
+            assert 415 == status(reply)
+        reply = self.request("POST /s3/b?delete", lines(fields), coded)
+        assert 415 == status(reply)
+        assert [] == self.keys()
+
+    def test_objects_are_copied(self) -> None:
+        """
+        With what is said about them, or with other metadata.
+        """
+        fields = {"x-amz-meta-a": "1", "Content-Type": "text/plain"}
+        self.signed("PUT", "/s3/b/%C3%A4", b"value", fields)
+        source = {"x-amz-copy-source": quote("/b/ä")}
+        reply = self.signed("PUT", "/s3/c/copy", b"", source)
+        assert 200 == status(reply)
+        assert ["CopyObjectResult"] == [
+            ElementTree.fromstring(body(reply)).tag.rpartition("}")[2]
+        ]
+        reply = self.signed("GET", "/s3/c/copy")
+        assert (b"value", b"1") == (body(reply), field(reply, b"x-amz-meta-a"))
+        other = {"x-amz-metadata-directive": "REPLACE", "x-amz-meta-b": "2"}
+        assert 200 == status(self.signed("PUT", "/s3/c/copy", b"", source | other))
+        reply = self.signed("GET", "/s3/c/copy")
+        assert b"2" == field(reply, b"x-amz-meta-b")
+        assert b"x-amz-meta-a" not in reply
+        for fields, expected in (
+            ({"x-amz-copy-source": "b/none"}, (404, "NoSuchKey")),
+            ({"x-amz-copy-source": "b"}, (400, "InvalidRequest")),
+            ({"x-amz-copy-source": "c/copy"}, (400, "InvalidRequest")),
+            ({"x-amz-copy-source": "b/k?versionId=1"}, (501, "NotImplemented")),
+            (source | {"x-amz-copy-source-if-match": "x"}, (412, "PreconditionFailed")),
+        ):
+            reply = self.signed("PUT", "/s3/c/copy", b"", fields)
+            assert (fields, expected) == (fields, (status(reply), code(reply)))
+
+    def test_several_objects_are_deleted(self) -> None:
+        """
+        Each is told, or only what failed.
+        """
+        for quiet in (False, True):
+            self.put("s3/b/ä".encode(), b"value")
+            self.put(b"s3/b/k", b"value")
+            text = (
+                '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+                "<Object><Key>ä</Key></Object><Object><Key>none</Key></Object>"
+                "<Object><Key>a//b</Key></Object><Object><Key/></Object>"
+                f"<Quiet>{quiet}</Quiet></Delete>"
+            ).encode()
+            reply = self.signed("POST", "/s3/b?delete", text)
+            assert 200 == status(reply)
+            keys = ["a//b", ""] if quiet else ["ä", "none", "a//b", ""]
+            assert keys == texts(reply, "Key")
+            assert ["InvalidRequest"] * 2 == texts(reply, "Code")
+            assert [b"s3/b/k"] == self.keys()
+        for text in (
+            b"<Delete/>",
+            b"<Other/>",
+            b"<Delete>",
+            b"<!DOCTYPE a [<!ENTITY b 'c'>]><Delete/>",
+        ):
+            assert 400 == status(self.signed("POST", "/s3/b?delete", text))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (QuotaFull("full"), "QuotaExceeded"),
+        (StoreFull("full"), "InsufficientStorage"),
+        (StoreBusy("busy"), "SlowDown"),
+        (SyncFailed("failed"), "InternalError"),
+        (SignatureRefused("wrong", "SignatureDoesNotMatch"), "SignatureDoesNotMatch"),
+        (Forbidden("no"), "AccessDenied"),
+        (TooManyRequests("many", 1), "SlowDown"),
+    ],
+)
+def test_errors_have_the_codes_of_s3(error: KvdError, expected: str) -> None:
+    """
+    Also those of kvd or its machine.
+    """
+    assert expected == code_of(error)
+
+
+class ListingTests(S3Case):
+    """
+    Objects of a bucket, and buckets.
+    """
+
+    def pages(self, query: str, version: int = 2) -> list[str]:
+        """
+        What is listed on all pages together; folders after the objects of a page.
+        """
+        found, more = [], ""
+        for _ in range(50):
+            kind = "list-type=2&" if version == 2 else ""
+            reply = self.signed("GET", f"/s3/b?{kind}{query}{more}")
+            assert 200 == status(reply)
+            root = ElementTree.fromstring(body(reply))
+            space = root.tag.partition("}")[0] + "}"
+            found += [
+                each.findtext(f"{space}Key") or each.findtext(f"{space}Prefix") or ""
+                for name in ("Contents", "CommonPrefixes")
+                for each in root.iter(f"{space}{name}")
+            ]
+            if root.findtext(f"{space}IsTruncated") == "false":
+                return found
+            name = "NextContinuationToken" if version == 2 else "NextMarker"
+            token = quote(root.findtext(f"{space}{name}") or "", safe="")
+            more = f"&{'continuation-token' if version == 2 else 'marker'}={token}"
+        raise AssertionError("the listing does not end")
+
+    def test_pages_together_are_the_whole(self) -> None:
+        """
+        However long they are, in both versions, with and without folders.
+        """
+        names = ["a", "a/b", "a/c/d", "a/c/e", "ab", "ac/d", "b", "c/d/e", "ä"]
+        for name in names:
+            if name != "a":
+                self.put(f"s3/b/{name}".encode(), b"value")
+        self.signed("PUT", "/s3/b/empty/", b"")
+        self.signed("PUT", "/s3/b", b"")
+        self.put(b"s3/b/.kvd-multipart/" + b"0" * 32 + b"/1", b"part")
+        self.put(b"s3/bb/other", b"value")
+        every = sorted([*names[1:], "empty/"])
+        for version in (1, 2):
+            for most in (1, 2, 3, 1000):
+                page = f"max-keys={most}&"
+                assert every == self.pages(page, version)
+                listed = self.pages(page + "delimiter=%2F", version)
+                assert ["a/", "ab", "ac/", "b", "c/", "empty/", "ä"] == sorted(listed)
+                assert ["a/b", "a/c/"] == sorted(
+                    self.pages(page + "prefix=a%2F&delimiter=%2F", version)
+                )
+                with_a = [name for name in every if name.startswith("a")]
+                assert with_a == self.pages(page + "prefix=a", version)
+                assert ["ab"] == self.pages(page + "prefix=ab&delimiter=%2F", version)
+                assert [] == self.pages(page + "prefix=none", version)
+        assert ["b", "c/d/e", "empty/", "ä"] == self.pages("start-after=ac%2Fd")
+        assert quote("ä") in self.pages("encoding-type=url")
+        reply = self.signed("GET", "/s3/b?list-type=2&max-keys=0")
+        assert ([], ["false"]) == (texts(reply, "Key"), texts(reply, "IsTruncated"))
+
+    def test_buckets_are_folders(self) -> None:
+        """
+        Any is there; one that was made is listed, and removed while it is empty.
+        """
+        assert 200 == status(self.signed("PUT", "/s3/made", b""))
+        assert 200 == status(self.signed("PUT", "/s3/made", b""))
+        self.put(b"s3/other/key", b"value")
+        assert ["made", "other"] == texts(self.signed("GET", "/s3/"), "Name")
+        for path in ("/s3/made", "/s3/never/"):
+            assert 200 == status(self.signed("HEAD", path))
+        assert [] == texts(self.signed("GET", "/s3/made"), "Key")
+        assert 200 == status(self.signed("GET", "/s3/made?location"))
+        assert 200 == status(self.signed("GET", "/s3/made?versioning"))
+        assert 204 == status(self.signed("DELETE", "/s3/made"))
+        reply = self.signed("DELETE", "/s3/other")
+        assert (409, "BucketNotEmpty") == (status(reply), code(reply))
+        assert [b"s3/other/key"] == self.keys()
+
+
+class MultipartTests(S3Case):
+    """
+    Objects that are uploaded in parts.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(s3_multipart, "LEAST_PART_BYTES", 5)
+
+    def begin(self, path: str = "/s3/b/in/k", fields: str = "") -> str:
+        """
+        The name of an upload.
+        """
+        reply = self.request(f"POST {path}?uploads", fields)
+        assert 200 == status(reply), reply
+        return texts(reply, "UploadId")[0]
+
+    def part(self, upload: str, number: int, content: bytes) -> str:
+        """
+        The entity tag of a part.
+        """
+        line = f"PUT /s3/b/in/k?partNumber={number}&uploadId={upload}"
+        reply = self.request(line, "", content)
+        assert 200 == status(reply), reply
+        return tag_in(reply)
+
+    def complete(
+        self, upload: str, *parts: tuple[int, str], path: str = "/s3/b/in/k"
+    ) -> bytes:
+        """
+        The reply.
+        """
+        named = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
+            for number, etag in parts
+        )
+        text = f"<CompleteMultipartUpload>{named}</CompleteMultipartUpload>"
+        return self.request(f"POST {path}?uploadId={upload}", "", text.encode())
+
+    def test_parts_become_one_value(self) -> None:
+        """
+        In the order of their numbers, in whichever order they come; one that comes
+        again replaces the first one, and one that is not named is left out.
+        """
+        upload = self.begin(fields="Content-Type: text/x\r\nx-amz-meta-a: 1\r\n")
+        last = self.part(upload, 10, b"end")
+        self.part(upload, 2, b"wrong")
+        first = self.part(upload, 1, b"begin-")
+        second = self.part(upload, 2, b"middle-")
+        self.part(upload, 3, b"unused")
+        assert 404 == status(self.request("GET /s3/b/in/k"))
+        reply = self.request(f"GET /s3/b/in/k?uploadId={upload}&max-parts=2")
+        assert ["1", "2"] == texts(reply, "PartNumber")
+        assert (["true"], ["2"]) == (
+            texts(reply, "IsTruncated"),
+            texts(reply, "NextPartNumberMarker"),
+        )
+        line = f"GET /s3/b/in/k?uploadId={upload}&part-number-marker=2"
+        reply = self.request(line)
+        assert ["3", "10"] == texts(reply, "PartNumber")
+        reply = self.request("GET /s3/b?uploads&prefix=in")
+        assert ([upload], ["in/k"]) == (texts(reply, "UploadId"), texts(reply, "Key"))
+        assert [] == texts(self.request("GET /s3/b?list-type=2"), "Key")
+
+        reply = self.complete(upload, (1, first), (2, second), (10, last))
+        assert 200 == status(reply), reply
+        etag = texts(reply, "ETag")[0]
+        assert [b"s3/b/in/k"] == self.keys()
+        assert b"begin-middle-end" == self.stored(b"s3/b/in/k")
+        reply = self.request("GET /s3/b/in/k")
+        assert etag.encode() == field(reply, b"ETag")
+        assert b"text/x" == field(reply, b"Content-Type")
+        assert b"1" == field(reply, b"x-amz-meta-a")
+        reply = self.complete(upload, (1, first))
+        assert (404, "NoSuchUpload") == (status(reply), code(reply))
+
+    def test_parts_are_copied(self) -> None:
+        """
+        Some bytes of another object, or all.
+        """
+        self.put(b"s3/from/k", b"0123456789")
+        upload = self.begin()
+        line = f"PUT /s3/b/in/k?uploadId={upload}&partNumber="
+        source = "x-amz-copy-source: /from/k\r\n"
+        some = source + "x-amz-copy-source-range: bytes={}-{}\r\n"
+        first = texts(self.request(f"{line}1", some.format(2, 7), b""), "ETag")
+        last = texts(self.request(f"{line}2", source, b""), "ETag")
+        for fields, expected in (
+            (some.format(2, 10), (416, "InvalidRange")),
+            (some.format(3, 2), (416, "InvalidRange")),
+            (some.format("x", 2), (400, "InvalidRequest")),
+            (source.replace("/k", "/none"), (404, "NoSuchKey")),
+            (source + "x-amz-copy-source-if-match: x\r\n", (412, "PreconditionFailed")),
+        ):
+            reply = self.request(f"{line}3", fields, b"")
+            assert (fields, expected) == (fields, (status(reply), code(reply)))
+        reply = self.complete(upload, (1, first[0]), (2, last[0]))
+        assert 200 == status(reply), reply
+        assert b"2345670123456789" == self.stored(b"s3/b/in/k")
+
+    def test_wrong_parts_are_refused(self) -> None:
+        """
+        And nothing is published, nor is any part lost.
+        """
+        upload = self.begin()
+        first = self.part(upload, 1, b"begin-")
+        small = self.part(upload, 2, b"tiny")
+        last = self.part(upload, 3, b"end")
+        before = self.keys()
+        for parts, expected in (
+            ((), "MalformedXML"),
+            (((2, small), (1, first)), "InvalidPartOrder"),
+            (((1, first), (1, first)), "InvalidPartOrder"),
+            (((1, first), (4, last)), "InvalidPart"),
+            (((1, last),), "InvalidPart"),
+            (((0, first),), "InvalidPart"),
+            (((1, first), (2, small), (3, last)), "EntityTooSmall"),
+        ):
+            reply = self.complete(upload, *parts)
+            assert (parts, 400, expected) == (parts, status(reply), code(reply))
+        assert before == self.keys()
+        reply = self.request(
+            f"PUT /s3/b/in/k?partNumber=4&uploadId={upload}",
+            f"x-amz-content-sha256: {'0' * 64}\r\n",
+            b"damaged",
+        )
+        assert (400, "XAmzContentSHA256Mismatch") == (status(reply), code(reply))
+        assert before == self.keys()
+        assert 200 == status(self.complete(upload, (1, first), (3, last)))
+
+    def test_other_uploads_are_unknown(self) -> None:
+        """
+        That of another key, one that was aborted, and one that never was.
+        """
+        other, aborted = self.begin("/s3/b/in/other"), self.begin()
+        self.part(aborted, 1, b"value")
+        assert 204 == status(self.request(f"DELETE /s3/b/in/k?uploadId={aborted}"))
+        for upload in (other, aborted, "0" * 32, "x", "../x"):
+            name = quote(upload, safe="")
+            for method, more in (
+                ("PUT", "&partNumber=1"),
+                ("GET", ""),
+                ("DELETE", ""),
+            ):
+                line = f"{method} /s3/b/in/k?uploadId={name}{more}"
+                reply = self.request(line, "", b"value" if method == "PUT" else None)
+                found = (line, status(reply), code(reply))
+                assert (line, 404, "NoSuchUpload") == found
+            reply = self.complete(name, (1, '"x"'))
+            assert (404, "NoSuchUpload") == (status(reply), code(reply))
+        for number in (0, 10_001, "x"):
+            line = f"PUT /s3/b/in/other?uploadId={other}&partNumber={number}"
+            assert 400 == status(self.request(line, "", b"value"))
+        assert 1 == len(self.keys())
+
+    def test_uploads_that_nobody_completes_are_swept(self) -> None:
+        """
+        When another one begins, a day after their last part. Too many are refused.
+        """
+        old = self.begin()
+        self.part(old, 1, b"value")
+        now = time.time()
+        with mock.patch("time.time", return_value=now + 86_000):
+            self.begin("/s3/b/other")
+        assert 3 == len(self.keys())
+        with mock.patch("time.time", return_value=now + 86_500):
+            self.begin("/s3/b/other")
+        assert old not in texts(self.request("GET /s3/b?uploads"), "UploadId")
+        assert 2 == len(self.keys())
+        self.patch(multipart, "MOST_UPLOADS", 1)
+        reply = self.request("POST /s3/b/k?uploads")
+        assert (503, "SlowDown") == (status(reply), code(reply))
+
+
+class SignatureTests(S3Case):
+    """
+    Users sign, and may do what the rights file says.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(s3_multipart, "LEAST_PART_BYTES", 5)
+        rules = parse_rights(RIGHTS, "rights")
+        clock, memory = Clock(), CountingMemory()
+        authentication = Authentication(
+            rules, Throttle(clock, memory), inline, lambda password, hashed: False
+        )
+        self.process.authorization = Authorization(
+            rules, authentication, Rates(memory), memory.open_counts(0), clock
+        )
+
+    def test_who_signs_has_rights(self) -> None:
+        """
+        And is named in the log; nobody has others.
+        """
+        assert 200 == status(self.signed("PUT", "/s3/b/k", b"value"))
+        assert ["ci"] == [entry.sender.user for entry in self.notes.entries[-1:]]
+        reply = self.signed("PUT", "/s3/b/k", b"value", credentials=OTHER)
+        assert (403, "AccessDenied") == (status(reply), code(reply))
+        reply = self.signed("PUT", "/s3/b/in/k", b"value", credentials=OTHER)
+        assert 200 == status(reply)
+        reply = self.request("GET /s3/b/k")
+        assert (401, "AccessDenied") == (status(reply), code(reply))
+        self.put(b"s3/open/k", b"value")
+        assert 200 == status(self.request("GET /s3/open/k"))
+        assert 401 == status(self.request("PUT /s3/open/k", "", b"value"))
+
+    def test_wrong_signatures_are_refused(self) -> None:
+        """
+        With what is wrong, and nothing is stored.
+        """
+        wrong = Credentials(KEY.access_key, KEY.secret_key + "x")
+        unknown = Credentials("KVDZZZZZZZZZZZZZZZZZ", KEY.secret_key)
+        for credentials, expected in (
+            (wrong, "SignatureDoesNotMatch"),
+            (unknown, "InvalidAccessKeyId"),
+            (OLD, "InvalidAccessKeyId"),
+        ):
+            reply = self.signed("PUT", "/s3/b/k", b"value", credentials=credentials)
+            assert (403, expected) == (status(reply), code(reply))
+        later = time.time() + 901
+        with mock.patch("time.time", return_value=later):
+            reply = self.signed("PUT", "/s3/b/k", b"value")
+        assert (403, "RequestTimeTooSkewed") == (status(reply), code(reply))
+        reply = self.signed("PUT", "/s3/b/k", b"value", added={"x-amz-meta-added": "1"})
+        assert (403, "AccessDenied") == (status(reply), code(reply))
+        assert [] == self.keys()
+
+    def test_another_body_than_the_signed_one_is_refused(self) -> None:
+        """
+        Of an object, and of a document.
+        """
+        reply = self.signed("PUT", "/s3/b/k", b"other", sent=b"value")
+        assert (400, "XAmzContentSHA256Mismatch") == (status(reply), code(reply))
+        self.put(b"s3/b/k", b"value")
+        text = b"<Delete><Object><Key>k</Key></Object></Delete>"
+        reply = self.signed("POST", "/s3/b?delete", b"other", sent=text)
+        assert (400, "XAmzContentSHA256Mismatch") == (status(reply), code(reply))
+        assert [b"s3/b/k"] == self.keys()
+
+    def test_presigned_urls_count_until_they_expire(self) -> None:
+        """
+        And for what was signed only.
+        """
+        self.put(b"s3/b/k", b"value")
+        request = AWSRequest("GET", f"http://{HOST}/s3/b/k")
+        S3SigV4QueryAuth(KEY, "s3", "us-east-1", expires=60).add_auth(request)
+        target = request.url.removeprefix(f"http://{HOST}")
+        assert b"value" == body(self.request(f"GET {target}"))
+        assert ["ci"] == [entry.sender.user for entry in self.notes.entries[-1:]]
+        reply = self.request(f"DELETE {target}")
+        assert (403, "SignatureDoesNotMatch") == (status(reply), code(reply))
+        reply = self.request(f"GET {target.replace('/k?', '/l?')}")
+        assert (403, "SignatureDoesNotMatch") == (status(reply), code(reply))
+        later = time.time() + 62
+        with mock.patch("time.time", return_value=later):
+            reply = self.request(f"GET {target}")
+        assert (403, "AccessDenied") == (status(reply), code(reply))
+
+    def test_signatures_count_only_in_this_dialect(self) -> None:
+        """
+        Elsewhere nobody would compare the body with them.
+        """
+        reply = self.signed("PUT", "/plain", b"value")
+        assert 401 == status(reply)
+        assert [] == self.keys()
+
+    def test_who_may_write_uploads_in_parts(self) -> None:
+        """
+        And needs no other right; who may not, does not.
+        """
+        reply = self.signed("POST", "/s3/b/in/k?uploads", b"", credentials=OTHER)
+        upload = texts(reply, "UploadId")[0]
+        query = f"/s3/b/in/k?uploadId={upload}"
+        reply = self.signed("PUT", f"{query}&partNumber=1", b"value", credentials=OTHER)
+        etag = tag_in(reply)
+        text = (
+            "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber>"
+            f"<ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+        ).encode()
+        reply = self.signed("POST", query, text, credentials=OTHER)
+        assert 200 == status(reply), reply
+        assert [b"s3/b/in/k"] == self.keys()
+        for method, path in (
+            ("POST", "/s3/b/k?uploads"),
+            ("PUT", f"/s3/b/k?uploadId={upload}&partNumber=1"),
+            ("POST", f"/s3/b/k?uploadId={upload}"),
+            ("DELETE", f"/s3/b/k?uploadId={upload}"),
+            ("GET", "/s3/b/in/k"),
+            ("GET", f"/s3/b/k?uploadId={upload}"),
+            ("GET", "/s3/b?uploads"),
+            ("GET", "/s3/b"),
+            ("GET", "/s3/"),
+            ("PUT", "/s3/b"),
+        ):
+            content = text if method in ("PUT", "POST") else None
+            reply = self.signed(method, path, content, credentials=OTHER)
+            found = (method, path, status(reply), code(reply))
+            assert (method, path, 403, "AccessDenied") == found
+
+    def test_values_that_are_written_once_are_fixed(self) -> None:
+        """
+        Also for copies, and for uploads in parts.
+        """
+        assert 200 == status(self.signed("PUT", "/s3/once/k", b"value"))
+        assert 409 == status(self.signed("PUT", "/s3/once/k", b"other"))
+        self.put(b"s3/b/k", b"other")
+        source = {"x-amz-copy-source": "b/k"}
+        assert 409 == status(self.signed("PUT", "/s3/once/k", b"", source))
+        reply = self.signed("POST", "/s3/once/k?uploads", b"")
+        upload = texts(reply, "UploadId")[0]
+        query = f"/s3/once/k?uploadId={upload}"
+        reply = self.signed("PUT", f"{query}&partNumber=1", b"other")
+        etag = tag_in(reply)
+        text = (
+            "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber>"
+            f"<ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+        ).encode()
+        assert 409 == status(self.signed("POST", query, text))
+        assert b"value" == self.stored(b"s3/once/k")
