@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
-from kvd.cli.keys import read_prefix, shown
+from kvd.cli.keys import as_folder, located, read_prefix, shown
 from kvd.cli.output import standard_output
 from kvd.cli.running import connect, run
 from kvd.model.keys import escape
@@ -91,10 +91,10 @@ def du(url: str, prefix: str, depth: int, store: str | None, as_json: bool) -> N
     Show how many values there are below each prefix, or below PREFIX, and how much they
     take: the sum of their lengths, and what counts for --max-size, which is each length
     in whole blocks of 4 KiB. With --store, also what the file system has allocated.
+    PREFIX can be a URL.
     """
-    below = read_prefix(prefix)
-    if below and not below.endswith(b"/"):
-        below += b"/"
+    url, [prefix] = located(url, [prefix])
+    below = as_folder(read_prefix(prefix))
     sums = Sums(below, depth)
     if store is not None:
         try:

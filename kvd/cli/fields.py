@@ -1,10 +1,18 @@
 """
-Options that become a field of a request.
+Arguments that are names of files, and options that become a field of a request.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
+
+PATH: Final = click.Path(readable=False)
+"""
+What a shell completes with names of files. Whether there is such a file, whoever opens
+it finds out.
+"""
 
 
 def printable(

@@ -11,17 +11,19 @@ from dataclasses import replace
 import click
 
 from kvd.cli.fetching import Download, fetch
+from kvd.cli.fields import PATH
 from kvd.cli.keys import file_name, is_url, located, read_key, shown
 from kvd.cli.matching import NothingFound, all_below, changed_ms, matching
 from kvd.cli.patterns import Pattern, is_pattern
 from kvd.cli.progress import bars
 from kvd.cli.running import connect, each, jobs_option, patiently, run
+from kvd.cli.telling import Teller
 from kvd.cli.trees import place_below
 from kvd.client import Absent, Client
 
 
 @click.command()
-@click.argument("keys", nargs=-1, required=True, metavar="KEY... [TARGET]")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY... [TARGET]", type=PATH)
 @click.option(
     "-r",
     "--recursive",
@@ -29,7 +31,7 @@ from kvd.client import Absent, Client
     help="Each KEY is a prefix, and stands for all keys below it.",
 )
 @jobs_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, and no lines.")
 @click.pass_obj
 def get(url: str, keys: Sequence[str], recursive: bool, jobs: int, quiet: bool) -> None:
     """
@@ -113,6 +115,7 @@ async def _fetch_tree(
                     f" written to {path!r}, and one would be lost: get them separately"
                 )
             names[download.key] = name
+    teller = Teller(quiet)
     total = sum(download.size for download in found.values())
     with bars(quiet, len(found), total) as begin:
 
@@ -120,8 +123,11 @@ async def _fetch_tree(
             path = place_below(folder, download.key, names[download.key])
             placed = replace(download, path=path)
             await patiently(lambda: fetch(client, placed, begin))
+            teller.tell(download.key, "fetched", download.size)
 
-        return await each(found.values(), one, Download.subject_of, jobs)
+        status = await each(found.values(), one, Download.subject_of, jobs)
+    teller.sum_up("fetched")
+    return status
 
 
 async def _meant(

@@ -15,6 +15,7 @@ import click
 
 from kvd import __version__
 from kvd.cli.errors import FAILED, UNREAD
+from kvd.cli.fields import PATH
 from kvd.cli.output import discard, flush
 
 COMMANDS: Final = {
@@ -115,6 +116,7 @@ class _Commands(click.Group):
 @click.option(
     "--token-file",
     metavar="FILE",
+    type=PATH,
     envvar="KVD_TOKEN_FILE",
     show_envvar=True,
     help="A file with a token of a user of the daemon.",
@@ -122,6 +124,7 @@ class _Commands(click.Group):
 @click.option(
     "--netrc",
     metavar="FILE",
+    type=PATH,
     envvar="KVD_NETRC",
     show_envvar=True,
     help="A netrc file with the daemon's host, a login and a password; ~/.netrc if"
@@ -139,6 +142,7 @@ class _Commands(click.Group):
 @click.option(
     "--cacert",
     metavar="FILE",
+    type=PATH,
     envvar="KVD_CACERT",
     show_envvar=True,
     help="The authorities of an https:// URL, in place of the system's.",
@@ -146,6 +150,7 @@ class _Commands(click.Group):
 @click.option(
     "--cert",
     metavar="FILE",
+    type=PATH,
     envvar="KVD_CERT",
     show_envvar=True,
     help="A certificate to show there, with its private key unless --key has it.",
@@ -153,6 +158,7 @@ class _Commands(click.Group):
 @click.option(
     "--key",
     metavar="FILE",
+    type=PATH,
     envvar="KVD_KEY",
     show_envvar=True,
     help="The private key of --cert.",

@@ -53,7 +53,7 @@ def counting(text: Callable[[], str], quiet: bool) -> Iterator[None]:
         text: Says how far it is.
         quiet: Show nothing.
     """
-    if quiet or not (is_terminal(sys.stdout) and is_terminal(sys.stderr)):
+    if quiet or not is_watched():
         yield
         return
     from rich.console import Console
@@ -83,6 +83,13 @@ class Begin(Protocol):
         """
 
 
+def is_watched() -> bool:
+    """
+    Whether a person watches: both output streams are a terminal.
+    """
+    return is_terminal(sys.stdout) and is_terminal(sys.stderr)
+
+
 @contextmanager
 def bars(quiet: bool, values: int = 1, total_bytes: int = 0) -> Iterator[Begin]:
     """
@@ -96,7 +103,7 @@ def bars(quiet: bool, values: int = 1, total_bytes: int = 0) -> Iterator[Begin]:
         values: How many there are.
         total_bytes: Their size, if there are several.
     """
-    if quiet or not (is_terminal(sys.stdout) and is_terminal(sys.stderr)):
+    if quiet or not is_watched():
         yield _unseen
         return
     from rich.console import Console

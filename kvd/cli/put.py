@@ -5,23 +5,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
 from kvd.cli.errors import FAILED, LocalError
-from kvd.cli.fields import printable
+from kvd.cli.fields import PATH, printable
 from kvd.cli.keys import as_folder, checked_key, is_url, located, read_prefix, shown
 from kvd.cli.main import complain
 from kvd.cli.progress import bars
 from kvd.cli.running import connect, each, jobs_option, patiently, run
 from kvd.cli.sending import Upload, send
+from kvd.cli.telling import Teller
 from kvd.cli.trees import LeftOut, read_tree
 from kvd.client import BrokenOff, Unreachable
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="KEY FILE...")
+@click.argument("arguments", nargs=-1, required=True, metavar="KEY FILE...", type=PATH)
 @click.option(
     "-r",
     "--recursive",
@@ -45,7 +47,7 @@ from kvd.client import BrokenOff, Unreachable
     "--content-type", metavar="TYPE", callback=printable, help="Stored with the value."
 )
 @jobs_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, and no lines.")
 @click.pass_obj
 def put(
     url: str,
@@ -81,6 +83,8 @@ def put(
     can_repeat = not create and if_match is None
     retried = (Unreachable, BrokenOff) if can_repeat else (Unreachable,)
 
+    teller = Teller(quiet)
+
     async def send_all() -> int:
         total = sum(upload.size for upload in uploads)
         with bars(quiet, len(uploads), total) as begin:
@@ -99,12 +103,37 @@ def put(
                         content_type=content_type,
                     )
 
-                await (patiently(once, retried) if recursive else once())
+                if not recursive:
+                    with _order_explained():
+                        await once()
+                    return
+                await patiently(once, retried)
+                teller.tell(upload.key, "stored", upload.size)
 
             failed = report(left_out)
-            return await each(uploads, store, Upload.subject_of, jobs) or failed
+            status = await each(uploads, store, Upload.subject_of, jobs) or failed
+        if recursive:
+            teller.sum_up("stored")
+        return status
 
     run(send_all)
+
+
+@contextmanager
+def _order_explained() -> Iterator[None]:
+    """
+    Say what comes first, if a file is missing.
+    """
+    try:
+        yield
+    except LocalError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            sentence = error.message.rstrip(".")
+            raise LocalError(
+                f"{sentence}; give the key first, and then the files:"
+                " kvd put KEY FILE..."
+            ) from error
+        raise
 
 
 def report(left_out: Iterable[LeftOut]) -> int:
@@ -148,8 +177,16 @@ def _uploads_below(
                 _add(uploads, Upload(prefix + file.name, file.path, file.size))
         else:
             name = os.path.basename(path)
-            _add(uploads, Upload(prefix + os.fsencode(name), path))
+            _add(uploads, Upload(prefix + os.fsencode(name), path, _size(path)))
     return list(uploads.values())
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        # Reported when it is opened.
+        return 0
 
 
 def _add(uploads: dict[bytes, Upload], upload: Upload) -> None:

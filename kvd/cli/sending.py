@@ -63,6 +63,7 @@ async def send(
     create: bool = False,
     if_match: str | None = None,
     content_type: str | None = None,
+    sha256: bytes | None = None,
 ) -> None:
     """
     Store one value; see `Client.put`.
@@ -74,6 +75,7 @@ async def send(
         create: See `Client.put`.
         if_match: See `Client.put`.
         content_type: See `Client.put`.
+        sha256: See `Client.put`.
 
     Raises:
         ClientError: It was not stored, or nobody knows.
@@ -88,6 +90,7 @@ async def send(
             create=create,
             if_match=if_match,
             content_type=content_type,
+            sha256=sha256,
         )
 
 
@@ -166,11 +169,6 @@ def _open(path: str, stack: ExitStack) -> ISource:
             seen.st_size or not os.pread(descriptor, 1, 0)
         ):
             return FileSource(file)
-    except FileNotFoundError as error:
-        raise LocalError(
-            f"it cannot be read: {error.strerror}; give the key first, and then the"
-            " files: kvd put KEY FILE..."
-        ) from error
     except OSError as error:
         raise LocalError(f"it cannot be read: {error.strerror}.") from error
     return StreamSource(descriptor, reactor)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import click
 
-from kvd.cli.keys import read_key, shown
+from kvd.cli.keys import located, read_key, shown
 from kvd.cli.output import standard_output
 from kvd.cli.running import connect, each, run
 from kvd.model.keys import escape
@@ -22,8 +22,10 @@ from kvd.model.keys import escape
 @click.pass_obj
 def stat(url: str, keys: Sequence[str], as_json: bool) -> None:
     """
-    Show the size, type and entity tag of each KEY's value, without fetching it.
+    Show the size, type and entity tag of each KEY's value, without fetching it. KEY can
+    be a URL.
     """
+    url, keys = located(url, keys)
     client = connect(url)
     given = [read_key(key) for key in keys]
 

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from kvd.cli.errors import FAILED, LocalError
+from kvd.cli.fields import PATH
 from kvd.cli.keys import as_folder, is_url, located, read_prefix, shown
 from kvd.cli.main import complain
 from kvd.cli.output import standard_output
@@ -31,8 +32,8 @@ from kvd.store.waiting import resolved
 
 
 @click.command()
-@click.argument("source")
-@click.argument("destination")
+@click.argument("source", type=PATH)
+@click.argument("destination", type=PATH)
 @click.option(
     "--prefix", default="", metavar="PREFIX", help="Only the keys below PREFIX."
 )
@@ -159,6 +160,10 @@ def _sync_tree(
     Copy between a folder and a daemon.
     """
     is_upload = not is_url(source)
+    if follow and not is_upload:
+        raise click.UsageError(
+            "-L is about links in a folder that is sent, and this one is written"
+        )
     folder, url = (source, destination) if is_upload else (destination, source)
     if is_url(folder):
         raise click.UsageError(

@@ -15,20 +15,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
+from twisted.internet.task import deferLater
 
 from kvd.cli.errors import LocalError
 from kvd.cli.fetching import Download, fetch
 from kvd.cli.keys import checked_key, shown
 from kvd.cli.matching import changed_ms
 from kvd.cli.output import standard_output
-from kvd.cli.progress import Begin, bars
+from kvd.cli.progress import Begin, bars, is_watched
 from kvd.cli.put import report
 from kvd.cli.running import each, patiently
 from kvd.cli.sending import Upload, send
-from kvd.cli.trees import LocalFile, Tree, place_below, read_tree
+from kvd.cli.trees import LocalFile, Tree, is_below_any, place_below, read_tree
 from kvd.client import (
     Absent,
     Client,
@@ -37,6 +38,7 @@ from kvd.client import (
     NotKvd,
     Unreachable,
 )
+from kvd.client.resuming import LEAST_BYTES
 from kvd.moving.mirror import Choices, Counts
 
 READ_BYTES: Final = 1024 * 1024
@@ -104,7 +106,8 @@ class TreeSync:
                 " too if it is."
             )
         total = sum(map(self._size, copies))
-        with bars(self.quiet, len(copies), total) as begin:
+        is_still = self.quiet or self.choices.changes_nothing
+        with bars(is_still, len(copies), total) as begin:
             status = (
                 await self._each(copies, lambda both: self._copy(both, begin)) or status
             )
@@ -127,6 +130,8 @@ class TreeSync:
         All names, in the order of their bytes.
         """
         below = self.choices.prefix
+        # What was left out of a source is there all the same.
+        kept = self._tree.names_left_out() if self.is_upload else frozenset()
         files = iter(sorted(self._tree.files.items()))
         name, file = next(files, (b"", None))
         async for entry in self.client.list_in_order(below):
@@ -139,7 +144,7 @@ class TreeSync:
             if file is not None and name == other:
                 yield Both(name, file, entry)
                 name, file = next(files, (b"", None))
-            elif not self._tree.knows(other):
+            elif not is_below_any(other, kept):
                 yield Both(other, None, entry)
         while file is not None:
             yield Both(name, file, None)
@@ -204,6 +209,10 @@ class TreeSync:
         upload = Upload(key, both.file.path, both.file.size)
         etag = None if both.value is None else both.value.etag
         is_conditional = not self.choices.overwrites
+        digest = None
+        # A larger one is resumed, and uploads with digests are not.
+        if self.choices.compares_digests and both.file.size < LEAST_BYTES:
+            digest = await _digest_of(both.file.path)
 
         async def once() -> None:
             await send(
@@ -212,6 +221,7 @@ class TreeSync:
                 begin,
                 create=is_conditional and etag is None,
                 if_match=etag if is_conditional else None,
+                sha256=digest,
             )
 
         await patiently(once, (Unreachable,))
@@ -235,16 +245,7 @@ class TreeSync:
                 there.update(data)
 
         await self.client.get(value.key, Sink(), if_match=value.etag)
-        here = sha256()
-        try:
-            with open(file.path, "rb") as opened:
-                while piece := opened.read(READ_BYTES):
-                    here.update(piece)
-        except OSError as error:
-            raise LocalError(
-                f"{file.path} cannot be read: {error.strerror}."
-            ) from error
-        return here.digest() == there.digest()
+        return await _digest_of(file.path) == there.digest()
 
     async def _remove(self, both: Both) -> None:
         if not self.choices.changes_nothing:
@@ -267,8 +268,30 @@ class TreeSync:
         self.counts.removed += 1
 
     def _say(self, what: str, both: Both) -> None:
-        if self.quiet and not self.choices.changes_nothing:
-            return
-        would = "would be " if self.choices.changes_nothing else ""
-        with standard_output():
-            click.echo(f"{shown(self.choices.prefix + both.name)}: {would}{what}")
+        # A dry run is for its lines.
+        is_dry = self.choices.changes_nothing
+        if is_dry or not (self.quiet or is_watched()):
+            would = "would be " if is_dry else ""
+            with standard_output():
+                click.echo(f"{shown(self.choices.prefix + both.name)}: {would}{what}")
+
+
+async def _digest_of(path: str) -> bytes:
+    """
+    The SHA-256 of a file. Other transfers go on meanwhile.
+
+    Raises:
+        LocalError: It cannot be read.
+    """
+    from twisted.internet import reactor as installed
+
+    clock: Any = installed
+    digest = sha256()
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(READ_BYTES):
+                digest.update(piece)
+                await deferLater(clock, 0)
+    except OSError as error:
+        raise LocalError(f"{path} cannot be read: {error.strerror}.") from error
+    return digest.digest()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 from kvd.cli.errors import LocalError, unwritable
@@ -49,14 +49,22 @@ class Tree:
     files: dict[bytes, LocalFile] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
 
-    def knows(self, name: bytes) -> bool:
+    def names_left_out(self) -> frozenset[bytes]:
         """
-        Whether something of this name, or above it, was found and left out.
+        The names of what was found and left out; empty for the folder itself.
         """
-        return any(
-            not one.name or name == one.name or name.startswith(one.name + b"/")
-            for one in self.left_out
-        )
+        return frozenset(one.name for one in self.left_out)
+
+
+def is_below_any(name: bytes, names: Set[bytes]) -> bool:
+    """
+    Whether a name, or the name of a folder above it, is among others.
+    """
+    while name:
+        if name in names:
+            return True
+        name = name.rpartition(b"/")[0]
+    return b"" in names
 
 
 def read_tree(folder: str, follow: bool) -> Tree:

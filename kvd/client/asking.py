@@ -65,6 +65,11 @@ PAUSES_SECONDS: Final = (0.1, 0.3, 1.0)
 Before each retry: long enough for a worker to be replaced.
 """
 
+MAX_KEPT_CONNECTIONS: Final = 64
+"""
+How many connections stay open between requests.
+"""
+
 MAX_WAIT_SECONDS: Final = 5.0
 """
 The longest wait that a reply can ask for.
@@ -106,6 +111,9 @@ def treq_of(
     """
     pool = HTTPConnectionPool(reactor)
     pool.retryAutomatically = False
+    # As many as a command has requests underway: otherwise all but two of them make a
+    # connection for each request.
+    pool.maxPersistentPerHost = MAX_KEPT_CONNECTIONS
     endpoints = WideEndpoints(reactor, connect_seconds, tls)
     return HTTPClient(AsStored(Agent.usingEndpointFactory(reactor, endpoints, pool)))
 

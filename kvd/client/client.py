@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from base64 import b64encode
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -109,6 +110,7 @@ class Client:
         create: bool = False,
         if_match: str | None = None,
         content_type: str | None = None,
+        sha256: bytes | None = None,
     ) -> Stored:
         """
         Store a value. A large one goes on where its connection broke, if its source can
@@ -120,6 +122,9 @@ class Client:
             create: Only if the key has no value yet.
             if_match: Only if the key has the value of this entity tag.
             content_type: Kept with the value.
+            sha256: The digest of its bytes, which the daemon compares with that of
+                what it got (RFC 9530); None: it compares nothing. An upload with a
+                digest is not resumed.
 
         Raises:
             ConditionFailed: The key has a value, or another one.
@@ -136,6 +141,8 @@ class Client:
             fields["If-Match"] = _quoted(if_match)
         if content_type is not None:
             fields["Content-Type"] = content_type
+        if sha256 is not None:
+            fields["Repr-Digest"] = f"sha-256=:{b64encode(sha256).decode('ascii')}:"
         response = await self._put(key, source, fields)
         etag = self._etag(response)
         return Stored(
@@ -147,7 +154,8 @@ class Client:
     ) -> IResponse:
         size = source.length
         is_large = size is not None and size >= LEAST_BYTES
-        if is_large and isinstance(source, ISeekableSource):
+        is_resumed = is_large and "Repr-Digest" not in fields
+        if is_resumed and isinstance(source, ISeekableSource):
 
             def ask(
                 method: str,

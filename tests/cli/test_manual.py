@@ -94,6 +94,24 @@ def test_each_shell_asks_kvd(shell: str) -> None:
     assert f"_KVD_COMPLETE={shell}_complete" in script
 
 
+@pytest.mark.parametrize("line", ["put films/ ", "get films/one ", "sync ", "sync a "])
+def test_files_are_completed(line: str) -> None:
+    """
+    Where a command takes one.
+    """
+    completed = CliRunner().invoke(
+        commands,
+        prog_name="kvd",
+        env={
+            "_KVD_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"kvd {line}x",
+            "COMP_CWORD": str(len(line.split()) + 1),
+        },
+    )
+
+    assert "file,x\n" == completed.output
+
+
 def test_options_of_the_daemon_are_completed() -> None:
     """
     Which click does not know.

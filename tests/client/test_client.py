@@ -320,12 +320,14 @@ class RequestTests(ClientCase):
             self.client.put("a b/%/ü", b"one", content_type="text/plain")
         )
         assert Stored("f", False, "process") == self.result(
-            self.client.put(b"\xff", b"", create=True)
+            self.client.put(b"\xff", b"", create=True, sha256=bytes(32))
         )
         assert [("PUT", "/a%20b/%25/%C3%BC"), ("PUT", "/%FF")] == self.server.asked
         assert [b"one", b""] == self.server.bodies
         assert "text/plain" == self.server.fields[0]["content-type"]
         assert "*" == self.server.fields[1]["if-none-match"]
+        digest = f"sha-256=:{'A' * 43}=:"
+        assert digest == self.server.fields[1]["repr-digest"]
 
     def test_get_fills_a_sink(self) -> None:
         """

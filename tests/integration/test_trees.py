@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.test_client import Shell, serving
+from tests.integration.test_client import MIB, Shell, serving, somebody
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.integration
 
@@ -300,6 +304,7 @@ def test_nothing_is_removed_for_a_source_that_is_not_whole(shell: Shell) -> None
         (["http://a/x", "file:b"], "'file:b' is a store, and"),
         (["a", "http://b/", "--prefix=c"], "--prefix is about stores"),
         (["file:a", "file:b", "-L"], "-L is about folders"),
+        (["http://a/", "b", "-L"], "-L is about links in a folder that is sent"),
     ],
 )
 def test_mistakes_are_answered_in_a_line(
@@ -326,3 +331,77 @@ def test_all_below_a_prefix_is_removed_if_that_is_confirmed(shell: Shell) -> Non
     assert b"gone/b\n" == shell.succeed("ls", "gone")
     status, complaint = shell.fail("rm", "-r", "--yes", "gone/a")
     assert (3, "kvd: no key is below 'gone/a'.") == (status, complaint)
+
+
+def test_an_interruption_leaves_no_half_files(shell: Shell) -> None:
+    """
+    However many values are underway.
+    """
+    make_files(shell.folder, {"in/small": b"1"})
+    (shell.folder / "in" / "large").touch()
+    os.truncate(shell.folder / "in" / "large", 100 * MIB)
+    shell.succeed("put", "-r", "broken/off", "in", "--quiet")
+    getting = shell.start("get", "-r", "broken/off", "out")
+    assert getting.stderr is not None
+    while not list((shell.folder / "out").glob(".large.*")):
+        assert getting.poll() is None
+        time.sleep(0.001)
+    getting.send_signal(signal.SIGINT)
+    _, err = getting.communicate(timeout=PATIENCE_SECONDS)
+
+    assert (130, b"") == (getting.returncode, err)
+    assert [] == [
+        one.name for one in (shell.folder / "out").iterdir() if "." in one.name
+    ]
+    shell.succeed("rm", "-ry", "broken")
+
+
+def test_keys_of_a_hostile_server_do_not_leave_the_folder(tmp_path: Path) -> None:
+    """
+    Whatever it lists.
+    """
+    keys = ["p/../../up", "p/.", "p//abs", "p/a/../../../up", "p/line%0Aend", "q/else"]
+    body = "".join(
+        f'{{"key": "{key}", "size": 2, "etag": "\\"e\\"",'
+        f' "changed": "2026-01-01T00:00:00.000Z"}}\n'
+        for key in sorted(keys)
+    )
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n"
+    reply = f"{head}Content-Type: application/x-ndjson\r\n\r\n{body}".encode()
+    work = tmp_path / "work"
+    work.mkdir()
+    with somebody(reply) as port:
+        status, out, complaints = Shell(work, port).run("get", "-r", "p", "out")
+
+    assert (1, b"0 fetched (0 bytes)\n", 5) == (status, out, len(complaints))
+    assert [work] == list(tmp_path.iterdir())
+    assert [] == list(work.rglob("*"))
+
+
+def test_a_restart_of_the_daemon_is_waited_for(tmp_path: Path) -> None:
+    """
+    Nothing was sent to one that cannot be reached.
+    """
+    make_files(tmp_path, {"in/one": b"1", "in/two": b"2"})
+    port = unused_port()
+    putting = Shell(tmp_path, port).start("put", "-r", "late", "in", "--quiet")
+    with Twistd([*serving(tmp_path), f"--listen=tcp:{port}"], tmp_path) as daemon:
+        out, err = putting.communicate(timeout=PATIENCE_SECONDS)
+        assert (0, b"", b"") == (putting.returncode, out, err)
+        assert b"late/one\nlate/two\n" == Shell(tmp_path, daemon.port).succeed("ls")
+
+
+def test_links_at_the_destination_are_told(shell: Shell) -> None:
+    """
+    What they lead to stays as it is, and so do they.
+    """
+    make_files(shell.folder, {"in/one": b"new", "in/two": b"2", "mine": b"mine"})
+    (shell.folder / "out").mkdir()
+    (shell.folder / "out" / "one").symlink_to("../mine")
+    url = shell.environment["KVD_URL"] + "/pointed"
+    shell.succeed("sync", "in", url)
+    status, complaint = shell.fail("sync", url, "out", "--delete")
+
+    assert (1, True) == (status, "out/one is a link" in complaint)
+    assert b"mine" == (shell.folder / "mine").read_bytes()
+    assert b"2" == (shell.folder / "out" / "two").read_bytes()
