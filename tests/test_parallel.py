@@ -59,6 +59,8 @@ def run(folder: Path, *options: str) -> tuple[int, str]:
         [
             *(sys.executable, "-m", "pytest", "-p", "tests.parallel", "--processes=2"),
             *("-c/dev/null", f"--rootdir={folder}", "-pno:cacheprovider", "-ra"),
+            # Or it looks at whatever lies beside it in /tmp, and above.
+            f"--confcutdir={folder}",
             *(f"--basetemp={folder / 'temporary'}", *options, str(folder)),
         ],
         cwd=folder,

@@ -381,7 +381,13 @@ class RequestHandler:
             return False
         request, reader = self._request, self._connection.reader
         if not (reader.in_request and request.has_body):
-            return True
+            # botocore waits for 100 before an empty body too, and mistakes the reply
+            # that follows on this connection if it gets none.
+            return (
+                request.has_body
+                or not request.expects_continue
+                or not ISigningDialect.providedBy(self._dialect)
+            )
         # A client that waits for 100 may send the body after a refusal or leave it out
         # (RFC 9110 section 10.1.1), so what comes next is unknown.
         return (

@@ -43,6 +43,7 @@ from kvd.http.reports import bring_reports
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.interfaces import ICachingStore
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
+from kvd.ipc.messages import MAX_BYTES, MAX_DESCRIPTORS
 from kvd.ipc.row import STATUS_WORDS, WORDS_OF_REQUESTS, word_of_method
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key, escape
@@ -55,10 +56,12 @@ from kvd.net.sending import (
     LOW_ROUND_TRIP_SEND_BUFFER,
 )
 from kvd.store.attribute import MalformedAttribute, decode_metadata, encode_metadata
+from kvd.store.epochs import AHEAD_SECONDS
 from kvd.store.exchange import renames_removed_files, reports_unwritten_parts
 from kvd.store.faults import absence
 from kvd.store.file import FileStore
 from kvd.store.tree import KEEPING
+from kvd.store.value import LATEST
 
 # To be replaced: an id of the length that all have, and a key that no sentence has.
 _SOME_ID: Final = "0" * 32
@@ -376,6 +379,8 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         usage=state.usage,
         min_free=state.min_free,
         keeping=KEEPING,
+        dates=(AHEAD_SECONDS, LATEST),
+        message=(MAX_BYTES, MAX_DESCRIPTORS),
         sync_threads=-1 if state.syncs is None else state.sync_threads,
         mode=state.file_mode,
         folder_mode=state.folder_mode,

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.task import deferLater
 
 from kvd.access.permit import Permit
-from kvd.errors import KeyAbsent, PreconditionFailed, ValueFixed, ValueTooLarge
+from kvd.errors import (
+    KeyAbsent,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    ValueFixed,
+    ValueTooLarge,
+)
 from kvd.http.context import ProcessContext
 from kvd.http.wire.digests import Verification
 from kvd.interfaces import IUpload, IValue
@@ -134,11 +140,13 @@ class PermittedValues:
         target: Key,
         conditions: Conditions = UNCONDITIONAL,
         metadata: Metadata | None = None,
+        of_source: Conditions = UNCONDITIONAL,
     ) -> Published:
         """
         See `Values`.
         """
-        return (await self._copy(source, target, conditions, metadata))[1]
+        copied = await self._copy(source, target, conditions, metadata, of_source)
+        return copied[1]
 
     async def remove(self, key: Key, conditions: Conditions = UNCONDITIONAL) -> None:
         """
@@ -206,6 +214,46 @@ class PermittedValues:
         """
         self._permitted(PutPart(key))
         await self._parts(folder, key).record(upload)
+
+    async def copy_part(
+        self,
+        folder: bytes,
+        key: Key,
+        upload: str,
+        number: int,
+        source: Key,
+        part: tuple[int, int] | None,
+        of_source: Conditions = UNCONDITIONAL,
+    ) -> PartInfo:
+        """
+        See `Values`.
+        """
+        self._permitted(Get(source))
+        await self.check_upload(folder, key, upload)
+        # Not at the top: only where it is needed.
+        from kvd.http.multipart import key_of_part
+
+        context = self._context
+        value = await resolved(self._store.open(source))
+        with closing(value):
+            of_source.check_change(value.info)
+            size = value.info.size
+            first, last = part or (0, size - 1)
+            if last >= size or first > last + (part is None):
+                raise RangeNotSatisfiable(
+                    f"The source has {size} bytes, and no part that ends with the byte"
+                    f" {last}.",
+                    size,
+                )
+
+            async def fill(target: IUpload) -> None:
+                span = (first, last + 1 - first)
+                await copy_bytes(value, target, context.readahead, context.clock, span)
+
+            place = Put(key_of_part(key, upload, number))
+            published = await self._publish(place, last + 1 - first, fill)
+        info = published.info
+        return PartInfo(number, info.size, info.etag, info.changed)
 
     async def join_parts(
         self,
@@ -285,6 +333,7 @@ class PermittedValues:
         target: Key,
         conditions: Conditions,
         metadata: Metadata | None,
+        of_source: Conditions = UNCONDITIONAL,
     ) -> tuple[str, Published]:
         """
         The entity tag of the source, and what was published.
@@ -295,6 +344,7 @@ class PermittedValues:
         value = await resolved(self._store.open(source))
         with closing(value):
             info = value.info
+            of_source.check_change(info)
             kept = info.metadata if metadata is None else metadata
             put = self._put(target, conditions, kept)
             if put.digests:

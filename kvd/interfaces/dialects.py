@@ -58,5 +58,6 @@ class IDialect(Interface):
 class ISigningDialect(IDialect):
     """
     A dialect whose clients sign their requests (AWS Signature Version 4). It has the
-    body checked against what was signed: `Put.digests` and `Put.coding`.
+    body checked against what was signed: `Put.digests` and `Put.coding`, and the body
+    of an `Exchange` by itself.
     """

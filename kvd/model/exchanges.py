@@ -80,6 +80,7 @@ class Values(Protocol):
         target: Key,
         conditions: Conditions = UNCONDITIONAL,
         metadata: Metadata | None = None,
+        of_source: Conditions = UNCONDITIONAL,
     ) -> Published:
         """
         Copy a value, however large, as it is when the copy begins. The copy is
@@ -91,6 +92,7 @@ class Values(Protocol):
             target: Where the copy is published; may be the source.
             conditions: What must be true of the target when it is published.
             metadata: Of the copy; None: that of the source.
+            of_source: What must be true of the source.
 
         Raises:
             KeyAbsent: The source has no value.
@@ -161,6 +163,36 @@ class Values(Protocol):
     async def check_upload(self, folder: bytes, key: Key, upload: str) -> None:
         """
         Raises what `parts_of` raises, without looking for parts.
+        """
+
+    async def copy_part(
+        self,
+        folder: bytes,
+        key: Key,
+        upload: str,
+        number: int,
+        source: Key,
+        part: tuple[int, int] | None,
+        of_source: Conditions = UNCONDITIONAL,
+    ) -> PartInfo:
+        """
+        Copy a value, or a part of one, as a part of an upload. Needs the right to read
+        the source, and to write the key.
+
+        Args:
+            folder: See `begin_parts`.
+            key: Of the upload.
+            upload: Its name.
+            number: Of the part.
+            source: The key of the value.
+            part: The first byte and the last one; None: all of it.
+            of_source: What must be true of the source.
+
+        Raises:
+            UploadAbsent: There is no such upload of this key.
+            KeyAbsent: The source has no value.
+            PreconditionFailed: A condition does not hold.
+            RangeNotSatisfiable: The source has no such bytes.
         """
 
     async def join_parts(

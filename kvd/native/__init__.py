@@ -6,8 +6,9 @@ faster. ``splice.c`` belongs to `kvd.net.splice`, ``reactor.c`` to `kvd.net.reac
 ``dispatch.c``, ``gate.c``, ``lane.c``, ``lone.c`` and ``timer.c`` are one module, which
 belongs to `kvd.dispatch.dispatcher`. All other files are one module, which belongs to
 `kvd.http.fast_path`, and ``fast_path.c`` says what it does. `kvd.http.wire.fields`
-calls its ``fields.c`` too, `kvd.store.folders` and `kvd.store.exchange` its
-``folder.c``, and `kvd.store.locks` its ``offset.c``. `kvd.store.attribute` and
+and `kvd.http.wire.replies` call its ``fields.c`` and ``reply.c`` too,
+`kvd.store.folders` and `kvd.store.exchange` its ``folder.c``, and `kvd.store.locks` its
+``offset.c``. `kvd.store.attribute` and
 `kvd.store.reading` call its ``attribute.c``, and `kvd.store.unwritten` its
 ``publish.c``. `kvd.store.usage`, `kvd.store.removing`, `kvd.store.candidates` and
 `kvd.store.looking` call its ``usage.c``, ``remove.c``, ``candidates.c`` and

@@ -12,7 +12,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define AHEAD_SECONDS 2             /* as kvd.store.epochs */
 /* From Linux 6.13, newer than many headers. The number is the same except on alpha. */
 #define SYS_GETXATTRAT 464
 
@@ -198,22 +197,22 @@ has_date(PyObject *Py_UNUSED(module), PyObject *args)
  * no harm.
  */
 static void
-note(int file)
+note(int file, int ahead_seconds)
 {
     struct timespec times[2] = {{0, 0}, {0, UTIME_OMIT}};
     clock_gettime(CLOCK_REALTIME_COARSE, &times[0]);
-    times[0].tv_sec += AHEAD_SECONDS;
+    times[0].tv_sec += ahead_seconds;
     times[0].tv_nsec = 0;
     (void)futimens(file, times);
 }
 
 PyObject *
-note_read(PyObject *Py_UNUSED(module), PyObject *file)
+note_read(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    long descriptor = PyLong_AsLong(file);
-    if (descriptor == -1 && PyErr_Occurred())
+    int ahead_seconds, file;
+    if (!PyArg_ParseTuple(args, "ii:note_read", &ahead_seconds, &file))
         return NULL;
-    note((int)descriptor);
+    note(file, ahead_seconds);
     Py_RETURN_NONE;
 }
 
@@ -227,7 +226,7 @@ note_if_stale(const FastPath *self, int file, const struct stat *status)
         return;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
     if (status->st_atim.tv_sec + resolution < now.tv_sec)
-        note(file);
+        note(file, self->ahead_seconds);
 }
 
 /* Read the attribute of an open file. */
@@ -315,11 +314,12 @@ is_metadata(const char *at, const char *end)
  * and the id, and the date of its publication; 0 for anything else.
  */
 size_t
-whole_line(const char *text, ssize_t size, const struct stat *status,
-           unsigned long long *published_us)
+whole_line(const FastPath *self, const char *text, ssize_t size,
+           const struct stat *status, unsigned long long *published_us)
 {
     FirstLine line = {0};
-    if (!S_ISREG(status->st_mode) || size < 0 || status->st_mtim.tv_sec > LATEST_SECOND)
+    if (!S_ISREG(status->st_mode) || size < 0
+        || status->st_mtim.tv_sec > self->latest_second)
         return 0;
     size_t bytes = read_first_line(text, (size_t)size, &line);
     *published_us = line.published_us;
@@ -343,10 +343,10 @@ has_value(const FastPath *self, int folder, const char *name,
     ssize_t size = read_name(self, folder, name, text, sizeof text, &status);
     if (size < 0)
         return errno == ENOENT ? 0 : -1;
-    size_t line = whole_line(text, size, &status, published_us);
+    size_t line = whole_line(self, text, size, &status, published_us);
     if (line == 0 || !is_metadata(text + line, text + size))
         return -1;
-    *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec + AHEAD_SECONDS
+    *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec + self->ahead_seconds
         ? status.st_atim.tv_nsec : 0;
     *bytes = (unsigned long long)status.st_size;
     return 1;
@@ -357,8 +357,8 @@ has_value(const FastPath *self, int folder, const char *name,
  * present, but not earlier than that of the value before it.
  */
 int
-seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
-     unsigned long long *sealed_us)
+seal(const FastPath *self, int file, const Upload *upload, unsigned long long earliest_us,
+     long epoch, unsigned long long *sealed_us)
 {
     PyObject *lines = upload->lines;
     char text[ATTRIBUTE_BYTES];
@@ -375,7 +375,7 @@ seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
     times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
     times[0] = times[1];
     if (epoch) {
-        times[0].tv_sec += AHEAD_SECONDS;
+        times[0].tv_sec += self->ahead_seconds;
         times[0].tv_nsec = epoch;
     }
     *sealed_us = published_us;

@@ -12,16 +12,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* As kvd.ipc.messages. */
-#define MAX_MESSAGE_BYTES (64 * 1024)
-#define MAX_DESCRIPTORS 64
-
 /* A datagram, with what came with it. */
 typedef struct {
     ssize_t bytes;
     int flags;
     int count;
-    int descriptors[MAX_DESCRIPTORS];
+    int descriptors[KERNEL_DESCRIPTORS];
 } Datagram;
 
 /* Into the buffer. Returns 0; -1 with errno. */
@@ -32,10 +28,10 @@ receive(FastPath *self, Datagram *came)
         char bytes[CMSG_SPACE(sizeof came->descriptors)];
         struct cmsghdr aligned;
     } room;
-    struct iovec into = {self->buffer, MAX_MESSAGE_BYTES};
+    struct iovec into = {self->buffer, self->message_bytes};
     struct msghdr message = {
         .msg_iov = &into, .msg_iovlen = 1,
-        .msg_control = room.bytes, .msg_controllen = sizeof room.bytes,
+        .msg_control = room.bytes, .msg_controllen = CMSG_SPACE(self->message_descriptors * sizeof(int)),
     };
     came->bytes = recvmsg(self->channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (came->bytes < 0)

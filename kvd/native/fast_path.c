@@ -55,8 +55,8 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
-        "has_epochs", "sync_threads", "usage", "min_free", "keeping", "mode", "folder_mode", "head_bytes",
-        "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
+        "has_epochs", "sync_threads", "usage", "min_free", "keeping",
+        "dates", "message", "mode", "folder_mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
         "words", "status_words", "bucket_of_exponent", "least_exponent", "make_template",
         "make_parts",
         "prune", "clock", "has_hits", "guesses",
@@ -68,20 +68,30 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
     PyObject *make_parts, *prune, *clock, *usage, *status_words;
     unsigned long long min_free, spare_share, spare_bytes, spare_times;
-    Py_ssize_t most_kept;
+    Py_ssize_t most_kept, message_bytes, message_descriptors;
+    char slash;
+    int ahead_seconds;
+    long long latest_second;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "iippnOpiOK(nKKK)iinnS(niin)OOOO(nnnnnnn)SO!iOOOOpp:FastPath", names,
+            args, keywords,
+            "iippnOpiOK(nKKKc)(iL)(nn)iinnS(niin)OOOO(nnnnnnn)SO!iOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free,
-            &most_kept, &spare_share, &spare_bytes, &spare_times, &mode, &folder_mode, &head_bytes, &target_bytes, &plain,
+            &most_kept, &spare_share, &spare_bytes, &spare_times, &slash, &ahead_seconds,
+            &latest_second, &message_bytes, &message_descriptors, &mode, &folder_mode,
+            &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
             &large_file_bytes, &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
             &bytes_out, &uploads, &status_words, &PyTuple_Type,
             &buckets, &least_exponent, &make_template, &make_parts, &prune,
             &clock, &has_hits, &guesses))
         return NULL;
+    if (message_bytes < 1 || message_bytes > BUFFER_BYTES || message_descriptors < 1
+        || message_descriptors > KERNEL_DESCRIPTORS)
+        return PyErr_Format(PyExc_ValueError, "no room for messages of %zd bytes and %zd"
+                            " descriptors", message_bytes, message_descriptors);
     FastPath *self = (FastPath *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
         return NULL;
@@ -159,6 +169,11 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->spare_share = spare_share;
     self->spare_bytes = spare_bytes;
     self->spare_times = spare_times;
+    self->slash = slash;
+    self->ahead_seconds = ahead_seconds;
+    self->latest_second = latest_second;
+    self->message_bytes = (size_t)message_bytes;
+    self->message_descriptors = (size_t)message_descriptors;
     self->nothing = PyBytes_FromStringAndSize(NULL, 0);
     self->templates = PyDict_New();
     self->older_templates = PyDict_New();
@@ -404,11 +419,13 @@ static PyMethodDef functions[] = {
     {"read_line", read_line, METH_O,
      "read_line(attribute) -> (etag, size, published_us | None, length) | None\n\n"
      "See kvd.store.attribute."},
+    {"date_text", date_text, METH_O, "date_text(second)\n\nSee kvd.http.wire.replies."},
     {"has_date", has_date, METH_VARARGS,
      "has_date(published_us, changed_ns) -> bool\n\nSee kvd.store.attribute."},
     {"has_no_place", has_no_place, METH_VARARGS,
      "has_no_place(file, size) -> bool\n\nSee kvd.store.unwritten."},
-    {"note_read", note_read, METH_O, "note_read(file)\n\nSee kvd.store.reading."},
+    {"note_read", note_read, METH_VARARGS,
+     "note_read(ahead_seconds, file)\n\nSee kvd.store.reading."},
     {"look_at", look_at, METH_VARARGS,
      "look_at(folder, prefix, names, lists, expired_ns, future_ns)\n\n"
      "See Look of kvd.store.looking."},

@@ -42,10 +42,10 @@
 #define ATTRIBUTE_LINE_BYTES 80     /* its first line, at most */
 #define HEAD_ROOM 1024              /* for the head of a reply */
 #define DATE_BYTES 29
-#define LATEST_SECOND 253402300799LL    /* 9999-12-31T23:59:59Z, as kvd.store.value */
 #define DAY_BYTES 17                /* of these, up to the time */
 #define LIST_BYTES 256              /* of a default access control list */
 #define UPLOAD_NAME_BYTES 256       /* with the zero at its end */
+#define KERNEL_DESCRIPTORS 253      /* no message has more (SCM_MAX_FD) */
 
 /* What `serve` returns if not bytes. */
 enum {
@@ -300,6 +300,10 @@ typedef struct {
     /* When what is replaced cannot be kept (KEEPING of kvd.store.tree). */
     Py_ssize_t most_kept;
     unsigned long long spare_share, spare_bytes, spare_times;
+    char slash;                 /* in the name of what is kept */
+    int ahead_seconds;          /* of an access time (AHEAD_SECONDS of kvd.store.epochs) */
+    long long latest_second;    /* of any date */
+    size_t message_bytes, message_descriptors;      /* see kvd.ipc.messages */
     int channel, credits;       /* see batches.c; channel below 0: none */
     Py_ssize_t batch_word;      /* of the row */
     PyObject *adopt, *came;     /* NULL without a channel */
@@ -582,14 +586,14 @@ PyObject *write_line(PyObject *module, PyObject *args);
 PyObject *read_line(PyObject *module, PyObject *attribute);
 ssize_t get_attribute(int file, char *text, size_t size);
 PyObject *has_date(PyObject *module, PyObject *args);
-size_t whole_line(const char *text, ssize_t size, const struct stat *status,
-                  unsigned long long *published_us);
+size_t whole_line(const FastPath *self, const char *text, ssize_t size,
+                  const struct stat *status, unsigned long long *published_us);
 int has_value(const FastPath *self, int folder, const char *name,
               unsigned long long *published_us, long *epoch, unsigned long long *bytes);
-int seal(int file, const Upload *upload, unsigned long long earliest_us, long epoch,
-         unsigned long long *sealed_us);
+int seal(const FastPath *self, int file, const Upload *upload,
+         unsigned long long earliest_us, long epoch, unsigned long long *sealed_us);
 
-PyObject *note_read(PyObject *module, PyObject *file);
+PyObject *note_read(PyObject *module, PyObject *args);
 void note_if_stale(const FastPath *self, int file, const struct stat *status);
 
 /* folder.c */
@@ -649,6 +653,7 @@ void count_published(const Usage *self, Py_ssize_t quota, long long bytes,
 long long read_resolution(const Usage *self);
 
 /* reply.c */
+PyObject *date_text(PyObject *module, PyObject *second);
 void write_date(FastPath *self, char *text, time_t second);
 char *write_digits(char *end, unsigned long long number);
 const char *http_date(FastPath *self);

@@ -54,7 +54,7 @@ FastPath_offer(FastPath *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "an id has another length");
         return NULL;
     }
-    if (published < 0 || published > LATEST_SECOND) {
+    if (published < 0 || published > self->latest_second) {
         PyErr_SetString(PyExc_ValueError, "the date is too early, or too late");
         return NULL;
     }

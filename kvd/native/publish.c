@@ -155,7 +155,7 @@ seal_once(const FastPath *self, int file, const Upload *upload,
     if (upload->sealed_us == 0)
         /* At durability disk, nothing is published that is not synced. */
         return self->syncs != NULL ? -1
-            : seal(file, upload, earliest_us, epoch, &ignored);
+            : seal(self, file, upload, earliest_us, epoch, &ignored);
     return epoch == 0 && earliest_us <= upload->sealed_us && is_of_present(upload) ? 0 : -1;
 }
 

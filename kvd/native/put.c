@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <sys/random.h>
 
-#define SLASH '\x1f'                /* as kvd.store.uploads writes a key in a name */
-
 static int
 new_id(FastPath *self, char *text)
 {
@@ -45,7 +43,7 @@ name_upload(FastPath *self, char *upload, const char *key, int keeps)
     int size = snprintf(upload, UPLOAD_NAME_BYTES, "c%llx.%s", number, key);
     for (char *at = upload; *at; at++)
         if (*at == '/')
-            *at = SLASH;
+            *at = self->slash;
     return size < UPLOAD_NAME_BYTES;
 }
 

@@ -9,6 +9,11 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#define DAY_SECONDS 86400
+/* What four digits of a year can say. */
+#define FIRST_SECOND (-62135596800LL)
+#define LAST_SECOND 253402300799LL
+
 /* Write the digits of a number so that they end before `end`. Returns their start. */
 char *
 write_digits(char *end, unsigned long long number)
@@ -43,22 +48,44 @@ write_day(char *text, time_t second)
     write_two(write_two(text + 12, year / 100), year % 100);
 }
 
+/* Write the time of a day behind its date. */
+static void
+write_time(char *text, int time)
+{
+    memcpy(text + DAY_BYTES, "00:00:00 GMT", DATE_BYTES - DAY_BYTES);
+    write_two(text + DAY_BYTES, time / 3600);
+    write_two(text + DAY_BYTES + 3, time / 60 % 60);
+    write_two(text + DAY_BYTES + 6, time % 60);
+}
+
+PyObject *
+date_text(PyObject *Py_UNUSED(module), PyObject *argument)
+{
+    char text[DATE_BYTES];
+    long long second = PyLong_AsLongLong(argument);
+    if (second == -1 && PyErr_Occurred())
+        return NULL;
+    if (second < FIRST_SECOND || second > LAST_SECOND)
+        return PyErr_Format(PyExc_ValueError, "second %lld is in none of the years 1 to 9999",
+                            second);
+    int time = (int)(second % DAY_SECONDS);
+    write_day(text, (time_t)second);
+    write_time(text, time < 0 ? time + DAY_SECONDS : time);
+    return PyUnicode_FromStringAndSize(text, DATE_BYTES);
+}
+
 /* Write a date from 1970 up to the year 9999 in the format of RFC 9110 section 5.6.7. Most
    dates belong to the same day as the previous one. */
 void
 write_date(FastPath *self, char *text, time_t second)
 {
-    time_t day = second / 86400;
-    int time = (int)(second % 86400);
+    time_t day = second / DAY_SECONDS;
     if (day != self->day || !self->day_text[0]) {
         write_day(self->day_text, second);
         self->day = day;
     }
     memcpy(text, self->day_text, DAY_BYTES);
-    memcpy(text + DAY_BYTES, "00:00:00 GMT", DATE_BYTES - DAY_BYTES);
-    write_two(text + DAY_BYTES, time / 3600);
-    write_two(text + DAY_BYTES + 3, time / 60 % 60);
-    write_two(text + DAY_BYTES + 6, time % 60);
+    write_time(text, (int)(second % DAY_SECONDS));
 }
 
 /* The current date; formatted once a second. */

@@ -47,7 +47,7 @@ open_value(FastPath *self, const char *key, Value *value, Attribute *attribute)
     ssize_t bytes;
     if (fstat(file, &status) < 0 || !S_ISREG(status.st_mode)
         || (bytes = get_attribute(file, attribute->text, sizeof attribute->text)) < 0
-        || (attribute->line_bytes = whole_line(attribute->text, bytes, &status,
+        || (attribute->line_bytes = whole_line(self, attribute->text, bytes, &status,
                                                  &published_us)) == 0
         || !is_written(self, file, &status)) {
         close(file);

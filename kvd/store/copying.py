@@ -31,23 +31,26 @@ async def copy_bytes(
     upload: IUpload,
     readahead: Callable[[int, int, int], Deferred[None] | None],
     clock: IReactorTime,
+    part: tuple[int, int] | None = None,
 ) -> None:
     """
-    Append all bytes of a value to an upload.
+    Append all bytes of a value to an upload, or some.
 
     Args:
         value: Stays open.
-        upload: Was begun with the size of the value; is neither committed nor
+        upload: Was begun with the size of what it will have; is neither committed nor
             discarded.
         readahead: See `kvd.net.readahead.Readahead.ensure`.
         clock: Lets the reactor do other work between two slices.
+        part: The first byte, and how many; None: all of them.
 
     Raises:
         StoreFault: The value cannot be read, or the upload not be written.
     """
-    size, offset = value.info.size, 0
-    while offset < size:
-        count = min(SLICE_BYTES, size - offset)
+    offset, size = part or (0, value.info.size)
+    end = offset + size
+    while offset < end:
+        count = min(SLICE_BYTES, end - offset)
         source = value.fileno()
         if source is not None:
             ahead = readahead(source, offset, count)
@@ -61,7 +64,7 @@ async def copy_bytes(
             await resolved(upload.write(chunk))
             copied = len(chunk)
         offset += copied
-        if offset < size:
+        if offset < end:
             await deferLater(clock, 0.0)
 
 

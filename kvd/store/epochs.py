@@ -57,8 +57,7 @@ from typing import Final
 
 AHEAD_SECONDS: Final = 2
 """
-How far the access time of a value is ahead, rounded down; the same in
-``kvd/native/attribute.c``.
+How far the access time of a value is ahead, rounded down.
 """
 
 BATCH_SECONDS: Final = 0.25

@@ -18,6 +18,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from kvd.native import compiled
@@ -31,7 +32,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def note_read_by_ctypes(file: int) -> None:
     """
-    See `note_read`. Without a C compiler, this does what ``kvd/native/usage.c`` does.
+    See `note_read`. Without a C compiler, this does what ``kvd/native/attribute.c``
+    does.
     """
     seconds = int(time.time()) + AHEAD_SECONDS
     times = (ctypes.c_long * 4)(seconds, 0, 0, _UTIME_OMIT)
@@ -40,7 +42,9 @@ def note_read_by_ctypes(file: int) -> None:
 
 _native = compiled("_fast_path")
 note_read: Callable[[int], None] = (
-    note_read_by_ctypes if _native is None else _native.note_read
+    note_read_by_ctypes
+    if _native is None
+    else partial(_native.note_read, AHEAD_SECONDS)
 )
 """
 Set the access time of an open file to the present. An error, for example because the

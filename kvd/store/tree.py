@@ -22,7 +22,7 @@ from kvd.store.exchange import exchange_is_cheaper, exchange_names
 from kvd.store.faults import absence, folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
 from kvd.store.unwritten import has_no_place
-from kvd.store.uploads import Kept, UploadFolder
+from kvd.store.uploads import SLASH, Kept, UploadFolder
 from kvd.store.value import (
     FileValue,
     describe,
@@ -51,9 +51,10 @@ _SPARE_SHARE: Final = 16
 _SPARE_BYTES: Final = 1 << 30
 _SPARE_TIMES: Final = 4
 
-KEEPING: Final = (MOST_KEPT, _SPARE_SHARE, _SPARE_BYTES, _SPARE_TIMES)
+KEEPING: Final = (MOST_KEPT, _SPARE_SHARE, _SPARE_BYTES, _SPARE_TIMES, SLASH)
 """
-The same for the fast path, which goes by `is_scarce`.
+The same for the fast path, which goes by `is_scarce`, and what stands for a slash in
+the names of what is kept.
 """
 
 

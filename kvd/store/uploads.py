@@ -56,7 +56,11 @@ _log = Logger()
 # The first letter of the names of kept values; `kvd.http.fast_path` uses another.
 _ORDINARY: Final = b"k"
 _KEY_SEPARATOR: Final = b"."
-_SLASH: Final = b"\x1f"  # In no key.
+SLASH: Final = b"\x1f"
+"""
+Stands for a slash in the name of a kept value; in no key.
+"""
+
 _MAX_NAME_BYTES: Final = 255
 
 
@@ -66,7 +70,7 @@ def key_of(name: bytes) -> Key | None:
     file is not a replaced value.
     """
     _, separator, text = name.partition(_KEY_SEPARATOR)
-    key = text.replace(_SLASH, b"/")
+    key = text.replace(SLASH, b"/")
     # Another program may have made it.
     if not separator or key.startswith(b".kvd") or not _is_path(key):
         return None
@@ -242,7 +246,7 @@ class UploadFolder:
         Return a new name for a value that is about to be replaced; None if its key is
         too long. The names of `kvd.http.fast_path` begin with ``c``.
         """
-        text = key.replace(b"/", _SLASH)
+        text = key.replace(b"/", SLASH)
         name = b"%b%x%b%b" % (_ORDINARY, next(self._names), _KEY_SEPARATOR, text)
         return name if len(name) <= _MAX_NAME_BYTES else None
 

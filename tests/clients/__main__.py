@@ -21,6 +21,7 @@ CLIENTS: Final = (
     "turborepo",
     "nx",
     "terraform",
+    "s3",
 )
 """
 The modules in this package.

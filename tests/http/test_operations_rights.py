@@ -25,6 +25,7 @@ from kvd.model.operations import (
     List,
     Operation,
     Put,
+    PutPart,
 )
 from kvd.model.replies import Reply
 from kvd.model.requests import Request
@@ -118,6 +119,10 @@ def permit(operation: Operation) -> Permit:
     ("operation", "refusal"),
     [
         (copy("from/a", "to/b"), None),
+        (PutPart(Key(b"to/b")), None),
+        (PutPart(Key(b"from/b")), "write"),
+        # A part has neither the digest nor the key of the value.
+        (PutPart(Key(b"cas/part")), None),
         (copy("both/a", "both/b"), None),
         (copy("to/a", "to/b"), "may not read"),
         (copy("from/a", "from/b"), "may not write"),

@@ -6,7 +6,7 @@
 # Python itself is not built with them, so their library is loaded before it. It gets each
 # object from malloc (PYTHONMALLOC), where an access beyond it is noticed. What is left at
 # the end is not looked at, since that is much of Python; what grows is found by
-# test_leaks.py, which is no different here and is left out, as are the tests of Python alone.
+# tests of leaks, which are no different here and are left out, as are those of Python alone.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -36,4 +36,4 @@ export ASAN_OPTIONS=detect_leaks=0:malloc_context_size=6
 export UBSAN_OPTIONS=print_stacktrace=1
 # Not "fd": a report is written to standard error as the process ends.
 exec "$python" -m pytest --capture=sys --quiet \
-    --ignore-glob='*/test_leaks.py' -k 'not Fallback and not Python' "$@"
+    --ignore-glob='*/test_leaks.py' -k 'not Fallback and not Python and not LeakTests' "$@"

@@ -7,11 +7,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
+
+from kvd.native import compiled
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -31,6 +33,9 @@ _LINES: Final = {
     status: f"HTTP/1.1 {status} {reason}\r\nDate: "
     for status, reason in _REASONS.items()
 }
+# What four digits of a year can say.
+_FIRST_SECOND: Final = -62135596800
+_LAST_SECOND: Final = 253402300799
 _INJECTION: Final = re.compile(r"[\r\n\0]")
 
 
@@ -55,16 +60,31 @@ class _Clock:
 
 
 @lru_cache(1024)
-def _format_date(second: int) -> str:
+def date_text_in_python(second: int, /) -> str:
+    """
+    See `date_text`. Without a C compiler, this does what ``kvd/native/reply.c`` does.
+    """
+    if not _FIRST_SECOND <= second <= _LAST_SECOND:
+        raise ValueError(f"second {second} is in none of the years 1 to 9999")
     # It takes five microseconds, and popular values are read again and again.
     return formatdate(second, usegmt=True)
+
+
+_native: Final = compiled("_fast_path")
+date_text: Final[Callable[[int], str]] = (
+    date_text_in_python if _native is None else _native.date_text
+)
+"""
+A second since the epoch, in the format of RFC 9110 section 5.6.7. Raises `ValueError`
+outside of the years 1 to 9999.
+"""
 
 
 def http_date(seconds: float) -> str:
     """
     A time in seconds since the epoch, in the format of RFC 9110 section 5.6.7.
     """
-    return _format_date(int(seconds))
+    return date_text(int(seconds))
 
 
 _CLOCK: Final = _Clock()

@@ -13,6 +13,7 @@ from unittest import mock
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+import pytest
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -23,9 +24,20 @@ from kvd.access.counting import CountingMemory
 from kvd.access.rates import Rates
 from kvd.access.rights_file import parse_rights
 from kvd.access.throttle import Throttle
+from kvd.errors import (
+    Forbidden,
+    KvdError,
+    QuotaFull,
+    SignatureRefused,
+    StoreBusy,
+    StoreFull,
+    SyncFailed,
+    TooManyRequests,
+)
 from kvd.http import multipart
 from kvd.http.authorization import Authorization
 from kvd.http.dialects.s3 import multipart as s3_multipart
+from kvd.http.dialects.s3.documents import code_of
 from kvd.model.keys import Key
 from kvd.settings import DialectChoice
 from tests.http.dialects.cases import DialectCase
@@ -175,6 +187,18 @@ class ObjectTests(S3Case):
             reply = self.signed(method, path, content, {name: tag})
             assert (name, tag, expected) == (name, tag, status(reply))
 
+    def test_whoever_waits_before_an_empty_body_uses_no_connection_again(self) -> None:
+        """
+        botocore mistakes the reply to the request that follows on it otherwise, and
+        waits for a minute.
+        """
+        waits = "Expect: 100-continue\r\n"
+        reply = self.request("PUT /s3/b/k", waits, b"")
+        assert (200, b"close") == (status(reply), field(reply, b"Connection"))
+        self.client = self.connect()
+        reply = self.request("PUT /s3/b/k", waits, b"value")
+        assert (200, None) == (status(reply), field(reply, b"Connection"))
+
     def test_deleting_is_the_same_twice(self) -> None:
         """
         As S3 has it.
@@ -239,8 +263,13 @@ class ObjectTests(S3Case):
             reply = self.request("PUT /s3/b/k", fields, b"value")
             assert 200 == status(reply)
             self.store.values.clear()
-        reply = self.request("PUT /s3/b/k", "x-amz-checksum-crc32: x\r\n", b"v")
-        assert (400, "InvalidRequest") == (status(reply), code(reply))
+        for wrong in ("x-amz-checksum-crc32: x", "x-amz-content-sha256: x"):
+            reply = self.request("PUT /s3/b/k", wrong + "\r\n", b"v")
+            assert (400, "InvalidRequest") == (status(reply), code(reply))
+        reply = self.request(
+            "PUT /s3/b/k", "x-amz-content-sha256: UNSIGNED-PAYLOAD\r\n", b"v"
+        )
+        assert 200 == status(reply)
 
     def test_aws_chunked_bodies_are_decoded(self) -> None:
         """
@@ -317,13 +346,14 @@ class ObjectTests(S3Case):
             text = (
                 '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                 "<Object><Key>ä</Key></Object><Object><Key>none</Key></Object>"
-                f"<Object><Key>a//b</Key></Object><Quiet>{quiet}</Quiet></Delete>"
+                "<Object><Key>a//b</Key></Object><Object><Key/></Object>"
+                f"<Quiet>{quiet}</Quiet></Delete>"
             ).encode()
             reply = self.signed("POST", "/s3/b?delete", text)
             assert 200 == status(reply)
-            keys = ["a//b"] if quiet else ["ä", "none", "a//b"]
+            keys = ["a//b", ""] if quiet else ["ä", "none", "a//b", ""]
             assert keys == texts(reply, "Key")
-            assert ["InvalidRequest"] == texts(reply, "Code")
+            assert ["InvalidRequest"] * 2 == texts(reply, "Code")
             assert [b"s3/b/k"] == self.keys()
         for text in (
             b"<Delete/>",
@@ -332,6 +362,25 @@ class ObjectTests(S3Case):
             b"<!DOCTYPE a [<!ENTITY b 'c'>]><Delete/>",
         ):
             assert 400 == status(self.signed("POST", "/s3/b?delete", text))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (QuotaFull("full"), "QuotaExceeded"),
+        (StoreFull("full"), "InsufficientStorage"),
+        (StoreBusy("busy"), "SlowDown"),
+        (SyncFailed("failed"), "InternalError"),
+        (SignatureRefused("wrong", "SignatureDoesNotMatch"), "SignatureDoesNotMatch"),
+        (Forbidden("no"), "AccessDenied"),
+        (TooManyRequests("many", 1), "SlowDown"),
+    ],
+)
+def test_errors_have_the_codes_of_s3(error: KvdError, expected: str) -> None:
+    """
+    Also those of kvd or its machine.
+    """
+    assert expected == code_of(error)
 
 
 class ListingTests(S3Case):
@@ -487,6 +536,30 @@ class MultipartTests(S3Case):
         assert b"1" == field(reply, b"x-amz-meta-a")
         reply = self.complete(upload, (1, first))
         assert (404, "NoSuchUpload") == (status(reply), code(reply))
+
+    def test_parts_are_copied(self) -> None:
+        """
+        Some bytes of another object, or all.
+        """
+        self.put(b"s3/from/k", b"0123456789")
+        upload = self.begin()
+        line = f"PUT /s3/b/in/k?uploadId={upload}&partNumber="
+        source = "x-amz-copy-source: /from/k\r\n"
+        some = source + "x-amz-copy-source-range: bytes={}-{}\r\n"
+        first = texts(self.request(f"{line}1", some.format(2, 7), b""), "ETag")
+        last = texts(self.request(f"{line}2", source, b""), "ETag")
+        for fields, expected in (
+            (some.format(2, 10), (416, "InvalidRange")),
+            (some.format(3, 2), (416, "InvalidRange")),
+            (some.format("x", 2), (400, "InvalidRequest")),
+            (source.replace("/k", "/none"), (404, "NoSuchKey")),
+            (source + "x-amz-copy-source-if-match: x\r\n", (412, "PreconditionFailed")),
+        ):
+            reply = self.request(f"{line}3", fields, b"")
+            assert (fields, expected) == (fields, (status(reply), code(reply)))
+        reply = self.complete(upload, (1, first[0]), (2, last[0]))
+        assert 200 == status(reply), reply
+        assert b"2345670123456789" == self.stored(b"s3/b/in/k")
 
     def test_wrong_parts_are_refused(self) -> None:
         """
@@ -676,6 +749,7 @@ class SignatureTests(S3Case):
             ("PUT", f"/s3/b/k?uploadId={upload}&partNumber=1"),
             ("POST", f"/s3/b/k?uploadId={upload}"),
             ("DELETE", f"/s3/b/k?uploadId={upload}"),
+            ("GET", "/s3/b/in/k"),
             ("GET", f"/s3/b/k?uploadId={upload}"),
             ("GET", "/s3/b?uploads"),
             ("GET", "/s3/b"),

@@ -3,10 +3,19 @@ Tests for `kvd.http.wire.replies`.
 """
 
 import json
+from random import Random
 
 import pytest
 
-from kvd.http.wire.replies import chunk, http_date, problem, reply_head
+from kvd.http.wire.replies import (
+    chunk,
+    date_text,
+    date_text_in_python,
+    http_date,
+    problem,
+    reply_head,
+)
+from tests.chance import new_seed
 
 
 def test_a_head_has_its_line_its_fields_and_a_date() -> None:
@@ -73,6 +82,23 @@ def test_a_date_has_no_fractions() -> None:
     RFC 9110 section 5.6.7.
     """
     assert "Sun, 06 Nov 1994 08:49:37 GMT" == http_date(784111777.9)
+
+
+def test_date_of_any_day_is_the_same_in_both_forms() -> None:
+    """
+    Of all years that four digits can say, and of no others.
+    """
+    random = Random(new_seed())
+    first, last = -62135596800, 253402300799
+    edges = [first, -86_401, -86_400, -1, 0, 1, 86_399, 86_400, 951_782_400, last]
+    for second in [*edges, *(random.randint(first, last) for _ in range(300))]:
+        assert date_text_in_python(second) == date_text(second), second
+    assert "Mon, 01 Jan 0001 00:00:00 GMT" == date_text(first)
+    assert "Fri, 31 Dec 9999 23:59:59 GMT" == date_text(last)
+    for form in (date_text_in_python, date_text):
+        for second in (first - 1, last + 1, 2**62, -(2**62)):
+            with pytest.raises(ValueError, match=f"second {second} is in none"):
+                form(second)
 
 
 def test_a_chunk_begins_with_its_size() -> None:

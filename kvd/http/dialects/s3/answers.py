@@ -52,16 +52,36 @@ async def copy(
         of_source: Of the source.
         metadata: Of the copy; None: that of the source.
     """
-    info = await values.stat(source)
-    if info is None:
-        raise KeyAbsent("There is no object to copy.")
-    if of_source is not UNCONDITIONAL:
-        of_source.check_change(info)
-    published = (await values.copy(source, target, conditions, metadata)).info
+    copied = await values.copy(source, target, conditions, metadata, of_source)
+    published = copied.info
     return document(
         "CopyObjectResult",
         element("LastModified", moment(published.changed)),
         element("ETag", tag_of(published.etag)),
+    )
+
+
+async def copy_part(
+    values: Values,
+    body: bytes,
+    bucket: Bucket,
+    key: Key,
+    upload: str,
+    number: int,
+    source: Key,
+    of_source: Conditions,
+    part: tuple[int, int] | None,
+) -> Reply:
+    """
+    Copy an object, or some of its bytes, as a part of another one.
+    """
+    copied = await values.copy_part(
+        bucket.prefix, key, upload, number, source, part, of_source
+    )
+    return document(
+        "CopyPartResult",
+        element("LastModified", moment(copied.changed)),
+        element("ETag", tag_of(copied.etag)),
     )
 
 

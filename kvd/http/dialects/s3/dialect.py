@@ -68,6 +68,7 @@ _STORED: Final = (201, 204)
 _HASHED: Final = b"x-amz-content-sha256"
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}")
 _NUMBER: Final = re.compile(rb"[0-9]{1,5}")
+_RANGE: Final = re.compile(rb"bytes=([0-9]{1,19})-([0-9]{1,19})")
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}")
 
 # What does not change the request's meaning: of AWS's libraries, of signatures.
@@ -206,7 +207,7 @@ def _of_object(
 ) -> Operation:
     method, names = request.method, set(query)
     if "uploadId" in names:
-        return _of_upload(request, bucket, key, query)
+        return _of_upload(request, prefix, bucket, key, query)
     if method == "POST" and names == {"uploads"}:
         metadata = _metadata_of(request)
         answer = partial(multipart.begin, bucket=bucket, key=key, metadata=metadata)
@@ -229,25 +230,21 @@ def _of_object(
 
 
 def _of_upload(
-    request: Request, bucket: Bucket, key: Key, query: Mapping[str, bytes]
+    request: Request,
+    prefix: bytes,
+    bucket: Bucket,
+    key: Key,
+    query: Mapping[str, bytes],
 ) -> Operation:
     method, names = request.method, set(query)
     upload = unquote_to_bytes(query["uploadId"]).decode("latin-1")
     named: dict[str, Any] = {"bucket": bucket, "key": key, "upload": upload}
     if method == "PUT" and names == {"uploadId", "partNumber"}:
+        number = _number(query, "partNumber", 1)
+        part = PutPart(key, folder=bucket.prefix, upload=upload, number=number)
         if b"x-amz-copy-source" in request.fields:
-            raise OperationUnsupported(
-                "kvd copies no part of an object (UploadPartCopy): copy the whole"
-                " object, or send the part."
-            )
-        return PutPart(
-            key,
-            digests=_digests_of(request),
-            coding=_coding_of(request),
-            folder=bucket.prefix,
-            upload=upload,
-            number=_number(query, "partNumber", 1),
-        )
+            return _copy_part(request, prefix, part)
+        return replace(part, digests=_digests_of(request), coding=_coding_of(request))
     needs = PutPart(key)
     if method == "POST" and names == {"uploadId"}:
         conditions = object_conditions(request)
@@ -276,14 +273,7 @@ def _number(query: Mapping[str, bytes], name: str, least: int) -> int:
 
 def _copy(request: Request, prefix: bytes, target: Key) -> Exchange:
     fields = request.fields
-    text = fields[b"x-amz-copy-source"]
-    if b"?" in text:
-        raise OperationUnsupported("There are no versions here: leave out versionId.")
-    path = unquote_to_bytes(text).lstrip(b"/")
-    name, slash, inner = path.partition(b"/")
-    if not slash or not inner:
-        raise BadRequest("x-amz-copy-source has to be BUCKET/KEY.")
-    source = bucket_of(prefix, name).key(inner.split(b"/"))
+    source = _source_of(request, prefix)
     directive = fields.get(b"x-amz-metadata-directive", b"COPY").upper()
     if directive not in (b"COPY", b"REPLACE"):
         raise BadRequest("x-amz-metadata-directive has to be COPY or REPLACE.")
@@ -292,26 +282,63 @@ def _copy(request: Request, prefix: bytes, target: Key) -> Exchange:
         raise BadRequest(
             "An object is copied to itself only with other metadata: say REPLACE."
         )
-    of_source = UNCONDITIONAL
-    names = [b"x-amz-copy-source-if-match", b"x-amz-copy-source-if-none-match"]
-    match, none_match = map(fields.get, names)
-    since = fields.get(b"x-amz-copy-source-if-unmodified-since")
-    if match or none_match or since:
-        of_source = Conditions(
-            entity_tags(_quoted(match)) if match else None,
-            entity_tags(_quoted(none_match)) if none_match else None,
-            None,
-            parse_http_date(since),
-        )
     answer = partial(
         answers.copy,
         source=source,
         target=target,
         conditions=object_conditions(request),
-        of_source=of_source,
+        of_source=_conditions_of_source(request),
         metadata=metadata,
     )
     return _exchange(request, answer, Get(source), Put(target))
+
+
+def _copy_part(request: Request, prefix: bytes, part: PutPart) -> Exchange:
+    text = request.fields.get(b"x-amz-copy-source-range")
+    matched = None if text is None else _RANGE.fullmatch(text)
+    if text is not None and matched is None:
+        raise BadRequest("x-amz-copy-source-range has to be bytes=FIRST-LAST.")
+    source = _source_of(request, prefix)
+    answer = partial(
+        answers.copy_part,
+        bucket=Bucket(part.folder),
+        key=part.key,
+        upload=part.upload,
+        number=part.number,
+        source=source,
+        of_source=_conditions_of_source(request),
+        part=None if matched is None else (int(matched[1]), int(matched[2])),
+    )
+    return _exchange(request, answer, Get(source), PutPart(part.key))
+
+
+def _source_of(request: Request, prefix: bytes) -> Key:
+    """
+    The key of the value that is copied.
+    """
+    text = request.fields[b"x-amz-copy-source"]
+    if b"?" in text:
+        raise OperationUnsupported("There are no versions here: leave out versionId.")
+    path = unquote_to_bytes(text).lstrip(b"/")
+    name, slash, inner = path.partition(b"/")
+    if not slash or not inner:
+        raise BadRequest("x-amz-copy-source has to be BUCKET/KEY.")
+    return bucket_of(prefix, name).key(inner.split(b"/"))
+
+
+def _conditions_of_source(request: Request) -> Conditions:
+    fields = request.fields
+    names = [b"x-amz-copy-source-if-match", b"x-amz-copy-source-if-none-match"]
+    match, none_match = map(fields.get, names)
+    since = fields.get(b"x-amz-copy-source-if-unmodified-since")
+    if not (match or none_match or since):
+        return UNCONDITIONAL
+    return Conditions(
+        entity_tags(_quoted(match)) if match else None,
+        entity_tags(_quoted(none_match)) if none_match else None,
+        None,
+        parse_http_date(since),
+    )
 
 
 def _quoted(text: bytes) -> bytes:
@@ -349,6 +376,12 @@ def _digests_of(request: Request, *, with_checksums: bool = True) -> tuple[Diges
     if _SHA256.fullmatch(hashed):
         value = bytes.fromhex(hashed.decode("ascii"))
         digests.append(Digest("X-Amz-Content-SHA256", "sha256", value))
+    elif hashed not in (b"", b"UNSIGNED-PAYLOAD") and not _is_streamed(request):
+        # What is signed has to say something about the body.
+        raise BadRequest(
+            "X-Amz-Content-SHA256 has to be the SHA-256 of the body, UNSIGNED-PAYLOAD,"
+            " or the kind of its chunks."
+        )
     for name, algorithm in CHECKSUMS.items() if with_checksums else ():
         text = fields.get(name.encode("ascii"))
         if text is not None:

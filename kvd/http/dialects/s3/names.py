@@ -69,6 +69,8 @@ class Bucket:
         """
         The key of an object whose key is text; raises what `key` raises.
         """
+        if not text:
+            raise BadRequest("The key of an object cannot be empty.")
         return self.key(text.encode("utf-8").split(b"/"))
 
     def shown(self, key: bytes) -> bytes:
