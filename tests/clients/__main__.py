@@ -21,6 +21,11 @@ CLIENTS: Final = (
     "turborepo",
     "nx",
     "terraform",
+    "ccache",
+    "curl",
+    "gradle",
+    "maven",
+    "ffmpeg",
     "s3",
 )
 """
@@ -42,7 +47,7 @@ def main(names: list[str]) -> None:
         package
         for module in modules
         for program, package in module.PACKAGES.items()
-        if shutil.which(program) is None
+        if shutil.which(program) is None and not Path(program).exists()
     }
     if None in packages:
         sys.exit("One of the programs is not installed, and Debian does not have it.")

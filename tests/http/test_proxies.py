@@ -356,7 +356,13 @@ class FieldTests(ProxyCase):
             """
 
             def authorize(
-                self, request: object, operation: Any, peer: Any, certified: object
+                self,
+                request: object,
+                operation: Any,
+                peer: Any,
+                certified: object,
+                *,
+                may_be_signed: bool,
             ) -> Permit | Deferred[Permit]:
                 """
                 Permit everything.
