@@ -20,7 +20,7 @@ RESUMES: Final = 3
 RESUME_SECONDS: Final = 0.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Download:
     """
     A key, and where its value goes.

@@ -103,29 +103,30 @@ async def _fetch_tree(
         raise click.UsageError(
             f"several values cannot go into one file: {folder!r} is not a folder"
         )
-    found: dict[str, Download] = {}
-    names: dict[bytes, bytes] = {}
+    found: dict[str, tuple[Download, bytes]] = {}
     for key, pattern in zip(keys, patterns, strict=True):
         for download, name in await _meant(client, key, pattern):
             path = os.path.join(folder, os.fsdecode(name))
-            first = found.setdefault(path, download)
+            first, _ = found.setdefault(path, (download, name))
             if first.key != download.key:
                 raise click.UsageError(
                     f"{shown(first.key)!r} and {shown(download.key)!r} would both be"
                     f" written to {path!r}, and one would be lost: get them separately"
                 )
-            names[download.key] = name
     teller = Teller(quiet)
-    total = sum(download.size for download in found.values())
+    total = sum(download.size for download, _ in found.values())
     with bars(quiet, len(found), total) as begin:
 
-        async def one(download: Download) -> None:
-            path = place_below(folder, download.key, names[download.key])
+        async def one(thing: tuple[Download, bytes]) -> None:
+            download, name = thing
+            path = place_below(folder, download.key, name)
             placed = replace(download, path=path)
             await patiently(lambda: fetch(client, placed, begin))
             teller.tell(download.key, "fetched", download.size)
 
-        status = await each(found.values(), one, Download.subject_of, jobs)
+        status = await each(
+            found.values(), one, lambda thing, _: shown(thing[0].key), jobs
+        )
     teller.sum_up("fetched")
     return status
 

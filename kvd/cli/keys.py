@@ -50,7 +50,8 @@ def located(url: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
                     f"in {argument!r} a percent sign is not followed by two hexadecimal"
                     " digits; write the sign itself as %25"
                 )
-            key = os.fsdecode(unquote_to_bytes(os.fsencode(key)))
+            # The daemon's own URL is the prefix of all keys.
+            key = os.fsdecode(unquote_to_bytes(os.fsencode(key))) or "/"
         servers.setdefault(server, argument)
         keys.append(key)
     if len(servers) > 1:

@@ -61,9 +61,9 @@ _STATUSES: Final = """\
 \b
 Exit statuses:
   0  done
-  1  kvd refused, or a local file could not be read or written
+  1  kvd refused, or a local file could not be read, sent or written
   2  the command line is wrong
-  3  there is no such value
+  3  there is no such value, or no key matches
   4  the value is not the expected one (--create, --if-match)
   5  kvd did not answer, closed early, or another program answers there
 With several keys or files, all are tried, and the first failure counts.
@@ -137,7 +137,7 @@ class _Commands(click.Group):
     default="2m",
     show_default=True,
     show_envvar=True,
-    help="How long put, get, rm, ls and stat wait while no byte moves.",
+    help="How long a request to a daemon waits while no byte moves.",
 )
 @click.option(
     "--cacert",

@@ -91,7 +91,9 @@ def is_watched() -> bool:
 
 
 @contextmanager
-def bars(quiet: bool, values: int = 1, total_bytes: int = 0) -> Iterator[Begin]:
+def bars(
+    quiet: bool, values: int = 1, total_bytes: int | None = None
+) -> Iterator[Begin]:
     """
     Show on standard error how much of some values has moved, if both output streams are
     a terminal: the reader of a pipe may use the terminal itself. Each has a line while
@@ -101,7 +103,7 @@ def bars(quiet: bool, values: int = 1, total_bytes: int = 0) -> Iterator[Begin]:
     Args:
         quiet: Show nothing.
         values: How many there are.
-        total_bytes: Their size, if there are several.
+        total_bytes: Their size, if there are several; None: unknown.
     """
     if quiet or not is_watched():
         yield _unseen

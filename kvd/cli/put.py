@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -82,7 +83,6 @@ def put(
     # A condition would be about the value that the first try may have stored.
     can_repeat = not create and if_match is None
     retried = (Unreachable, BrokenOff) if can_repeat else (Unreachable,)
-
     teller = Teller(quiet)
 
     async def send_all() -> int:
@@ -176,17 +176,26 @@ def _uploads_below(
             for file in tree.files.values():
                 _add(uploads, Upload(prefix + file.name, file.path, file.size))
         else:
+            size = _size(path)
+            if size is None:
+                sentence = "it is a device, a pipe or a socket, and was not sent."
+                left_out.append(LeftOut(b"", path, sentence, True))
+                continue
             name = os.path.basename(path)
-            _add(uploads, Upload(prefix + os.fsencode(name), path, _size(path)))
+            _add(uploads, Upload(prefix + os.fsencode(name), path, size))
     return list(uploads.values())
 
 
-def _size(path: str) -> int:
+def _size(path: str) -> int | None:
+    """
+    Of a file; None if it is not a regular one.
+    """
     try:
-        return os.stat(path).st_size
+        seen = os.stat(path)
     except OSError:
         # Reported when it is opened.
         return 0
+    return seen.st_size if stat.S_ISREG(seen.st_mode) else None
 
 
 def _add(uploads: dict[bytes, Upload], upload: Upload) -> None:
@@ -216,5 +225,5 @@ def _uploads(key: str, files: Sequence[str]) -> list[Upload]:
             raise click.UsageError(
                 f"{path!r} has no name to be stored under; give one after {key}"
             )
-        _add(uploads, Upload(prefix + os.fsencode(name), path))
+        _add(uploads, Upload(prefix + os.fsencode(name), path, _size(path) or 0))
     return list(uploads.values())

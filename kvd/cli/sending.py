@@ -28,7 +28,7 @@ from kvd.client import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Upload:
     """
     A file, or a stream, and the key that it is stored under.

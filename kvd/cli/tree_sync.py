@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from kvd.cli.errors import LocalError
 from kvd.cli.fetching import Download, fetch
 from kvd.cli.keys import checked_key, shown
+from kvd.cli.main import complain
 from kvd.cli.matching import changed_ms
 from kvd.cli.output import standard_output
 from kvd.cli.progress import Begin, bars, is_watched
@@ -93,13 +94,7 @@ class TreeSync:
                 copies.append(both)
         if not self.choices.deletes:
             extra = []
-        elif status:
-            click.echo(
-                "kvd: nothing is removed, since not all of the source could be read.",
-                err=True,
-            )
-            extra = []
-        elif extra and not has_source and not self.force:
+        if extra and not (has_source or self.force or status):
             raise LocalError(
                 "the source has no values, so --delete would remove all of the"
                 " destination: see that it is the one that you mean, and give --force"
@@ -108,12 +103,11 @@ class TreeSync:
         total = sum(map(self._size, copies))
         is_still = self.quiet or self.choices.changes_nothing
         with bars(is_still, len(copies), total) as begin:
-            status = (
-                await self._each(copies, lambda both: self._copy(both, begin)) or status
-            )
-        if status and extra:
-            # As after a source that could not be read.
-            extra = []
+            copied = await self._each(copies, lambda both: self._copy(both, begin))
+        status = copied or status
+        if extra and status:
+            complain("nothing is removed, since not all of the source was copied.")
+            return status
         return await self._each(extra, self._remove) or status
 
     async def _each(

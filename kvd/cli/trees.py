@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kvd.cli.errors import LocalError, unwritable
@@ -168,8 +169,11 @@ def place_below(folder: str, key: bytes, name: bytes) -> str:
                         f"{path} is not a folder, so nothing can be put into it."
                     ) from None
         path = os.path.join(path, last)
-        if os.path.islink(path):
-            raise LocalError(f"{path} is a link, and links are left alone.")
+        with suppress(FileNotFoundError):
+            mode = os.lstat(path).st_mode
+            if not stat.S_ISREG(mode):
+                what = "a link" if stat.S_ISLNK(mode) else "no regular file"
+                raise LocalError(f"{path} is {what}, and is left alone.")
     except OSError as error:
         raise unwritable(error.filename or folder, error) from error
     return path

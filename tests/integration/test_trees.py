@@ -204,6 +204,8 @@ def test_patterns_stand_for_keys(shell: Shell) -> None:
     assert ["c.h"] == listed(f"{at}/glob/build/?.[h-i]")
     shell.succeed("get", "glob/**/d*/*", "out")
     assert {"build/sub/deep/e.o": b"sub/deep/e.o"} == files_in(shell.folder / "out")
+    shell.succeed("get", "glob/**/*.h", "glob/build/*.h", "both")
+    assert {"build/c.h", "c.h"} == set(files_in(shell.folder / "both"))
     shell.succeed("put", "glob/build/*.o", "-", given=b"itself")
     assert b"itself" == shell.succeed("get", "glob/build/*.o", "-")
     status, complaint = shell.fail("get", "glob/*.nothing", "out")
@@ -391,17 +393,21 @@ def test_a_restart_of_the_daemon_is_waited_for(tmp_path: Path) -> None:
         assert b"late/one\nlate/two\n" == Shell(tmp_path, daemon.port).succeed("ls")
 
 
-def test_links_at_the_destination_are_told(shell: Shell) -> None:
+def test_what_is_no_file_at_the_destination_is_told(shell: Shell) -> None:
     """
     What they lead to stays as it is, and so do they.
     """
-    make_files(shell.folder, {"in/one": b"new", "in/two": b"2", "mine": b"mine"})
+    make_files(shell.folder, {f"in/{name}": b"2" for name in ("one", "two", "pipe")})
+    (shell.folder / "mine").write_bytes(b"mine")
     (shell.folder / "out").mkdir()
+    os.mkfifo(shell.folder / "out" / "pipe")
     (shell.folder / "out" / "one").symlink_to("../mine")
     url = shell.environment["KVD_URL"] + "/pointed"
     shell.succeed("sync", "in", url)
-    status, complaint = shell.fail("sync", url, "out", "--delete")
+    status, _, complaints = shell.run("sync", url, "out", "--jobs=1")
 
-    assert (1, True) == (status, "out/one is a link" in complaint)
+    assert (1, 2) == (status, len(complaints))
+    assert "out/one is a link, and is left alone" in complaints[0]
+    assert "out/pipe is no regular file, and is left alone" in complaints[1]
     assert b"mine" == (shell.folder / "mine").read_bytes()
     assert b"2" == (shell.folder / "out" / "two").read_bytes()
