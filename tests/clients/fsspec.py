@@ -72,7 +72,7 @@ def read(folder: Path, address: str, python: str) -> int:
     table = folder / "table.parquet"
     url = f"http://{address}/data/"
     run(folder, "curl", "--fail", "--silent", "--upload-file", str(table), url)
-    (shown,) = settings_in("fsspec", "python")
+    (shown,) = settings_in("fsspec", "py")
     shown = shown.replace(ADDRESS, address)
     said = run(folder, python, "-c", shown)
     assert f"{GROUP_ROWS} {50 * GROUP_ROWS}" == said.strip()
