@@ -316,7 +316,9 @@ class ServerTransport(SendingConnection):
         See `tcp.Connection.readConnectionLost`; also called when a read has ended
         the connection by itself.
         """
-        if self._closes:
+        if self._closes or self._writeDisconnected:
+            # Nothing is left to wait for: this half is closed, as the other one is now.
+            self.stopWriting()
             self._close()
         else:
             super().readConnectionLost(reason)

@@ -861,7 +861,7 @@ class RecordsTests(TLSCase):
         taken: list[None] = []
         take = SecureSocket._take_record
 
-        def counted(secure: SecureSocket) -> bool:
+        def counted(secure: SecureSocket) -> int | None:
             taken.append(None)
             return take(secure)
 
