@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from kvd.errors import HandshakeFailed, TLSExpected
 from kvd.net.secure_socket import HEADER, RECORD_BYTES, SecureSocket
 from kvd.net.sockets import has_ended
-from kvd.net.tls import check_date, handshake_failure, user_of
+from kvd.net.tls import end_of, handshake_failure, user_of
 from kvd.net.transport import (
     BODY_BYTES,
     HEAD_BYTES,
@@ -139,7 +139,7 @@ class TLSTransport(ServerTransport):
         # None where clients are not asked for one, which is sooner known from here.
         certificate = shaking.peer_certificate()
         if certificate is not None:
-            check_date(certificate)
+            self.peer_expires = end_of(certificate)
             self.peer_user = user_of(certificate)
         self.secure, self._shaking = shaking, None
         return True

@@ -12,6 +12,7 @@ the close after it. So a request with a connection of its own needs no epoll_ctl
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -83,6 +84,10 @@ class ServerTransport(SendingConnection):
     peer_user: str | None = None
     """The user that the client's certificate names; None: it has shown none, or over a
     plain connection."""
+
+    peer_expires: float | None = None
+    """When the client's certificate expires, in seconds since the epoch; None: it has
+    shown none, or over a plain connection."""
 
     proxy_name: str | None = None
     """The proxy that has made the connection for the client, for a log; None: the
@@ -235,6 +240,12 @@ class ServerTransport(SendingConnection):
         The client for a log: its address and port, or ``unix``.
         """
         return name_of(self.client)
+
+    def has_expired(self) -> bool:
+        """
+        Whether the certificate that the client has shown is valid no more.
+        """
+        return self.peer_expires is not None and time.time() >= self.peer_expires
 
     @property
     def is_plain_tcp(self) -> bool:
