@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final
 
 from kvd.errors import CredentialsUnusable, HandshakeFailed
+from kvd.net.tls_groups import leave_out_fields
 from kvd.settings import Credentials
 
 CIPHERS: Final = ":".join(
@@ -40,6 +41,7 @@ def make_context(credentials: Credentials) -> ssl.SSLContext:
     Raises:
         CredentialsUnusable: The certificate, the key or the authorities cannot be used.
     """
+    leave_out_fields()
     tls = credentials.tls
     context = _make_context(
         credentials, (tls.cert, tls.key), (credentials.cert, credentials.key)
