@@ -22,6 +22,8 @@ CLIENTS: Final = (
     "nx",
     "terraform",
     "ccache",
+    "sccache",
+    "opendal",
     "curl",
     "gradle",
     "maven",
