@@ -24,6 +24,7 @@ CLIENTS: Final = (
     "ccache",
     "sccache",
     "opendal",
+    "dvc",
     "curl",
     "gradle",
     "maven",

@@ -171,8 +171,13 @@ class PropertyTests(WebDAVCase):
 
     def test_infinite_depth_is_refused(self) -> None:
         """
-        It is what no Depth means, too.
+        Of a collection; it is what no Depth means, too. A value has nothing below.
         """
+        self.put(b"dav/v", b"value")
+        self.statuses(
+            ("PROPFIND /dav/v", "", None, 207),
+            ("PROPFIND /dav/none", "", None, 404),
+        )
         for fields in ("", "Depth: infinity\r\n"):
             reply = self.request("PROPFIND /dav/", fields)
             assert 403 == status(reply)

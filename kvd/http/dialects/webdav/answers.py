@@ -95,10 +95,11 @@ async def options(values: Values, body: bytes) -> Reply:
 
 
 async def propfind(
-    values: Values, body: bytes, path: Path, claim: Claim, *, with_members: bool
+    values: Values, body: bytes, path: Path, claim: Claim, *, depth: bytes
 ) -> Reply:
     """
-    Describe a resource, and the members of a collection if they are asked for.
+    Describe a resource, and the members of a collection if they are asked for; but not
+    all that is below, however deep (RFC 4918 section 9.1).
     """
     asked = read_propfind(body)
     locks = await _locks_for(values, asked, claim)
@@ -107,7 +108,9 @@ async def propfind(
         raise _absent(path)
     members: AsyncGenerator[Sequence[Entry], None] | None = None
     first: Sequence[Entry] = ()
-    if with_members and resource.is_collection:
+    if resource.is_collection and depth == b"infinity":
+        return Reply(403, _FIELDS, condition("propfind-finite-depth"))
+    if resource.is_collection and depth == b"1":
         members = values.folder(path.prefix)
         first = await first_slice(members)
     described = _describe(values, asked, locks, resource, first, members)
@@ -167,13 +170,6 @@ def _response(resource: Resource, asked: Asked, locks: Locks | None) -> bytes:
     if missing:
         found[404] = [*names_of(missing)]
     return response(resource.href, found)
-
-
-async def refuse_infinity(values: Values, body: bytes) -> Reply:
-    """
-    Refuse a PROPFIND of all that is below, however deep (RFC 4918 section 9.1).
-    """
-    return Reply(403, _FIELDS, condition("propfind-finite-depth"))
 
 
 # -- PROPPATCH ----------------------------------------------------------------

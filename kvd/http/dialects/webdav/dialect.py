@@ -165,14 +165,9 @@ def _propfind(request: Request, path: Path, claim: Claim) -> Exchange:
     needs: tuple[Get | List, ...] = (List(path.prefix),)
     if not path.is_collection:
         needs = (Get(Key(path.key)), *needs)
-    if depth == b"infinity":
-        return Exchange(answers.refuse_infinity, needs)
-    if depth not in (b"0", b"1"):
+    if depth not in (b"0", b"1", b"infinity"):
         raise BadRequest("Depth has to be 0, 1 or infinity.")
-    with_members = depth == b"1"
-    answer = partial(
-        answers.propfind, path=path, claim=claim, with_members=with_members
-    )
+    answer = partial(answers.propfind, path=path, claim=claim, depth=depth)
     return Exchange(answer, needs)
 
 
