@@ -25,6 +25,7 @@ CLIENTS: Final = (
     "sccache",
     "opendal",
     "dvc",
+    "axe",
     "curl",
     "gradle",
     "maven",
