@@ -50,12 +50,34 @@ def daemon(
     """
     store = f"s3://{BUCKET}/daemon?endpoint={','.join(seaweedfs.urls)}"
     options = [f"--store={store}", "--procs=2", "--control=off", "--body-timeout=2s"]
+    options.append("--dialect=/dav/=webdav")
     environment = {**os.environ, **seaweedfs.environment}
     folder = tmp_path_factory.mktemp("daemon")
     with Twistd(options, folder, environment=environment) as daemon:
         yield daemon
         daemon.stop()
         assert "Traceback" not in "".join(daemon.lines)
+
+
+def test_locks_hold_over_the_engine(daemon: Twistd) -> None:
+    """
+    It keeps the conditions that they need, so class 2 is offered.
+    """
+    info = (
+        b'<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope>'
+        b"<locktype><write/></locktype></lockinfo>"
+    )
+    assert "1, 2" == ask(daemon.port, "OPTIONS", "/dav/").fields["dav"]
+    locked = ask(daemon.port, "LOCK", "/dav/locked", info)
+    assert 201 == locked.status
+    token = locked.fields["lock-token"]
+    assert 423 == ask(daemon.port, "LOCK", "/dav/locked", info).status
+    assert 423 == ask(daemon.port, "PUT", "/dav/locked", b"value").status
+    mine = {"If": f"({token})"}
+    assert 204 == ask(daemon.port, "PUT", "/dav/locked", b"value", mine).status
+    unlock = {"Lock-Token": token}
+    assert 204 == ask(daemon.port, "UNLOCK", "/dav/locked", b"", unlock).status
+    assert 204 == ask(daemon.port, "PUT", "/dav/locked", b"value").status
 
 
 def test_values_over_the_engine(daemon: Twistd) -> None:

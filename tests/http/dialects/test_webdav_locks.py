@@ -17,6 +17,7 @@ from kvd.http.dialects.choice import Dialects
 from kvd.http.dialects.webdav import locks
 from kvd.interfaces import IConditionalStore
 from kvd.model.keys import Key
+from kvd.settings import DialectChoice
 from kvd.store.memory import MemoryStore
 from tests.http.dialects.cases import DAV, WebDAVCase
 from tests.http.test_connection import body, detail, field, status
@@ -301,6 +302,31 @@ class CollectionTests(LockCase):
         self.statuses(("PUT /dav/c/d/v", "", b"new", 204))
 
 
+class EverywhereTests(LockCase):
+    """
+    WebDAV for all keys of a store.
+    """
+
+    dialects = (DialectChoice("/", "webdav"),)
+
+    def test_root_of_the_store_is_locked(self) -> None:
+        """
+        Its record has no prefix, and is not seen either.
+        """
+        self.put(b"c/v", b"value")
+        token = self.lock("/", "Depth: 0\r\n")
+        self.statuses(
+            ("PUT /n", "", b"new", 423),
+            ("PUT /c/v", "", b"new", 204),
+            ("GET /.kvd-locks", "", None, 400),
+        )
+        assert ["/", "/c/"] == [*self.propfind("/")]
+        self.unlock("/", token)
+        token = self.lock("/")
+        self.statuses(("PUT /c/v", "", b"new", 423))
+        self.unlock("/c/v", token)
+
+
 class LastingTests(LockCase):
     """
     How long locks last, and where.
@@ -494,6 +520,23 @@ class UserTests(LockCase):
             ("LOCK /dav/a/v", b, INFO.format("shared", "").encode(), 403),
             ("UNLOCK /dav/both/v", a + f"Lock-Token: <{token}>\r\n", None, 204),
         )
+
+    def test_nobody_locks_what_he_may_not_write(self) -> None:
+        """
+        With a collection, all that is below; who may write there may lock it.
+        """
+        self.permit(
+            "[anonymous.rights]\n'/dav/c/' = ['read', 'write', 'list']\n"
+            "'/dav/c/closed/' = ['read', 'list']\n"
+        )
+        self.put(b"dav/c/closed/v", b"value")
+        self.put(b"dav/c/d/v", b"value")
+        self.lock("/dav/c/closed/v", expected=401)
+        self.lock("/dav/c/", expected=401)
+        self.lock("/dav/", "Depth: 0\r\n", expected=401)
+        self.lock("/dav/c/", "Depth: 0\r\n")
+        token = self.lock("/dav/c/d/")
+        self.unlock("/dav/c/d/", token)
 
     def test_who_may_only_write_meets_locks_too(self) -> None:
         """

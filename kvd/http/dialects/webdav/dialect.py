@@ -30,7 +30,7 @@ from kvd.http.dialects.webdav.locking import (
     token_of,
     unlock,
 )
-from kvd.http.dialects.webdav.resources import Path, path_of
+from kvd.http.dialects.webdav.resources import MARKER, Path, path_of
 from kvd.http.dialects.webdav.states import states_of
 from kvd.http.wire.digests import digests_of
 from kvd.http.wire.fields import conditions_of, metadata_of
@@ -47,6 +47,7 @@ from kvd.model.operations import (
     List,
     Operation,
     Put,
+    WriteBelow,
 )
 from kvd.model.replies import Reply
 from kvd.model.requests import Request
@@ -142,7 +143,10 @@ def _put(request: Request, path: Path, claim: Claim) -> Put:
 
 def _locking(request: Request, path: Path, claim: Claim) -> Exchange:
     fields = request.fields
-    needs = (Put(Key(path.key)),)
+    # That of what is locked: a collection is locked by whoever may write in it.
+    needs: tuple[Put | List, ...] = (
+        Put(Key(path.prefix + MARKER if path.is_collection else path.key)),
+    )
     if request.method == "UNLOCK":
         token = token_of(fields.get(b"lock-token"))
         answer = partial(unlock, path=path, claim=claim, token=token)
@@ -150,6 +154,9 @@ def _locking(request: Request, path: Path, claim: Claim) -> Exchange:
     depth = fields.get(b"depth", b"infinity").lower()
     if depth not in (b"0", b"infinity"):
         raise BadRequest("Depth has to be 0 or infinity for LOCK.")
+    if depth == b"infinity":
+        # Nobody locks others out of what he may not write himself.
+        needs = (*needs, WriteBelow(path.prefix))
     answer = partial(
         lock,
         path=path,
