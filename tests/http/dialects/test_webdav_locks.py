@@ -171,6 +171,15 @@ class WritingTests(LockCase):
         assert 423 == status(begun.send(b"w").receive())
         assert b"value" == self.value(b"dav/v")
 
+    def test_long_body_is_refused_before_it_comes(self) -> None:
+        """
+        Its client need not send it.
+        """
+        self.lock("/dav/v", expected=201)
+        head = b"PUT /dav/v HTTP/1.1\r\nHost: kvd\r\nContent-Length: 1000000\r\n"
+        reply = self.ask(head + b"Expect: 100-continue\r\n\r\n")
+        assert 423 == status(reply)
+
     def test_lock_on_nothing_makes_a_value(self) -> None:
         """
         An empty one, where a value could be made; it stays when the lock is released.

@@ -23,8 +23,9 @@ from kvd.http.dialects.webdav.answers import METHODS
 from kvd.http.dialects.webdav.documents import XML_TYPE
 from kvd.http.dialects.webdav.locking import (
     Claim,
+    check_early,
     check_locks,
-    check_put,
+    check_place,
     lock,
     seconds_of,
     token_of,
@@ -55,6 +56,11 @@ from kvd.model.requests import Request
 _CLIENT_TIME: Final = KeptFields((CLIENT_TIME,))
 
 _DEFAULT_PORT: Final = re.compile(rb":(?:80|443)?$")
+
+_SHORT: Final = 16 * 1024
+"""
+The longest body before which the locks are not looked at.
+"""
 
 _NO_BODY: Final = 64 * 1024
 """
@@ -130,12 +136,15 @@ def _put(request: Request, path: Path, claim: Claim) -> Put:
             "PUT with Content-Range is not supported: send the whole value."
         )
     refuse_unsupported(request, {})
+    # A short body has come with its head, and need not be refused early.
+    is_short = request.length is not None and request.length <= _SHORT
+    check = partial(check_early, claim=claim) if not is_short else check_place
     put = Put(
         Key(path.key),
         conditions_of(request),
         metadata_of(request),
         digests_of(request),
-        check=partial(check_put, path=path, claim=claim),
+        check=partial(check, path=path),
         confirm=partial(check_locks, path=path, claim=claim),
     )
     return _CLIENT_TIME.add(put, request)

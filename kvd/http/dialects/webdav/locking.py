@@ -76,29 +76,38 @@ class Claim:
         return Held(locks, self.states.tokens, values.user)
 
 
-async def check_put(values: Values, path: Path, claim: Claim) -> None:
+async def check_place(values: Values, path: Path) -> None:
     """
-    Check whether a value can be put at a path. Whoever may write and not read learns
+    Check that a value can be put at a path. Whoever may write and not read learns
     nothing here of what is there.
 
     Raises:
         KeyConflict: The collection that it would be in is not there.
-        Locked: Somebody else has a lock.
-        PreconditionFailed: A state in ``If`` does not hold.
     """
     with suppress(AccessRefused):
         await check_parent(values, path)
+
+
+async def check_early(values: Values, path: Path, claim: Claim) -> None:
+    """
+    The same, and what `check_locks` checks.
+    """
+    await check_place(values, path)
     await check_locks(values, path, claim)
 
 
 async def check_locks(values: Values, path: Path, claim: Claim) -> None:
     """
-    The same, without looking for the collection.
+    Check that nothing that is locked keeps a value from being put at a path.
+
+    Raises:
+        Locked: Somebody else has a lock.
+        PreconditionFailed: A state in ``If`` does not hold.
     """
     held = await claim.held(values)
-    if not held.locks.all:
-        return
     held.check(path)
+    if not held.locks.covering(path.parent.key):
+        return
     try:
         is_new = await values.stat(Key(path.key)) is None
     except AccessRefused:
