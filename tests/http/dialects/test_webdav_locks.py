@@ -675,3 +675,44 @@ class WindowsTests(LockCase):
         assert [(Key(b"dav/a.docx"), b"new")] == [
             (key, self.value(key)) for key in self.keys()
         ]
+
+
+class FinderTests(LockCase):
+    """
+    The client of macOS, as its exchanges are documented: a file is made, locked, sent
+    in chunks and released; a file of its attributes is beside it.
+    """
+
+    AGENT = "User-Agent: WebDAVFS/3.0.0 (03008000) Darwin/23.0.0 (arm64)\r\n"
+    QUOTA = (
+        b'<?xml version="1.0" encoding="utf-8"?><D:propfind xmlns:D="DAV:"><D:prop>'
+        b"<D:quota-available-bytes/><D:quota-used-bytes/></D:prop></D:propfind>"
+    )
+
+    def test_a_file_is_copied_to_a_volume(self) -> None:
+        """
+        It stays locked until all of it has come.
+        """
+        depth = self.AGENT + "Depth: 0\r\n"
+        self.statuses(
+            ("OPTIONS /dav/", self.AGENT, None, 200),
+            ("PROPFIND /dav/", depth, self.QUOTA, 207),
+            ("PROPFIND /dav/a.txt", depth, None, 404),
+            ("PROPFIND /dav/._a.txt", depth, None, 404),
+            ("PUT /dav/a.txt", self.AGENT, b"", 201),
+        )
+        fields = depth + "Timeout: Second-600\r\n"
+        token = self.lock("/dav/a.txt", fields)
+        head = (
+            f"PUT /dav/a.txt HTTP/1.1\r\nHost: kvd\r\n{self.AGENT}{held(token)}"
+            "X-Expected-Entity-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        assert 204 == status(self.ask(head.encode() + b"7\r\ncontent\r\n0\r\n\r\n"))
+        self.statuses(
+            ("LOCK /dav/a.txt", fields + held(token), None, 200),
+            ("PUT /dav/._a.txt", self.AGENT, b"attributes", 201),
+        )
+        self.unlock("/dav/a.txt", token)
+        assert b"content" == self.value(b"dav/a.txt")
+        found = self.propfind("/dav/")
+        assert ["/dav/", "/dav/._a.txt", "/dav/a.txt"] == sorted(found)

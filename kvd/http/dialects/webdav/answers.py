@@ -301,7 +301,7 @@ async def delete(
         if await find_collection(values, path) is None:
             raise
         failures = await _remove_all(values, path)
-    if not failures:
+    if not failures and held.locks.all:
         await forget(values, claim.prefix, path, root=True)
     return _outcome(values, failures, 204)
 
@@ -380,7 +380,7 @@ async def transfer(
         conditions = UNCONDITIONAL if overwrite else _ABSENT
         step = values.move if moves else values.copy
         await step(Key(source.key), Key(target.key), conditions)
-    if not failures:
+    if not failures and held.locks.all:
         # Locks stay where they are: on the target, and not on what is there no more.
         await forget(values, claim.prefix, target, root=False)
         if moves:

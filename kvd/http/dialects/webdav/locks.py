@@ -242,15 +242,15 @@ async def locks_of(values: Values, prefix: bytes) -> Locks:
 
 async def _record(values: Values, prefix: bytes) -> tuple[Locks, ValueInfo | None]:
     known, data = await values.locks(prefix)
-    return Locks(_locks_in(data)), known
+    return _locks_in(data), known
 
 
-def _locks_in(data: bytes) -> list[Lock]:
+def _locks_in(data: bytes) -> Locks:
     if not data:
-        return []
+        return Locks([])
     try:
         found: Mapping[str, Any] = json.loads(data)
-        return [Lock(**each) for each in found["locks"]]
+        return Locks([Lock(**each) for each in found["locks"]])
     except (ValueError, LookupError, TypeError) as problem:
         # Nobody is let through because a record is damaged.
         raise StoreFault(
@@ -285,8 +285,8 @@ class Changing:
         """
         if not await self._values.can_lock():
             raise OperationUnsupported(
-                "The engine behind this store does not keep the conditions by which"
-                " locks hold between workers, so kvd offers none (WebDAV class 1)."
+                "This store, or the engine behind it, does not keep the conditions by"
+                " which locks hold between workers: kvd offers none (WebDAV class 1)."
             )
         self._tries += 1
         if self._tries > _TRIES:
@@ -327,8 +327,6 @@ async def forget(values: Values, prefix: bytes, path: Path, *, root: bool) -> No
         path: Where it was.
         root: Whether also those on the path itself, not only on what was below.
     """
-    if not await values.can_lock():
-        return
     changing = Changing(values, prefix)
     while True:
         locks = await changing.read()
