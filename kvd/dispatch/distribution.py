@@ -224,11 +224,7 @@ class PolicyDistribution:
         """
         seconds = self._reactor.seconds() - looked
         self._look_for_stalls_later()
-        if seconds > 2 * wait:
-            # This process was stopped itself, and so the workers may have been. The
-            # next look finds those that still are.
-            return
-        if self._stalls.look(seconds, self._ready, self._awaited):
+        if self._stalls.look(seconds, wait, self._ready, self._awaited):
             for worker in self._ready:
                 self._scoreboard.mark(worker, worker not in self._stalls.stalled)
             self._programs.admit(self._prompt())

@@ -583,6 +583,19 @@ class StallTests(DispatchingCase):
         self.look()
         assert [0, 1, 1] == self.stalls()
 
+    def test_a_supervisor_that_is_always_late_finds_one_that_hangs(self) -> None:
+        """
+        On a machine that is very busy no look comes in time.
+        """
+        hung: list[int] = []
+        self.distribution.hung = lambda worker, seconds: hung.append(worker)
+        self.distribution.hang_seconds = 3.0
+        for looks in range(1, 6):
+            self.silent[1] = 0.6 * looks + 0.1
+            self.reactor.advance(0.6)
+
+        assert [1] == hung
+
     def test_where_the_supervisor_accepts_it_looks_less_often(self) -> None:
         """
         And at no socket, since no connection waits for a worker at one.

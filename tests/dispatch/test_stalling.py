@@ -36,9 +36,9 @@ class Watched:
         """
         return mock.patch("time.monotonic_ns", side_effect=lambda: self.now)
 
-    def look(self, seconds: float = 0.2) -> bool:
+    def look(self, seconds: float = 0.2, due: float | None = None) -> bool:
         """
-        After so long.
+        After so long; when it was due, unless another time is given.
         """
         self.now += int(seconds * 1e9)
 
@@ -46,7 +46,7 @@ class Watched:
             return self.waits_for & set(workers)
 
         with self.time():
-            return self.stalls.look(seconds, [0, 1], awaited)
+            return self.stalls.look(seconds, due or seconds, [0, 1], awaited)
 
     def wakes(self, worker: int) -> None:
         """
@@ -85,6 +85,42 @@ def test_silence_is_counted_from_look_to_look(watched: Watched) -> None:
     assert watched.stalls.silent_looks.get(0, 0.0) <= 0.2
     watched.stalls.forget(1)
     assert 1 not in watched.stalls.silent_looks
+
+
+def test_one_late_look_proves_no_silence(watched: Watched) -> None:
+    """
+    This process was stopped, and so the workers may have been. What is late counts for
+    a second at most.
+    """
+    watched.look(0.5)
+    watched.look(3600, due=0.2)
+
+    assert set() == watched.stalls.stalled
+    assert pytest.approx({0: 1.5, 1: 1.5}) == watched.stalls.silent_looks
+
+
+def test_where_every_look_is_late_silence_is_found_all_the_same(
+    watched: Watched,
+) -> None:
+    """
+    The machine is very busy, and stays so. What a connection waits for, at the third
+    look.
+    """
+    watched.waits_for = {1}
+    for _ in range(AWAITED_LOOKS):
+        watched.wakes(0)
+        watched.look(0.6, due=0.2)
+    assert {1} == watched.stalls.stalled
+    watched.wakes(0)
+    watched.look(0.6, due=0.2)
+    assert pytest.approx(4 * 0.6) == watched.stalls.silent_looks[1]
+
+    watched.waits_for = set()
+    watched.wakes(1)
+    for _ in range(4):
+        watched.wakes(1)
+        watched.look(0.6, due=0.2)
+    assert {0} == watched.stalls.stalled
 
 
 def test_a_worker_that_gives_no_sign_while_a_connection_waits_makes_no_turn(
