@@ -211,6 +211,23 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.fork(0)
         assert Fork(0, 10) == self.sent()
 
+    def test_it_starts_until_it_has_answered(self) -> None:
+        """
+        One that is not there does not.
+        """
+        assert self.forks.is_starting
+        self.reactor.advance(1)
+        send(self.controls[0], Alive())
+        self.reactor.settle()
+        assert not self.forks.is_starting
+
+        self.forks.load(Settings(splice=False))
+        assert self.forks.is_starting
+        self.short = True
+        self.controls[-1].close()
+        self.reactor.settle()
+        assert not self.forks.is_starting
+
     def test_its_end_is_followed_by_another(self) -> None:
         """
         At once, then after growing pauses; requests wait for it.
