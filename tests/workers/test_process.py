@@ -215,18 +215,19 @@ class ForkServerProcessTests(SynchronousTestCase):
         """
         One that is not there does not.
         """
-        assert self.forks.is_starting
+        seen = [self.forks.is_starting]
         self.reactor.advance(1)
         send(self.controls[0], Alive())
         self.reactor.settle()
-        assert not self.forks.is_starting
+        seen.append(self.forks.is_starting)
 
         self.forks.load(Settings(splice=False))
-        assert self.forks.is_starting
+        seen.append(self.forks.is_starting)
         self.short = True
         self.controls[-1].close()
         self.reactor.settle()
-        assert not self.forks.is_starting
+        seen.append(self.forks.is_starting)
+        assert [True, False, True, False] == seen
 
     def test_its_end_is_followed_by_another(self) -> None:
         """
