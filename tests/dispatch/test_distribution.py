@@ -16,6 +16,7 @@ from unittest import mock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.dispatch import listener_assignment
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy
 from kvd.dispatch.ports import ADOPT_SECONDS
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
@@ -595,6 +596,23 @@ class StallTests(DispatchingCase):
             self.reactor.advance(0.6)
 
         assert [1] == hung
+
+    def test_what_waits_at_a_shared_socket_wakes_all(self) -> None:
+        """
+        Also where no worker is silent: the kernel has woken one, which may have been
+        another daemon's, in whose place this one is, and accepts no more.
+        """
+        rung: list[int] = []
+        self.patch(listener_assignment, "ring", rung.append)
+        self.switch("shared")
+        self.look()
+        assert [] == rung
+        self.connect()
+        self.look()
+        assert 1 == len(rung)
+        self.waiting()
+        self.look()
+        assert 1 == len(rung)
 
     def test_where_the_supervisor_accepts_it_looks_less_often(self) -> None:
         """
