@@ -154,11 +154,11 @@ class Heartbeat:
         return max(self.hang_seconds, least)
 
     @property
-    def has_answered(self) -> bool:
+    def is_starting(self) -> bool:
         """
-        Whether the present process has answered since its start.
+        Whether the present process has not answered yet, and has computed lately.
         """
-        return self._has_answered
+        return not (self._has_answered or self._silent_seconds)
 
     def state(self, pid: int | None) -> ProcessState:
         """

@@ -73,8 +73,7 @@ class Forks(Protocol):
     @property
     def is_starting(self) -> bool:
         """
-        Whether this starts itself, so that workers come later. It is over in bounded
-        time, unless this computes.
+        Whether this starts itself, and computes, so that workers come later.
         """
 
 

@@ -198,7 +198,7 @@ class ForkServerProcess:
         """
         See `kvd.workers.pool.Forks`.
         """
-        return self._channel is not None and not self._heartbeat.has_answered
+        return self._channel is not None and self._heartbeat.is_starting
 
     def load(self, settings: Settings) -> None:
         """

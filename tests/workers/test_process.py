@@ -213,7 +213,7 @@ class ForkServerProcessTests(SynchronousTestCase):
 
     def test_it_starts_until_it_has_answered(self) -> None:
         """
-        One that is not there does not.
+        One that is not there does not, nor one that does not compute.
         """
         seen = [self.forks.is_starting]
         self.reactor.advance(1)
@@ -223,11 +223,16 @@ class ForkServerProcessTests(SynchronousTestCase):
 
         self.forks.load(Settings(splice=False))
         seen.append(self.forks.is_starting)
+        for _ in range(2):
+            self.reactor.advance(1)
+        seen.append(self.forks.is_starting)
+
+        self.forks.load(Settings(splice=False))
         self.short = True
         self.controls[-1].close()
         self.reactor.settle()
         seen.append(self.forks.is_starting)
-        assert [True, False, True, False] == seen
+        assert [True, False, True, False, False] == seen
 
     def test_its_end_is_followed_by_another(self) -> None:
         """
