@@ -225,7 +225,8 @@ class PolicyDistribution:
         seconds = self._reactor.seconds() - looked
         self._look_for_stalls_later()
         self._assignment.wake_for_waiting()
-        if self._stalls.look(seconds, wait, self._ready, self._awaited):
+        ask = self._assignment.ask
+        if self._stalls.look(seconds, wait, self._ready, self._awaited, ask):
             for worker in self._ready:
                 self._scoreboard.mark(worker, worker not in self._stalls.stalled)
             self._programs.admit(self._prompt())

@@ -12,7 +12,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, succeed
 
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import Gated, Listen, Message, Unlisten, Unplaced
+from kvd.ipc.messages import Alive, Gated, Listen, Message, Unlisten, Unplaced
 from kvd.net.bell import make_bell, ring
 from kvd.net.listening import ListenerGroup
 
@@ -119,6 +119,14 @@ class ListenerAssignment:
             for worker in workers
             if worker in self._ready and waiting & self._ready[worker].listeners.keys()
         }
+
+    def ask(self, workers: Collection[int]) -> None:
+        """
+        Wake some workers, so that each writes a time stamp if it lives.
+        """
+        for worker in workers:
+            if worker in self._ready:
+                self._ready[worker].channel.send(Alive())
 
     def wake_for_waiting(self) -> None:
         """

@@ -76,6 +76,7 @@ class Stalls:
         due_seconds: float,
         workers: Collection[int],
         awaited: Callable[[Collection[int]], Collection[int]],
+        ask: Callable[[Collection[int]], object],
     ) -> bool:
         """
         Find the workers that are stalled now.
@@ -88,6 +89,7 @@ class Stalls:
             due_seconds: The time after which this look was due.
             workers: The ready ones.
             awaited: Returns those of the given workers for which a connection waits.
+            ask: Wakes the given workers, if they live.
 
         Returns:
             Whether anything has changed.
@@ -101,13 +103,17 @@ class Stalls:
         self.silent_looks = {
             worker: self.silent_looks.get(worker, 0.0) + counted for worker in suspects
         }
-        for_whom = awaited(suspects) if suspects else ()
-        # A worker that was awaited once is awaited until it writes a time stamp: others
-        # may have taken what waited for it.
+        # Where a connection waits for one, others may be stopped as well, and would not
+        # do in its place. So all that are silent are asked, which wakes those that only
+        # wait for events. A worker that was awaited once is awaited until it writes a
+        # time stamp: others may have taken what waited for it.
+        are_awaited = bool(suspects and awaited(suspects))
+        if are_awaited:
+            ask([worker for worker in suspects if worker not in self._awaited])
         self._awaited = {
             worker: self._awaited.get(worker, 0) + 1
             for worker in suspects
-            if worker in self._awaited or worker in for_whom
+            if worker in self._awaited or are_awaited
         }
         before = self.stalled
         self.stalled = {

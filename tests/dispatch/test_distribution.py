@@ -22,7 +22,7 @@ from kvd.dispatch.ports import ADOPT_SECONDS
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS, UNAWAITED_LOOK_SECONDS
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import Batch, Gated, Listen, Unlisten, Unplaced
+from kvd.ipc.messages import Alive, Batch, Gated, Listen, Unlisten, Unplaced
 from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.model.programs import ClassicProgram
 from kvd.net.listening import ListenerGroup, open_group
@@ -596,6 +596,21 @@ class StallTests(DispatchingCase):
             self.reactor.advance(0.6)
 
         assert [1] == hung
+
+    def test_none_that_is_stopped_stands_in_for_another(self) -> None:
+        """
+        A connection waits for one of two. Both are asked, and both are found at once.
+        """
+        self.silent[1] = self.silent[2] = 0.3
+        self.wait_at(1)
+        for _ in range(AWAITED_LOOKS):
+            self.look()
+            self.silent[1] += LOOK_SECONDS
+            self.silent[2] += LOOK_SECONDS
+
+        sent = self.received(Listen | Unlisten | Alive)
+        assert [[Alive()], [Alive()]] == sent[1:]
+        assert [Listen("0/1"), Listen("0/2")] == sent[0]
 
     def test_what_waits_at_a_shared_socket_wakes_all(self) -> None:
         """

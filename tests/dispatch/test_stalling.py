@@ -29,6 +29,7 @@ class Watched:
         self.board = board
         self.stalls = Stalls(board)
         self.waits_for: set[int] = set()
+        self.asked: list[int] = []
 
     def time(self) -> mock._patch[mock.MagicMock]:
         """
@@ -46,7 +47,9 @@ class Watched:
             return self.waits_for & set(workers)
 
         with self.time():
-            return self.stalls.look(seconds, due or seconds, [0, 1], awaited)
+            return self.stalls.look(
+                seconds, due or seconds, [0, 1], awaited, self.asked.extend
+            )
 
     def wakes(self, worker: int) -> None:
         """
@@ -136,6 +139,31 @@ def test_a_worker_that_gives_no_sign_while_a_connection_waits_makes_no_turn(
     assert watched.look()
     assert {1} == watched.stalls.stalled
     assert AWAITED_LOOKS * 0.2 < 0.7
+
+
+def test_all_that_give_no_sign_are_asked_when_a_connection_waits_for_one(
+    watched: Watched,
+) -> None:
+    """
+    Several may have been stopped, and one of them cannot stand in for another. One that
+    only waits for events is woken by that.
+    """
+    watched.look()
+    assert [] == watched.asked
+    watched.waits_for = {1}
+    for _ in range(AWAITED_LOOKS):
+        watched.look()
+    assert [0, 1] == watched.asked
+    assert {0, 1} == watched.stalls.stalled
+
+    watched.asked.clear()
+    watched.wakes(0)
+    watched.look(0.1)
+    watched.look()
+    assert [0] == watched.asked
+    watched.wakes(0)
+    watched.look()
+    assert {1} == watched.stalls.stalled
 
 
 def test_what_another_took_waited_all_the_same(watched: Watched) -> None:
