@@ -55,7 +55,12 @@ from kvd.net.sending import (
     LOW_ROUND_TRIP_MICROSECONDS,
     LOW_ROUND_TRIP_SEND_BUFFER,
 )
-from kvd.store.attribute import MalformedAttribute, decode_metadata, encode_metadata
+from kvd.store.attribute import (
+    FIELDS,
+    MalformedAttribute,
+    decode_metadata,
+    encode_metadata,
+)
 from kvd.store.epochs import AHEAD_SECONDS
 from kvd.store.exchange import renames_removed_files, reports_unwritten_parts
 from kvd.store.faults import absence
@@ -380,6 +385,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         min_free=state.min_free,
         keeping=KEEPING,
         dates=(AHEAD_SECONDS, LATEST),
+        metadata_fields=FIELDS,
         message=(MAX_BYTES, MAX_DESCRIPTORS),
         sync_threads=-1 if state.syncs is None else state.sync_threads,
         mode=state.file_mode,

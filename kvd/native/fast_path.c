@@ -56,7 +56,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "sync_threads", "usage", "min_free", "keeping",
-        "dates", "message", "mode", "folder_mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
+        "dates", "metadata_fields", "message", "mode", "folder_mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
         "words", "status_words", "bucket_of_exponent", "least_exponent", "make_template",
         "make_parts",
         "prune", "clock", "has_hits", "guesses",
@@ -65,7 +65,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads, has_hits, guesses;
     int mode, folder_mode;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
-    PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
+    PyObject *kept, *plain, *metadata_fields, *report, *rest, *partial, *row, *buckets, *make_template;
     PyObject *make_parts, *prune, *clock, *usage, *status_words;
     unsigned long long min_free, spare_share, spare_bytes, spare_times;
     Py_ssize_t most_kept, message_bytes, message_descriptors;
@@ -76,11 +76,11 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords,
-            "iippnOpiOK(nKKKc)(iL)(nn)iinnS(niin)OOOO(nnnnnnn)SO!iOOOOpp:FastPath", names,
+            "iippnOpiOK(nKKKc)(iL)S(nn)iinnS(niin)OOOO(nnnnnnn)SO!iOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free,
             &most_kept, &spare_share, &spare_bytes, &spare_times, &slash, &ahead_seconds,
-            &latest_second, &message_bytes, &message_descriptors, &mode, &folder_mode,
+            &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &mode, &folder_mode,
             &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
             &large_file_bytes, &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
@@ -172,6 +172,9 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->slash = slash;
     self->ahead_seconds = ahead_seconds;
     self->latest_second = latest_second;
+    self->metadata_bytes = Py_NewRef(metadata_fields);
+    self->metadata_fields = (Text){PyBytes_AsString(metadata_fields),
+                                   PyBytes_Size(metadata_fields)};
     self->message_bytes = (size_t)message_bytes;
     self->message_descriptors = (size_t)message_descriptors;
     self->nothing = PyBytes_FromStringAndSize(NULL, 0);
@@ -259,6 +262,7 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->hits);
     forget_recent(self);
     Py_CLEAR(self->plain_bytes);
+    Py_CLEAR(self->metadata_bytes);
     Py_CLEAR(self->status_words);
     Py_CLEAR(self->kept);
     Py_XDECREF((PyObject *)self->usage);
@@ -420,8 +424,11 @@ static PyMethodDef functions[] = {
      "read_line(attribute) -> (etag, size, published_us | None, length) | None\n\n"
      "See kvd.store.attribute."},
     {"date_text", date_text, METH_O, "date_text(second)\n\nSee kvd.http.wire.replies."},
-    {"has_date", has_date, METH_VARARGS,
-     "has_date(published_us, changed_ns) -> bool\n\nSee kvd.store.attribute."},
+    {"read_metadata", read_metadata, METH_VARARGS,
+     "read_metadata(fields, lines) -> dict[str, str] | None\n\nSee kvd.store.attribute."},
+    {"file_kind", file_kind, METH_VARARGS,
+     "file_kind(fields, attribute | None, mode, size, second, nanosecond) -> int\n\n"
+     "See kvd.store.attribute."},
     {"has_no_place", has_no_place, METH_VARARGS,
      "has_no_place(file, size) -> bool\n\nSee kvd.store.unwritten."},
     {"note_read", note_read, METH_VARARGS,
@@ -479,6 +486,10 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, COMMITS) < 0
         || PyModule_AddIntMacro(self, LOST) < 0
         || PyModule_AddIntMacro(self, LEAVES_UPLOAD) < 0
+        || PyModule_AddIntMacro(self, NO_VALUE) < 0
+        || PyModule_AddIntMacro(self, FOREIGN) < 0
+        || PyModule_AddIntMacro(self, TORN) < 0
+        || PyModule_AddIntMacro(self, OURS) < 0
         || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0
         || PyModule_AddIntMacro(self, MAX_PARTIAL_BYTES) < 0)
         Py_CLEAR(self);

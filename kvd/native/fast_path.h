@@ -56,6 +56,9 @@ enum {
 /* What `publish` returns; below 0: nothing was published. */
 enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
 
+/* What a file is to kvd (kvd.store.attribute). */
+enum { NO_VALUE, FOREIGN, TORN, OURS };
+
 /* The fields whose values do not belong to the shape of a head (shape.c). */
 enum {
     CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
@@ -303,6 +306,8 @@ typedef struct {
     char slash;                 /* in the name of what is kept */
     int ahead_seconds;          /* of an access time (AHEAD_SECONDS of kvd.store.epochs) */
     long long latest_second;    /* of any date */
+    Text metadata_fields;       /* in `metadata_bytes`: see `kind_of` */
+    PyObject *metadata_bytes;
     size_t message_bytes, message_descriptors;      /* see kvd.ipc.messages */
     int channel, credits;       /* see batches.c; channel below 0: none */
     Py_ssize_t batch_word;      /* of the row */
@@ -585,7 +590,8 @@ void free_syncs(Syncs *syncs);
 PyObject *write_line(PyObject *module, PyObject *args);
 PyObject *read_line(PyObject *module, PyObject *attribute);
 ssize_t get_attribute(int file, char *text, size_t size);
-PyObject *has_date(PyObject *module, PyObject *args);
+PyObject *read_metadata(PyObject *module, PyObject *args);
+PyObject *file_kind(PyObject *module, PyObject *args);
 size_t whole_line(const FastPath *self, const char *text, ssize_t size,
                   const struct stat *status, unsigned long long *published_us);
 int has_value(const FastPath *self, int folder, const char *name,

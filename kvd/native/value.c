@@ -45,7 +45,7 @@ open_value(FastPath *self, const char *key, Value *value, Attribute *attribute)
     struct stat status;
     unsigned long long published_us;
     ssize_t bytes;
-    if (fstat(file, &status) < 0 || !S_ISREG(status.st_mode)
+    if (fstat(file, &status) < 0
         || (bytes = get_attribute(file, attribute->text, sizeof attribute->text)) < 0
         || (attribute->line_bytes = whole_line(self, attribute->text, bytes, &status,
                                                  &published_us)) == 0
