@@ -42,9 +42,8 @@ from kvd.http.reply_fields import (
 from kvd.http.reports import bring_reports
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.interfaces import ICachingStore
-from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.ipc.messages import MAX_BYTES, MAX_DESCRIPTORS
-from kvd.ipc.row import STATUS_WORDS, WORDS_OF_REQUESTS, word_of_method
+from kvd.ipc.row import word_of_method
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put
@@ -402,11 +401,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         report=Report,
         remainder=Remainder,
         partial=partial(PartialUpload, state.adopt),
-        row=process.row.words,
-        words=WORDS_OF_REQUESTS,
-        status_words=STATUS_WORDS,
-        bucket_of_exponent=BUCKET_OF_EXPONENT,
-        least_exponent=LEAST_EXPONENT,
+        counts=process.row.counts,
         make_template=templates.make_template,
         make_parts=templates.make_parts,
         prune=state.prune,

@@ -33,59 +33,38 @@ find_device(FastPath *self)
     return 0;
 }
 
-/* Returns 0; -1 with an exception. */
-static int
-read_status_words(FastPath *self, PyObject *words)
-{
-    if (PyBytes_Size(words) < STATUSES) {
-        PyErr_SetString(PyExc_ValueError, "a status has no word");
-        return -1;
-    }
-    self->status_words = Py_NewRef(words);
-    self->method_words = 1 + self->durations.most;
-    for (Py_ssize_t i = 0; i < STATUSES; i++) {
-        Py_ssize_t word = (unsigned char)PyBytes_AsString(words)[i];
-        self->method_words = Py_MAX(self->method_words, word);
-    }
-    return 0;
-}
-
 static PyObject *
 FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "sync_threads", "usage", "min_free", "keeping",
-        "dates", "metadata_fields", "message", "mode", "folder_mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
-        "words", "status_words", "bucket_of_exponent", "least_exponent", "make_template",
-        "make_parts",
+        "dates", "metadata_fields", "message", "mode", "folder_mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "counts",
+        "make_template", "make_parts",
         "prune", "clock", "has_hits", "guesses",
         NULL,
     };
     int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads, has_hits, guesses;
     int mode, folder_mode;
-    int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
-    PyObject *kept, *plain, *metadata_fields, *report, *rest, *partial, *row, *buckets, *make_template;
-    PyObject *make_parts, *prune, *clock, *usage, *status_words;
+    int low_round_trip_microseconds, low_round_trip_buffer_bytes;
+    PyObject *kept, *plain, *metadata_fields, *report, *rest, *partial, *counts, *make_template;
+    PyObject *make_parts, *prune, *clock, *usage;
     unsigned long long min_free, spare_share, spare_bytes, spare_times;
     Py_ssize_t most_kept, message_bytes, message_descriptors;
     char slash;
     int ahead_seconds;
     long long latest_second;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
-    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords,
-            "iippnOpiOK(nKKKc)(iL)S(nn)iinnS(niin)OOOO(nnnnnnn)SO!iOOOOpp:FastPath", names,
+            "iippnOpiOK(nKKKc)(iL)S(nn)iinnS(niin)OOOOOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free,
             &most_kept, &spare_share, &spare_bytes, &spare_times, &slash, &ahead_seconds,
             &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &mode, &folder_mode,
             &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
-            &large_file_bytes, &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
-            &bytes_out, &uploads, &status_words, &PyTuple_Type,
-            &buckets, &least_exponent, &make_template, &make_parts, &prune,
+            &large_file_bytes, &report, &rest, &partial, &counts, &make_template, &make_parts, &prune,
             &clock, &has_hits, &guesses))
         return NULL;
     if (message_bytes < 1 || message_bytes > BUFFER_BYTES || message_descriptors < 1
@@ -97,24 +76,12 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         return NULL;
     self->rest_file = -1;
     self->may_block = self->expects_new = self->may_not_replace = 1;
-    if (PyObject_GetBuffer(row, &self->row, PyBUF_WRITABLE) < 0) {
+    if (Py_TYPE(counts) != RequestCountsType) {
+        PyErr_SetString(PyExc_TypeError, "counts is no RequestCounts");
         Py_DECREF(self);
         return NULL;
     }
-    if (read_durations(&self->durations, buckets, least_exponent) < 0
-        || read_status_words(self, status_words) < 0) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    Py_ssize_t all[] = {accepted, open, begun, done, bytes_in, bytes_out, uploads};
-    int has_room = 1;
-    for (int i = 0; i < 7; i++)
-        has_room &= all[i] >= 0 && all[i] < self->row.len / 8;
-    if (!has_room) {
-        PyErr_SetString(PyExc_ValueError, "the row has no room for these words");
-        Py_DECREF(self);
-        return NULL;
-    }
+    self->counts = (RequestCounts *)Py_NewRef(counts);
     self->root = root;
     self->lock = lock;
     if (find_device(self) < 0 || find_lock(self) < 0) {
@@ -138,13 +105,6 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->most_folders = most_folders();
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
-    self->accepted = accepted;
-    self->open = open;
-    self->begun = begun;
-    self->done = done;
-    self->bytes_in = bytes_in;
-    self->bytes_out = bytes_out;
-    self->uploads_word = uploads;
     self->report = Py_NewRef(report);
     self->rest = Py_NewRef(rest);
     self->partial = Py_NewRef(partial);
@@ -263,7 +223,7 @@ FastPath_dealloc(FastPath *self)
     forget_recent(self);
     Py_CLEAR(self->plain_bytes);
     Py_CLEAR(self->metadata_bytes);
-    Py_CLEAR(self->status_words);
+    Py_XDECREF((PyObject *)self->counts);
     Py_CLEAR(self->kept);
     Py_XDECREF((PyObject *)self->usage);
     Py_CLEAR(self->nothing);
@@ -278,8 +238,6 @@ FastPath_dealloc(FastPath *self)
         free_syncs(self->syncs);
     close_folders(self);
     PyMem_Free(self->buffer);
-    if (self->row.obj != NULL)
-        PyBuffer_Release(&self->row);
     PyObject_GC_Del(self);
     Py_DECREF((PyObject *)type);
 }
@@ -474,6 +432,7 @@ PyInit__fast_path(void)
         || (HitType = add_type(self, &Hit_spec)) == NULL
         || (CommitType = add_type(self, &Commit_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
+        || (RequestCountsType = add_type(self, &RequestCounts_spec)) == NULL
         || (UsageType = add_type(self, &Usage_spec)) == NULL
         || (CandidatesType = add_type(self, &Candidates_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL

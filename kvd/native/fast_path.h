@@ -146,6 +146,16 @@ typedef struct {
     unsigned char bucket[MAX_EXPONENTS];
 } Durations;
 
+/* The row of this process, and the numbers of words in it (kvd.ipc.row). */
+typedef struct {
+    PyObject_HEAD
+    Py_buffer row;
+    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
+    PyObject *status_words;     /* the word of a status, behind that of its method */
+    Py_ssize_t method_words;    /* the last one behind that of a method */
+    Durations durations;
+} RequestCounts;
+
 typedef struct Syncs Syncs;
 /* A PUT whose head has come, and not all of its body: what has come is in its file. */
 typedef struct {
@@ -285,12 +295,7 @@ typedef struct {
     ino_t lock_inode;
     Conferred conferred;        /* from the upload folder */
     Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
-    /* The row of this process, and the numbers of words in it (kvd.ipc.row). */
-    Py_buffer row;
-    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads_word;
-    PyObject *status_words;     /* the word of a status, behind that of its method */
-    Py_ssize_t method_words;    /* the last one behind that of a method */
-    Durations durations;
+    RequestCounts *counts;
     /* Functions and types of Python, and their cached results. */
     PyObject *report, *rest, *partial, *make_template, *make_parts, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
@@ -658,17 +663,29 @@ void count_published(const Usage *self, Py_ssize_t quota, long long bytes,
                      long long replaced);
 long long read_resolution(const Usage *self);
 
+/* counts.c */
+extern PyTypeObject *RequestCountsType;
+extern PyType_Spec RequestCounts_spec;
+int read_durations(Durations *durations, PyObject *buckets, int least_exponent);
+Py_ssize_t bucket_of(const Durations *durations, double seconds);
+unsigned long long *word_of(const RequestCounts *self, Py_ssize_t number);
+Py_ssize_t words_of(const RequestCounts *self);
+int has_method(const RequestCounts *self, Py_ssize_t method);
+void count_opened(const RequestCounts *self);
+void count_closed(const RequestCounts *self);
+void count_accepted(const RequestCounts *self);
+void count_begun(const RequestCounts *self, int is_upload);
+void count_received(const RequestCounts *self, Py_ssize_t bytes);
+void count_sent(const RequestCounts *self, Py_ssize_t bytes);
+void count_done(const RequestCounts *self, Py_ssize_t method, int is_upload, int status,
+                double seconds);
+
 /* reply.c */
 PyObject *date_text(PyObject *module, PyObject *second);
 void write_date(FastPath *self, char *text, time_t second);
 char *write_digits(char *end, unsigned long long number);
 const char *http_date(FastPath *self);
-int read_durations(Durations *durations, PyObject *buckets, int least_exponent);
-Py_ssize_t bucket_of(const Durations *durations, double seconds);
-void count_begun(FastPath *self);
-void count_received(FastPath *self, Py_ssize_t received);
-void count_done(FastPath *self);
-void count_sent(FastPath *self, Py_ssize_t sent);
+void count_upload_done(FastPath *self);
 void count(FastPath *self, Py_ssize_t received, Py_ssize_t sent);
 Py_ssize_t send_reply(FastPath *self, int socket, char *head, size_t head_bytes,
                       char *body, size_t body_bytes);

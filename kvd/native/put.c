@@ -190,10 +190,10 @@ finish_put(FastPath *self, int socket, PartialUpload *partial)
     Py_ssize_t sent = done < 0 ? -1
         : reply_published(self, socket, request->template, upload, replaced);
     self->seconds = now() - request->began;
-    count_done(self);
+    count_upload_done(self);
     if (sent < 0)
         return -1;
-    count_sent(self, sent);
+    count_sent(self->counts, sent);
     self->moved_bytes = request->size + partial->sent + sent;
     return 1;
 }
