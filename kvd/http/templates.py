@@ -65,7 +65,8 @@ from kvd.store.exchange import renames_removed_files, reports_unwritten_parts
 from kvd.store.faults import absence
 from kvd.store.file import FileStore
 from kvd.store.tree import KEEPING
-from kvd.store.value import LATEST
+from kvd.store.uploads import FILE_FLAGS, NAMELESS_FLAGS
+from kvd.store.value import LATEST, READ_FLAGS
 
 # To be replaced: an id of the length that all have, and a key that no sentence has.
 _SOME_ID: Final = "0" * 32
@@ -389,6 +390,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         sync_threads=-1 if state.syncs is None else state.sync_threads,
         mode=state.file_mode,
         folder_mode=state.folder_mode,
+        flags=(READ_FLAGS, FILE_FLAGS, NAMELESS_FLAGS),
         head_bytes=process.limits.head_bytes,
         target_bytes=process.limits.target_bytes,
         plain=PLAIN,

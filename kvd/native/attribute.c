@@ -362,8 +362,7 @@ static ssize_t
 read_opened(const FastPath *self, int folder, const char *name, char *text, size_t size,
             struct stat *status)
 {
-    int file = openat(folder, name,
-                      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int file = openat(folder, name, self->read_flags);
     if (file < 0)
         return -1;
     ssize_t got = get_attribute(file, text, size);

@@ -39,13 +39,13 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "sync_threads", "usage", "min_free", "keeping",
-        "dates", "metadata_fields", "message", "mode", "folder_mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "counts",
+        "dates", "metadata_fields", "message", "mode", "folder_mode", "flags", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "counts",
         "make_template", "make_parts",
         "prune", "clock", "has_hits", "guesses",
         NULL,
     };
     int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads, has_hits, guesses;
-    int mode, folder_mode;
+    int mode, folder_mode, read_flags, create_flags, nameless_flags;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes;
     PyObject *kept, *plain, *metadata_fields, *report, *rest, *partial, *counts, *make_template;
     PyObject *make_parts, *prune, *clock, *usage;
@@ -57,11 +57,12 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords,
-            "iippnOpiOK(nKKKc)(iL)S(nn)iinnS(niin)OOOOOOOOpp:FastPath", names,
+            "iippnOpiOK(nKKKc)(iL)S(nn)ii(iii)nnS(niin)OOOOOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free,
             &most_kept, &spare_share, &spare_bytes, &spare_times, &slash, &ahead_seconds,
-            &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &mode, &folder_mode,
+            &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &mode, &folder_mode, &read_flags,
+            &create_flags, &nameless_flags,
             &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
             &large_file_bytes, &report, &rest, &partial, &counts, &make_template, &make_parts, &prune,
@@ -102,6 +103,9 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->large_file_bytes = large_file_bytes;
     self->mode = mode;
     self->folder_mode = folder_mode;
+    self->read_flags = read_flags;
+    self->create_flags = create_flags;
+    self->nameless_flags = nameless_flags;
     self->most_folders = most_folders();
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
@@ -271,7 +275,7 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
     self->uploads = (int)folder;
     if (is_closed)
         end_commits(self);
-    self->links_nameless = self->uploads >= 0 && links_nameless(self->uploads);
+    self->links_nameless = self->uploads >= 0 && links_nameless(self);
     if (self->uploads < 0) {
         close_folders(self);
         forget_recent(self);
@@ -381,6 +385,8 @@ static PyMethodDef functions[] = {
     {"read_line", read_line, METH_O,
      "read_line(attribute) -> (etag, size, published_us | None, length) | None\n\n"
      "See kvd.store.attribute."},
+    {"plain_key", plain_key, METH_O,
+     "plain_key(target) -> bytes | None\n\nSee kvd.http.wire.targets."},
     {"date_text", date_text, METH_O, "date_text(second)\n\nSee kvd.http.wire.replies."},
     {"read_metadata", read_metadata, METH_VARARGS,
      "read_metadata(fields, lines) -> dict[str, str] | None\n\nSee kvd.store.attribute."},
@@ -449,6 +455,7 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, FOREIGN) < 0
         || PyModule_AddIntMacro(self, TORN) < 0
         || PyModule_AddIntMacro(self, OURS) < 0
+        || PyModule_AddIntMacro(self, MAX_LONGEST_KEY) < 0
         || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0
         || PyModule_AddIntMacro(self, MAX_PARTIAL_BYTES) < 0)
         Py_CLEAR(self);

@@ -277,6 +277,7 @@ typedef struct {
     int busy;                   /* whether a request is being served */
     int may_block;              /* whether its socket may be a blocking one */
     int root, lock, uploads, exchanges, mode, folder_mode;
+    int read_flags, create_flags, nameless_flags;   /* with which files are opened */
     dev_t device;               /* of the root */
     int guesses;                /* whether the end of a key may say the type of its value */
     int finds_unwritten;        /* whether its file system reports unwritten parts */
@@ -487,6 +488,10 @@ int read_varying(Varying *varying);
 int select_part(const HeadTemplate *template, const Varying *varying,
                 const Value *value, Selection *selected);
 
+/* target.c */
+Py_ssize_t plain_key_bytes(const char *text, const char *end);
+PyObject *plain_key(PyObject *module, PyObject *target);
+
 /* template.c */
 extern PyTypeObject *HeadTemplateType;
 extern PyType_Spec HeadTemplate_spec;
@@ -627,7 +632,7 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
 PyObject *has_no_place(PyObject *module, PyObject *args);
-int links_nameless(int folder);
+int links_nameless(const FastPath *self);
 int set_lock(int lock, short kind, long long offset);
 void unlock_all(int lock);
 int reserve(Upload *upload);

@@ -83,8 +83,7 @@ is_unsynced(const FastPath *self, const char *upload, long epoch,
     struct stat status;
     if (epoch == 0 || fstat(self->lock, &status) < 0 || epoch_of(self, &status) != epoch)
         return 0;
-    int file = openat(self->uploads, upload,
-                      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int file = openat(self->uploads, upload, self->read_flags);
     if (file < 0)
         return 0;
     int is_without = is_without_place(file, bytes);
@@ -160,14 +159,14 @@ seal_once(const FastPath *self, int file, const Upload *upload,
 }
 
 /*
- * Whether files that were created without a name in a folder can be given one: not every
+ * Whether files that were created without a name in the folder of uploads can be given one: not every
  * file system can do that, and before Linux 6.10 it takes a privilege.
  */
 int
-links_nameless(int folder)
+links_nameless(const FastPath *self)
 {
     static const char NAME[] = "probe";
-    int file = openat(folder, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+    int folder = self->uploads, file = openat(folder, ".", self->nameless_flags, 0600);
     int is_linked = file >= 0 && linkat(file, "", folder, NAME, AT_EMPTY_PATH) == 0;
     if (is_linked)
         unlinkat(folder, NAME, 0);
@@ -312,12 +311,11 @@ create_beside(const FastPath *self, Upload *upload, int folder, const struct sta
         || !is_conferred_alike(&self->conferred, folder, status))
         return -1;
     if (may_be_nameless) {
-        file = openat(folder, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, mode);
+        file = openat(folder, ".", self->nameless_flags, mode);
         upload->is_nameless = file >= 0;
     }
     return file >= 0 ? file
-        : openat(self->uploads, upload->name,
-                 O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+        : openat(self->uploads, upload->name, self->create_flags, mode);
 }
 
 static int

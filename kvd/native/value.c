@@ -38,8 +38,7 @@ is_written(const FastPath *self, int file, const struct stat *status)
 int
 open_value(FastPath *self, const char *key, Value *value, Attribute *attribute)
 {
-    int file = open_beneath(self->root, key,
-                            O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    int file = open_beneath(self->root, key, self->read_flags);
     if (file < 0)
         return errno == ENOENT || errno == ENOTDIR ? ABSENT : UNUSUAL;
     struct stat status;

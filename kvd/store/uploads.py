@@ -46,9 +46,12 @@ Of the folder in ``.kvd`` that belongs to no process (`kvd.store.resuming`).
 # A process sweeps once, at its start, for some milliseconds.
 _TRIES: Final = 100
 
-_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-_NAMELESS_FLAGS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NAMELESS_FLAGS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+"""
+With which the file of an upload is created, with a name and without; also by
+`kvd.http.fast_path`.
+"""
 
 _log = Logger()
 
@@ -218,13 +221,13 @@ class UploadFolder:
                     # may be gone. For other reasons, the call below fails too.
                     pass
         mode = self._mode(self._conferred)
-        return os.open(name, _FILE_FLAGS, mode, dir_fd=self.descriptor)
+        return os.open(name, FILE_FLAGS, mode, dir_fd=self.descriptor)
 
     def _create_in(self, folder: int, name: bytes, mode: int) -> int:
         """
         Create a file in another folder, and link it into this one.
         """
-        descriptor = os.open(".", _NAMELESS_FLAGS, mode, dir_fd=folder)
+        descriptor = os.open(".", NAMELESS_FLAGS, mode, dir_fd=folder)
         try:
             # Without following, the link in /proc itself would be linked.
             os.link(

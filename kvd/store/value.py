@@ -32,7 +32,13 @@ from kvd.store import attribute
 from kvd.store.faults import fault_of
 from kvd.store.unwritten import has_unwritten_parts
 
-_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+READ_FLAGS: Final = (
+    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+)
+"""
+With which a file of any type is opened for reading, without blocking; also by
+`kvd.http.fast_path`.
+"""
 
 # Nothing there; below a file; a link; a name longer than the file system permits; a
 # socket or a device without a driver.
@@ -73,7 +79,7 @@ def open_file(folder: int, name: bytes) -> int:
     Raises:
         OSError: See `is_absence`.
     """
-    return os.open(name, _FLAGS, dir_fd=folder)
+    return os.open(name, READ_FLAGS, dir_fd=folder)
 
 
 class Described(NamedTuple):
