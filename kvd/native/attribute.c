@@ -313,6 +313,59 @@ file_kind(PyObject *Py_UNUSED(module), PyObject *args)
                                    nanosecond, &line, &line_bytes));
 }
 
+/* Give a file the times of a value, as kvd.store.epochs says. */
+static int
+stamp(int ahead_seconds, int file, unsigned long long published_us, long epoch)
+{
+    struct timespec times[2];
+    times[1].tv_sec = (time_t)(published_us / 1000000);
+    times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
+    times[0] = times[1];
+    if (epoch) {
+        times[0].tv_sec += ahead_seconds;
+        times[0].tv_nsec = epoch;
+    }
+    return futimens(file, times);
+}
+
+PyObject *
+stamp_file(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int ahead_seconds, file;
+    unsigned long long published_us;
+    long epoch;
+    if (!PyArg_ParseTuple(args, "iiKl:stamp", &ahead_seconds, &file, &published_us, &epoch))
+        return NULL;
+    int done;
+    Py_BEGIN_ALLOW_THREADS
+    done = stamp(ahead_seconds, file, published_us, epoch);
+    Py_END_ALLOW_THREADS
+    if (done < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+/* The epoch that a value was stamped with, by its access time; 0 for none. */
+static long
+epoch_of_stamp(int ahead_seconds, long long second, long nanosecond,
+               long long changed_second)
+{
+    return second - ahead_seconds == changed_second ? nanosecond : 0;
+}
+
+PyObject *
+stamped_epoch(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int ahead_seconds;
+    long long second, changed_second;
+    long nanosecond;
+    if (!PyArg_ParseTuple(args, "iLlL:stamped_epoch", &ahead_seconds, &second, &nanosecond,
+                          &changed_second))
+        return NULL;
+    return PyLong_FromLong(epoch_of_stamp(ahead_seconds, second, nanosecond,
+                                          changed_second));
+}
+
 /*
  * Set the access time of an open file to the present, as kvd.store.reading says. Errors do
  * no harm.
@@ -441,8 +494,8 @@ has_value(const FastPath *self, int folder, const char *name,
         return errno == ENOENT ? 0 : -1;
     if (whole_line(self, text, size, &status, published_us) == 0)
         return -1;
-    *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec + self->ahead_seconds
-        ? status.st_atim.tv_nsec : 0;
+    *epoch = epoch_of_stamp(self->ahead_seconds, status.st_atim.tv_sec,
+                            status.st_atim.tv_nsec, status.st_mtim.tv_sec);
     *bytes = (unsigned long long)status.st_size;
     return 1;
 }
@@ -457,23 +510,16 @@ seal(const FastPath *self, int file, const Upload *upload, unsigned long long ea
 {
     PyObject *lines = upload->lines;
     char text[ATTRIBUTE_BYTES];
-    struct timespec times[2];
-    clock_gettime(CLOCK_REALTIME, &times[1]);
-    unsigned long long published_us = microseconds(times[1]);
+    struct timespec present;
+    clock_gettime(CLOCK_REALTIME, &present);
+    unsigned long long published_us = microseconds(present);
     if (published_us < earliest_us)
         published_us = earliest_us;
     size_t size = first_line(text, upload->id, (unsigned long long)upload->length,
                              published_us);
     memcpy(text + size, PyBytes_AsString(lines), (size_t)PyBytes_Size(lines));
     size += (size_t)PyBytes_Size(lines);
-    times[1].tv_sec = (time_t)(published_us / 1000000);
-    times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
-    times[0] = times[1];
-    if (epoch) {
-        times[0].tv_sec += self->ahead_seconds;
-        times[0].tv_nsec = epoch;
-    }
     *sealed_us = published_us;
     return fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) < 0 ? -1
-        : futimens(file, times);
+        : stamp(self->ahead_seconds, file, published_us, epoch);
 }

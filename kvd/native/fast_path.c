@@ -49,7 +49,8 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     int low_round_trip_microseconds, low_round_trip_buffer_bytes;
     PyObject *kept, *plain, *metadata_fields, *report, *rest, *partial, *counts, *make_template;
     PyObject *make_parts, *prune, *clock, *usage;
-    unsigned long long min_free, spare_share, spare_bytes, spare_times;
+    unsigned long long min_free;
+    Keeping keeping;
     Py_ssize_t most_kept, message_bytes, message_descriptors;
     char slash;
     int ahead_seconds;
@@ -60,7 +61,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
             "iippnOpiOK(nKKKc)(iL)S(nn)ii(iii)nnS(niin)OOOOOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free,
-            &most_kept, &spare_share, &spare_bytes, &spare_times, &slash, &ahead_seconds,
+            &most_kept, &keeping.share, &keeping.bytes, &keeping.times, &slash, &ahead_seconds,
             &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &mode, &folder_mode, &read_flags,
             &create_flags, &nameless_flags,
             &head_bytes, &target_bytes, &plain,
@@ -130,9 +131,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->usage = usage == Py_None ? NULL : (Usage *)Py_NewRef(usage);
     self->min_free = min_free;
     self->most_kept = most_kept;
-    self->spare_share = spare_share;
-    self->spare_bytes = spare_bytes;
-    self->spare_times = spare_times;
+    self->keeping = keeping;
     self->slash = slash;
     self->ahead_seconds = ahead_seconds;
     self->latest_second = latest_second;
@@ -395,6 +394,18 @@ static PyMethodDef functions[] = {
      "See kvd.store.attribute."},
     {"has_no_place", has_no_place, METH_VARARGS,
      "has_no_place(file, size) -> bool\n\nSee kvd.store.unwritten."},
+    {"epoch_of", epoch_of_fraction, METH_O,
+     "epoch_of(nanosecond) -> int\n\nSee kvd.store.epochs."},
+    {"stamp", stamp_file, METH_VARARGS,
+     "stamp(ahead_seconds, file, published_us, epoch)\n\nSee kvd.store.epochs."},
+    {"stamped_epoch", stamped_epoch, METH_VARARGS,
+     "stamped_epoch(ahead_seconds, second, nanosecond, changed_second) -> int\n\n"
+     "See kvd.store.epochs."},
+    {"is_scarce", is_scarce_for, METH_VARARGS,
+     "is_scarce(share, bytes, times, size, free, all) -> bool\n\nSee kvd.store.tree."},
+    {"exchange_names", exchange_names, METH_VARARGS,
+     "exchange_names(folder, name, other_folder, other_name)\n\n"
+     "See kvd.store.exchange."},
     {"note_read", note_read, METH_VARARGS,
      "note_read(ahead_seconds, file)\n\nSee kvd.store.reading."},
     {"look_at", look_at, METH_VARARGS,

@@ -114,6 +114,16 @@ typedef struct {
     double began;
 } Request;
 
+/* When what is replaced cannot be kept (KEEPING of kvd.store.tree). */
+typedef struct {
+    unsigned long long share, bytes, times;
+} Keeping;
+
+/* The room of a file system, in bytes; none at all: it is unknown. */
+typedef struct {
+    unsigned long long free, all;
+} Space;
+
 /* A value that is written and published. */
 typedef struct {
     char name[UPLOAD_NAME_BYTES];   /* in the folder of uploads */
@@ -306,9 +316,8 @@ typedef struct {
     int has_epochs;             /* see kvd.store.epochs */
     Usage *usage;               /* NULL: the store has no limits */
     unsigned long long min_free;        /* how many bytes stay free */
-    /* When what is replaced cannot be kept (KEEPING of kvd.store.tree). */
-    Py_ssize_t most_kept;
-    unsigned long long spare_share, spare_bytes, spare_times;
+    Py_ssize_t most_kept;       /* replaced values, at once */
+    Keeping keeping;
     char slash;                 /* in the name of what is kept */
     int ahead_seconds;          /* of an access time (AHEAD_SECONDS of kvd.store.epochs) */
     long long latest_second;    /* of any date */
@@ -609,6 +618,8 @@ int has_value(const FastPath *self, int folder, const char *name,
 int seal(const FastPath *self, int file, const Upload *upload,
          unsigned long long earliest_us, long epoch, unsigned long long *sealed_us);
 
+PyObject *stamp_file(PyObject *module, PyObject *args);
+PyObject *stamped_epoch(PyObject *module, PyObject *args);
 PyObject *note_read(PyObject *module, PyObject *args);
 void note_if_stale(const FastPath *self, int file, const struct stat *status);
 
@@ -632,6 +643,9 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
 PyObject *has_no_place(PyObject *module, PyObject *args);
+PyObject *epoch_of_fraction(PyObject *module, PyObject *nanosecond);
+PyObject *is_scarce_for(PyObject *module, PyObject *args);
+PyObject *exchange_names(PyObject *module, PyObject *args);
 int links_nameless(const FastPath *self);
 int set_lock(int lock, short kind, long long offset);
 void unlock_all(int lock);
