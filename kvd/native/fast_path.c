@@ -414,6 +414,8 @@ static PyMethodDef functions[] = {
     {"remove_unchanged", remove_unchanged, METH_VARARGS,
      "remove_unchanged(root, lock, candidates, wanted, from_ns, to_ns)"
      " -> list[int] | None\n\nSee kvd.store.removing."},
+    {"quota_of", quota_of_key, METH_VARARGS,
+     "quota_of(prefixes, key) -> int\n\nSee kvd.store.usage."},
     {"taken_by", taken_by_length, METH_O, "taken_by(length)\n\nSee kvd.store.usage."},
     {NULL},
 };

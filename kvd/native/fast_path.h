@@ -675,6 +675,7 @@ extern PyTypeObject *UsageType;
 extern PyType_Spec Usage_spec;
 long long taken_by(unsigned long long length);
 PyObject *taken_by_length(PyObject *module, PyObject *length);
+PyObject *quota_of_key(PyObject *module, PyObject *args);
 Py_ssize_t quota_of(const Usage *self, const char *key, size_t size);
 int reserve_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
 void release_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
