@@ -11,8 +11,9 @@ belongs to `kvd.dispatch.dispatcher`. All other files are one module, which belo
 `kvd.store.folders` its ``folder.c``, and `kvd.store.locks` its ``offset.c``;
 `kvd.store.attribute`, `kvd.store.epochs` and `kvd.store.reading` its ``attribute.c``;
 `kvd.store.epochs`, `kvd.store.exchange`, `kvd.store.tree` and `kvd.store.unwritten` its
-``publish.c``; `kvd.store.usage`, `kvd.store.removing`, `kvd.store.candidates` and
-`kvd.store.looking` its ``usage.c``, ``remove.c``, ``candidates.c`` and ``look.c``.
+``publish.c``, and `kvd.store.uploads` its ``put.c``; `kvd.store.usage`,
+`kvd.store.removing`, `kvd.store.candidates` and `kvd.store.looking` its ``usage.c``,
+``remove.c``, ``candidates.c`` and ``look.c``.
 """
 
 from __future__ import annotations

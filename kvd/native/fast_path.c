@@ -394,6 +394,8 @@ static PyMethodDef functions[] = {
      "See kvd.store.attribute."},
     {"has_no_place", has_no_place, METH_VARARGS,
      "has_no_place(file, size) -> bool\n\nSee kvd.store.unwritten."},
+    {"kept_name", kept_name, METH_VARARGS,
+     "kept_name(slash, letter, number, key) -> bytes | None\n\nSee kvd.store.uploads."},
     {"epoch_of", epoch_of_fraction, METH_O,
      "epoch_of(nanosecond) -> int\n\nSee kvd.store.epochs."},
     {"stamp", stamp_file, METH_VARARGS,

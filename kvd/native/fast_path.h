@@ -553,6 +553,7 @@ int keep_recent(FastPath *self, PyObject *key, Value *value, PyObject *body);
 void forget_recent(FastPath *self);
 
 /* put.c */
+PyObject *kept_name(PyObject *module, PyObject *args);
 int serve_put(FastPath *self, int socket, const Request *request, PyObject *key);
 int prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *upload);
 int finish_put(FastPath *self, int socket, PartialUpload *partial);

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvd.store import epochs, tree
+from kvd.store import epochs, tree, uploads
 from tests.exploring import exploring
 
 STAMPS = pytest.mark.parametrize("stamp", [epochs.stamp, epochs.stamp_in_python])
@@ -31,6 +31,7 @@ def test_what_is_compiled_is_used() -> None:
         (epochs.stamped_epoch, epochs.stamped_epoch_in_python),
         (epochs._epoch_in, epochs.epoch_in_python),
         (tree._is_scarce, tree.is_scarce_in_python),
+        (uploads.kept_name, uploads.kept_name_in_python),
     ):
         assert used is not in_python
 
@@ -106,3 +107,41 @@ def test_both_forms_find_the_same_room_scarce(size: int, free: int, every: int) 
     sizes: Any = size, free, every
 
     assert tree.is_scarce_in_python(*sizes) is tree._is_scarce(*sizes)
+
+
+@exploring()
+@given(
+    st.sampled_from([b"k", b"c"]),
+    st.integers(0, (1 << 64) - 1) | st.integers(0, 20),
+    st.lists(
+        st.binary(min_size=1, max_size=9).filter(
+            lambda part: min(part) > 32 and b"/" not in part
+        )
+        | st.integers(1, 255).map(lambda size: b"a" * size),
+        min_size=1,
+        max_size=3,
+    ).map(b"/".join),
+)
+def test_both_forms_name_a_kept_value_alike(
+    letter: bytes, number: int, key: bytes
+) -> None:
+    """
+    The name says its key again, if it is one.
+    """
+    name = uploads.kept_name_in_python(letter, number, key)
+
+    assert name == uploads.kept_name(letter, number, key)
+    if name is not None and not any(
+        part in (b".", b"..") or key.startswith(b".kvd") for part in key.split(b"/")
+    ):
+        assert key == uploads.key_of(name)
+
+
+def test_the_longest_name_of_a_kept_value() -> None:
+    """
+    Has as many bytes as file systems permit.
+    """
+    for form in (uploads.kept_name, uploads.kept_name_in_python):
+        assert b"kff." + b"a" * 251 == form(b"k", 255, b"a" * 251)
+        assert form(b"k", 255, b"a" * 252) is None
+        assert b"k0.a\x1fb" == form(b"k", 0, b"a/b")
