@@ -11,6 +11,8 @@ The file store: every value is a file below one folder, named by its key, usable
                 0, 1, …
                 k2.ab␟cdef   what was ab/cdef before   (kvd.store.writeback)
             resumable/       uploads of several requests (kvd.store.resuming)
+            attributes/      of values, where the file system keeps none
+                             (kvd.store.sidecars)
 
 A value is written to the upload folder of the process. A commit sets an attribute that
 identifies the value (`kvd.store.attribute`) and renames the file to its key while it
@@ -61,6 +63,7 @@ from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.resuming import ResumableFolder
 from kvd.store.resumption import Resumption
+from kvd.store.sidecars import Sidecars, keeps_attributes
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
@@ -87,6 +90,9 @@ class FastPathState:
 
     root: int
     """A descriptor of the store's folder."""
+    keeps_attributes: bool
+    """Whether the file system keeps the attributes of values; otherwise there is no
+    fast path."""
     lock: LockFile
     exchanges: bool
     """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
@@ -179,7 +185,10 @@ class FileStore:
                 resumable = ResumableFolder(hidden, modes.folder)
                 opened.callback(resumable.close)
             self._opened = opened.pop_all()
-        tree = self._tree = Tree(self._root, modes)
+        sidecars = None
+        if not keeps_attributes(lock.descriptor):
+            sidecars = Sidecars(self._root, modes)
+        tree = self._tree = Tree(self._root, modes, sidecars)
         self._locks = KeyLocks(lock, clock, self._underway)
         self._restore(left)
         self._writeback = None
@@ -205,6 +214,8 @@ class FileStore:
             off_reactor,
             self._syncs,
             self._full,
+            # A value without its attribute must not be a torn one.
+            syncs_first=sidecars is not None and self._writeback is not None,
         )
         self.resumable = Resumption(
             resumable,
@@ -216,6 +227,7 @@ class FileStore:
         )
         self.fast_path_state = FastPathState(
             self._root,
+            sidecars is None,
             lock,
             tree.exchanges,
             tree.kept,
@@ -423,14 +435,26 @@ class FileStore:
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> FileListing:
         return FileListing(
-            self._root, prefix, after, limit, self._off_reactor, self._underway
+            self._root,
+            prefix,
+            after,
+            limit,
+            self._off_reactor,
+            self._underway,
+            self._tree.sidecars,
         )
 
     def list_folder(
         self, prefix: bytes, after: bytes, limit: int | None
     ) -> FileFolderListing:
         return FileFolderListing(
-            self._root, prefix, after, limit, self._off_reactor, self._underway
+            self._root,
+            prefix,
+            after,
+            limit,
+            self._off_reactor,
+            self._underway,
+            self._tree.sidecars,
         )
 
     def close(self) -> Answer[None]:

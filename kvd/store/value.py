@@ -31,6 +31,7 @@ from kvd.model.keys import Key, escape
 from kvd.model.values import ValueInfo
 from kvd.store import attribute
 from kvd.store.faults import fault_of
+from kvd.store.sidecars import Sidecars
 from kvd.store.unwritten import has_unwritten_parts
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -88,15 +89,20 @@ class Described(NamedTuple):
     status: os.stat_result
 
 
-def describe(descriptor: int, key: Key) -> Described | None:
+def describe(descriptor: int, key: Key, sidecars: Sidecars | None) -> Described | None:
     """
     Describe an open file as the value of a key; return None if it is not a value, or if
     it is torn, which is logged.
+
+    Args:
+        descriptor: The descriptor of the file.
+        key: The key.
+        sidecars: Where its attribute is; None: in the file system.
     """
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         return None
-    record = _record_of(descriptor)
+    record = _record_of(descriptor, key, status, sidecars)
     published_us = None if record is None else record.published_us
     if record is None or (
         published_us is not None
@@ -127,13 +133,18 @@ def describe(descriptor: int, key: Key) -> Described | None:
     return Described(info, True, status)
 
 
-def _record_of(descriptor: int) -> attribute.Record | None:
+def _record_of(
+    descriptor: int, key: Key, status: os.stat_result, sidecars: Sidecars | None
+) -> attribute.Record | None:
     """
     Decode the attribute of a file; return None if it has none, or one that kvd does not
     write.
     """
     try:
-        return attribute.decode(os.getxattr(descriptor, attribute.NAME))
+        if sidecars is None:
+            return attribute.decode(os.getxattr(descriptor, attribute.NAME))
+        text = sidecars.read(key, status)
+        return None if text is None else attribute.decode(text)
     except attribute.MalformedAttribute:
         return None
     except OSError as error:
