@@ -115,7 +115,8 @@ def probe(store: FileStore, path: str) -> None:
     # The largest possible attribute: file systems have different limits.
     name = "content-type"
     if not store.fast_path_state.keeps_attributes:
-        _log.info(
+        # Backups have to keep it.
+        _log.warn(
             "the file system of the store {path} keeps no extended attributes: kvd"
             " keeps the ids and metadata of values in {path}/.kvd/attributes, and"
             " serves them more slowly",

@@ -19,7 +19,7 @@ from tests.integration.twistd import Twistd
 pytestmark = [pytest.mark.integration, needs_fuse]
 
 CLIENTS = 3
-CHANGES = 40
+CHANGES = 30
 
 
 class Writers:
