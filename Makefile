@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 
 # Given to kvd: make serve ARGS="--procs 4 --store file:/srv/values"
 ARGS ?=
-# Given to pytest: make integration TESTS="-k roundrobin"
+# Given to pytest: make integration TESTS="-k roundrobin"; programs have other uses for it.
 TESTS ?=
+unexport TESTS
 # How many integration tests run side by side; they wait more than they compute. With more,
 # the whole takes longer: they displace each other from the processors' caches.
 JOBS ?= 4

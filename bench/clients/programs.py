@@ -38,6 +38,13 @@ _TRANSFER: Final = (
 What ``curl`` writes after each transfer.
 """
 
+CCACHE_WAITS: Final = "connect-timeout=60000|operation-timeout=60000"
+"""
+What is added to the address of ccache's remote storage, in milliseconds: by itself,
+ccache goes on without a server after 100 to connect, or 10,000 for an operation, which
+a machine under load can take.
+"""
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -248,7 +255,7 @@ class Ccache:
             # Only for its statistics and temporary files.
             "CCACHE_DIR": str(server.folder / "ccache"),
             "CCACHE_REMOTE_ONLY": "1",
-            "CCACHE_REMOTE_STORAGE": f"http://127.0.0.1:{server.port}/ccache",
+            "CCACHE_REMOTE_STORAGE": f"http://127.0.0.1:{server.port}/ccache|{CCACHE_WAITS}",
         }
 
 

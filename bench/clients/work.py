@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.building import find
+from bench.clients.programs import CCACHE_WAITS
 from bench.clients.servers import NginxWebdav, RcloneRestic
 from bench.loads import Running
 from bench.servers import Kvd, Nginx, Server
@@ -65,7 +66,9 @@ def ccache(server: Running, project: Path) -> Sequence[Step]:
     environment = os.environ | {
         "CCACHE_CONFIGPATH": os.devnull,
         "CCACHE_DIR": str(local),
-        "CCACHE_REMOTE_STORAGE": f"http://127.0.0.1:{server.port}/ccache",
+        "CCACHE_REMOTE_STORAGE": (
+            f"http://127.0.0.1:{server.port}/ccache|{CCACHE_WAITS}"
+        ),
     }
     compiler = f"CC={find('ccache', 'ccache')} {find('gcc', 'gcc')}"
     steps = []

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from bench.clients.programs import CCACHE_WAITS
 from tests.clients.running import ADDRESS, damage, run, settings_in
 from tests.integration.twistd import Twistd
 
@@ -63,6 +64,7 @@ def built(folder: Path, address: str, layout: str, large_bytes: int) -> str:
     configuration = work / "ccache.conf"
     # Each layout finds what it stored itself, and nothing of the others.
     settings = settings.replace(f"{ADDRESS}/ccache", f"{address}/{layout}")
+    settings = f"{settings.rstrip()}|{CCACHE_WAITS}"
     configuration.write_text(f"{settings}\ncompression = false\n")
     variables = {
         "CCACHE_CONFIGPATH": str(configuration),

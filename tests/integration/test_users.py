@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from tomlkit import TOMLDocument
 
+from bench.clients.programs import CCACHE_WAITS
 from kvd.access.editing import add_token, change, remove_user, set_user
 from kvd.access.passwords import hash_password
 from kvd.access.tokens import make_token
@@ -275,7 +276,7 @@ def test_ccache_pushes_as_a_writer_and_pulls_as_anybody(tmp_path: Path) -> None:
     (tmp_path / "a.c").write_text("int main(void) { return 0; }\n")
     options = ["--procs=2", f"--users={users}", "--control=off", "--store=file:values"]
     with Twistd(options, tmp_path) as daemon:
-        at = f"127.0.0.1:{daemon.port}|layout=subdirs"
+        at = f"127.0.0.1:{daemon.port}|layout=subdirs|{CCACHE_WAITS}"
 
         def stored() -> int:
             values = (tmp_path / "values").rglob("*")
