@@ -10,6 +10,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from itertools import count
+from random import Random
 from typing import Any, Final
 from unittest import mock
 
@@ -27,6 +29,8 @@ from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.removing import STAYS, Protected, Remover
 from kvd.store.sidecars import SWEPT_SECONDS, Sidecars, keeps_attributes, path_of
 from kvd.store.waiting import Underway
+from tests.chance import new_seed
+from tests.exploring import TIMES
 from tests.store.cases import KEY, FileStoreCase, FolderCase
 
 DURABILITIES: Final = "process", "disk"
@@ -53,6 +57,12 @@ def whole_seconds() -> Iterator[None]:
 
     with mock.patch("os.utime", set_seconds):
         yield
+
+
+class Killed(Exception):
+    """
+    A process ends here.
+    """
 
 
 class SidecarCase(FileStoreCase):
@@ -97,6 +107,43 @@ class SidecarCase(FileStoreCase):
             )
             for name in names
         )
+
+    def sweep_all(self) -> None:
+        """
+        Let uploads end until all have been looked at.
+        """
+        sidecars = Sidecars(self.folder())
+        for _ in range(2 * 256):
+            sidecars.sweep(9)
+
+    def age(self, seconds: float = SWEPT_SECONDS + 60) -> None:
+        """
+        Let all sidecars be older.
+        """
+        then = time.time() - seconds
+        for path in self.all_sidecars():
+            os.utime(path, (then, then), follow_symlinks=False)
+
+    @contextmanager
+    def killed_at_publication(self) -> Iterator[None]:
+        """
+        What is published meanwhile is as a process leaves it that is killed just
+        before.
+        """
+        with (
+            mock.patch.object(self.store._tree, "publish", self.killed),
+            mock.patch.object(Sidecars, "remove_at"),
+            pytest.raises(Killed),
+        ):
+            yield
+
+    def killed(self, *args: Any, synced: bool = False) -> None:
+        """
+        In place of the publication: what comes before it, and the end.
+        """
+        *_, seal = args
+        seal(None, 0)
+        raise Killed
 
     def assert_foreign(self, key: Key = KEY) -> None:
         """
@@ -213,6 +260,65 @@ class SidecarTests(SidecarCase):
             ):
                 self.publish_as("text/new")
                 assert "text/new" == type_of(self.store.stat(KEY))
+
+    def test_a_value_that_is_sealed_again_has_one(self) -> None:
+        """
+        At durability ``disk``, when the second of its publication is a later one.
+        """
+        self.store = self.open_store("disk")
+        seconds = count(10**18 + 5000, 10**9)
+        with mock.patch("time.time_ns", side_effect=seconds):
+            info = self.publish_as(TEXT)
+        assert 10**9 + 1 == int(info.changed)
+        assert info == self.store.stat(KEY)
+        assert [self.sidecar_of()] == self.all_sidecars()
+
+    def test_any_order_of_changes(self) -> None:
+        """
+        By several processes and other programs, with uploads that are given up and
+        processes that are killed: each value has its own attribute or none, and at the
+        end there is nothing else.
+        """
+        choose = Random(new_seed())
+        stores = [self.open_store(choose.choice(DURABILITIES)) for _ in range(3)]
+        keys = [Key(b"a"), Key(b"folder/b"), Key(b"folder/c")]
+        expected: dict[Key, tuple[bytes, str | None]] = {}
+        for number in range(round(60 * TIMES)):
+            self.store, key = choose.choice(stores), choose.choice(keys)
+            path, body = os.path.join(self.path, key.decode()), b"%05d" % number
+            content_type = f"text/{number}"
+            match choose.randrange(8):
+                case 0 | 1 | 2:
+                    self.publish_as(content_type, body, key)
+                    expected[key] = body, content_type
+                case 3 if key in expected:
+                    self.result(self.store.remove(key, UNCONDITIONAL))
+                    del expected[key]
+                case 4:
+                    self.place("other", body)
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    os.rename(os.path.join(self.path, "other"), path)
+                    expected[key] = body, None
+                case 5 if key in expected:
+                    os.unlink(path)
+                    del expected[key]
+                case 6:
+                    with self.killed_at_publication():
+                        self.publish_as(content_type, body, key)
+                case 7:
+                    self.age()
+                    self.sweep_all()
+            for each in keys:
+                found = None
+                if each in expected:
+                    value = choose.choice(stores).open(each)
+                    found = value.read(0, 99), type_of(value.info)
+                    value.close()
+                assert expected.get(each) == found, number
+        self.age()
+        self.sweep_all()
+        living = {self.sidecar_of(key) for key, (_, text) in expected.items() if text}
+        assert living == set(self.all_sidecars())
 
     def test_a_reader_gets_the_attribute_of_what_it_opened(self) -> None:
         """
@@ -477,22 +583,6 @@ class SweepingTests(SidecarCase):
     """
     Sidecars without values.
     """
-
-    def sweep_all(self) -> None:
-        """
-        Let uploads end until all have been looked at.
-        """
-        sidecars = Sidecars(self.folder())
-        for _ in range(2 * 256):
-            sidecars.sweep(9)
-
-    def age(self, seconds: float = SWEPT_SECONDS + 60) -> None:
-        """
-        Let all sidecars be older.
-        """
-        then = time.time() - seconds
-        for path in self.all_sidecars():
-            os.utime(path, (then, then), follow_symlinks=False)
 
     def test_those_without_a_value_go(self) -> None:
         """
