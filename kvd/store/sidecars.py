@@ -100,7 +100,14 @@ _WRITE_FLAGS: Final = (
     os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 )
 
-# How often another process may remove the folder before a sidecar is in it.
+_MOST_LATER_US: Final = 100_000
+"""
+By how much a time is later at each try at most: some file systems keep no more than
+hundredths of a second.
+"""
+
+# How often a sidecar of the same name may exist, or another process may remove the
+# folder before it is in it.
 _TRIES: Final = 100
 
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -214,7 +221,7 @@ class Sidecars:
         # A time without a fraction means that the file system keeps none.
         wanted_us = published_us + (published_us % _SECOND_US == 0)
         later_us = 1
-        while True:
+        for _ in range(_TRIES):
             os.utime(file, ns=(1000 * wanted_us, 1000 * wanted_us))
             status = os.fstat(file)
             got_us = status.st_mtime_ns // 1000
@@ -225,10 +232,11 @@ class Sidecars:
             except FileExistsError:
                 if _has_fraction(status):
                     wanted_us += later_us
-                    later_us *= 10
+                    later_us = min(10 * later_us, _MOST_LATER_US)
                 else:
                     # Of a file that was removed, since this one has its inode.
                     self.remove_at(path)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
     def _create(self, path: bytes, text: bytes) -> int:
         for _ in range(_TRIES):

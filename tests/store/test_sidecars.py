@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from itertools import count
 from random import Random
 from typing import Any, Final
@@ -577,6 +577,21 @@ class RoomTests(SidecarCase):
             assert old == self.store.stat(KEY)
             assert [self.sidecar_of()] == self.all_sidecars()
             assert [] == self.debris()
+
+    def test_names_that_are_taken_for_ever(self) -> None:
+        """
+        Are no endless loop, and no time far away.
+        """
+        for times in nullcontext(), whole_seconds():
+            taken = FileExistsError(errno.EEXIST, "taken")
+            upload = self.result(self.store.begin(KEY, 0))
+            with (
+                times,
+                mock.patch.object(Sidecars, "_create", side_effect=taken),
+                pytest.raises(StoreFault),
+            ):
+                self.result(upload.commit(UNCONDITIONAL))
+        assert [] == self.found()
 
 
 class SweepingTests(SidecarCase):
