@@ -86,8 +86,8 @@ class _Placed(NamedTuple):
     A publication that was done.
     """
 
-    replaced_bytes: int | None
-    """The size of the value that was replaced, if there was one."""
+    replaced: FileValue | None
+    """The value that was replaced, if there was one; closed."""
 
 
 class Tree:
@@ -209,7 +209,7 @@ class Tree:
         seal: Callable[[float | None, int], object],
         *,
         synced: bool = False,
-    ) -> int | None:
+    ) -> FileValue | None:
         """
         Rename a finished file to its key.
 
@@ -225,7 +225,8 @@ class Tree:
                 be kept.
 
         Returns:
-            The size of the value that the key had; None: it had none.
+            The value that the key had, closed; None: it had none. When its name is
+            lost on the disk too, `forget` it.
 
         Raises:
             CannotBeKept: The file must be synced first.
@@ -236,7 +237,7 @@ class Tree:
                     uploads, upload, key, conditions, seal, synced=synced
                 )
                 if placed is not None:
-                    return placed.replaced_bytes
+                    return placed.replaced
             raise StoreFault(
                 f"/{escape(key)} cannot be published: other processes keep removing its"
                 " folder or the upload itself."
@@ -280,7 +281,6 @@ class Tree:
                 self._changed()
             else:
                 self._replace(uploads, upload, folder, name, current, synced=synced)
-                self._lost(current)
         except FileNotFoundError:
             return None  # Pruned after it was opened, or removed by another program.
         except IsADirectoryError as error:
@@ -289,7 +289,7 @@ class Tree:
             return None
         finally:
             self.leave(folder)
-        return _Placed(None if current is None else current.info.size)
+        return _Placed(current)
 
     def _replace(
         self,
@@ -397,16 +397,17 @@ class Tree:
             os.unlink(name, dir_fd=folder)
         finally:
             self.leave(folder)
-        self._lost(current)
+        self.forget(current)
         self._changed()
         # Pruning needs no lock, but happens under the key's lock so that a later sync
         # finds the remaining folders.
         prune(self._root, parents)
         return current.info.size
 
-    def _lost(self, value: FileValue) -> None:
+    def forget(self, value: FileValue) -> None:
         """
-        A value has lost its name. Not earlier: its readers need its sidecar.
+        Remove what is left of a value that has lost its name. Not earlier: its readers
+        need its sidecar.
         """
         if self.sidecars is not None and value.is_ours:
             self.sidecars.remove(value.info.key, value.status)

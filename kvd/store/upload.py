@@ -45,6 +45,7 @@ from kvd.store.sidecars import Sidecar
 from kvd.store.sync import Syncs, sync_file
 from kvd.store.tree import CannotBeKept, Tree
 from kvd.store.uploads import UploadFolder
+from kvd.store.value import FileValue
 from kvd.store.waiting import OffReactor, Underway, resolved
 
 
@@ -118,6 +119,7 @@ class FileUpload:
         self._etag = attribute.new_etag() if synced is None else synced.etag
         self._size = written if synced is None else synced.size
         self._sidecar: Sidecar | None = None
+        self._replaced: FileValue | None = None
         self._descriptor, self._name = file or shared.uploads.create(parent)
 
     def leave(self) -> tuple[int, bytes]:
@@ -203,6 +205,8 @@ class FileUpload:
         finally:
             self._end()
         await syncs.folders(split(self._key)[0])
+        # Until now a power cut may bring it back.
+        self._forget_replaced()
         return published
 
     async def _sync(self, syncs: Syncs) -> None:
@@ -352,9 +356,17 @@ class FileUpload:
         except OSError as error:
             raise self._fault_of(error, "published") from error
         self._name = b""
-        self._reservation.published(replaced)
+        self._replaced = replaced
+        self._reservation.published(None if replaced is None else replaced.info.size)
+        if shared.syncs is None:
+            self._forget_replaced()
         assert self._sealed is not None
         return Published(self._sealed, created=replaced is None)
+
+    def _forget_replaced(self) -> None:
+        replaced, self._replaced = self._replaced, None
+        if replaced is not None:
+            self._shared.tree.forget(replaced)
 
     def _end(self) -> None:
         """

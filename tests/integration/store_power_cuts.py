@@ -314,7 +314,7 @@ def cut_behind(disk: DiskImage, store: FileStore) -> Iterator[None]:
     tree = store._tree
     publish, remove = tree.publish, tree.remove
 
-    def publish_and_cut(*args: Any, **named: Any) -> int | None:
+    def publish_and_cut(*args: Any, **named: Any) -> object:
         replaced = publish(*args, **named)
         disk.shut_down()
         return replaced
