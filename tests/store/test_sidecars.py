@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from itertools import count
 from random import Random
@@ -28,6 +28,7 @@ from kvd.store.file_maker import maker
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.removing import STAYS, Protected, Remover
 from kvd.store.sidecars import SWEPT_SECONDS, Sidecars, keeps_attributes, path_of
+from kvd.store.sync import Syncs
 from kvd.store.waiting import Underway
 from tests.chance import new_seed
 from tests.exploring import TIMES
@@ -271,6 +272,25 @@ class SidecarTests(SidecarCase):
             info = self.publish_as(TEXT)
         assert 10**9 + 1 == int(info.changed)
         assert info == self.store.stat(KEY)
+        assert [self.sidecar_of()] == self.all_sidecars()
+
+    def test_what_a_power_cut_may_bring_back_keeps_its_own(self) -> None:
+        """
+        At durability ``disk``, until the folder of the new value is synced.
+        """
+        self.store = self.open_store("disk")
+        self.publish_as("text/old")
+        there = []
+        folders = Syncs.folders
+
+        async def look_and_sync(syncs: Syncs, path: Iterable[bytes]) -> None:
+            there.append((list(path), len(self.all_sidecars())))
+            await folders(syncs, path)
+
+        with mock.patch.object(Syncs, "folders", look_and_sync):
+            self.publish_as("text/new")
+        assert [b".kvd", b"attributes"] == there[0][0][:2]
+        assert ([], 2) == there[-1]
         assert [self.sidecar_of()] == self.all_sidecars()
 
     def test_any_order_of_changes(self) -> None:
