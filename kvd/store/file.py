@@ -68,7 +68,7 @@ from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
 from kvd.store.uploads import Kept, Left, UploadFolder, sweep
-from kvd.store.value import is_absence
+from kvd.store.value import FileValue, is_absence
 from kvd.store.waiting import OffReactor, Underway, resolved
 from kvd.store.writeback import Writeback
 
@@ -428,9 +428,9 @@ class FileStore:
 
     def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
         act = partial(self._remove_now, key, conditions)
-        answer = self._locks.holding(key, act)
         if self._syncs is None:
-            return answer
+            return self._locks.holding(key, lambda: self._tree.forget(act()))
+        answer = self._locks.holding(key, act)
         return self._underway.shield(self._remove_on_disk(key, answer, self._syncs))
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> FileListing:
@@ -528,21 +528,24 @@ class FileStore:
         if self._writeback is not None:
             self._writeback.soon()
 
-    def _remove_now(self, key: Key, conditions: Conditions) -> None:
+    def _remove_now(self, key: Key, conditions: Conditions) -> FileValue:
         try:
-            size = self._tree.remove(key, conditions)
-            if self._admission is not None:
-                self._admission.removed(key, size)
+            value = self._tree.remove(key, conditions)
         except OSError as error:
             if is_absence(error):  # Removed by a program that takes no locks.
                 raise absence(key) from error
             raise fault_of(error, f"/{escape(key)} cannot be removed") from error
+        if self._admission is not None:
+            self._admission.removed(key, value.info.size)
+        return value
 
     async def _remove_on_disk(
-        self, key: Key, answer: Answer[None], syncs: Syncs
+        self, key: Key, answer: Answer[FileValue], syncs: Syncs
     ) -> None:
-        await resolved(answer)
+        value = await resolved(answer)
         await syncs.folders(split(key)[0])
+        # Until now a power cut may bring it back.
+        self._tree.forget(value)
 
 
 def threads_of(syncing: OffReactor | None) -> int:

@@ -376,12 +376,12 @@ class Tree:
             self.leave(folder)
         return False
 
-    def remove(self, key: Key, conditions: Conditions) -> int:
+    def remove(self, key: Key, conditions: Conditions) -> FileValue:
         """
         Remove a value, and the folders that become empty.
 
         Returns:
-            The size of the value.
+            The value, closed. When its name is lost on the disk too, `forget` it.
 
         Raises:
             KeyAbsent: The key has no value.
@@ -397,12 +397,11 @@ class Tree:
             os.unlink(name, dir_fd=folder)
         finally:
             self.leave(folder)
-        self.forget(current)
         self._changed()
         # Pruning needs no lock, but happens under the key's lock so that a later sync
         # finds the remaining folders.
         prune(self._root, parents)
-        return current.info.size
+        return current
 
     def forget(self, value: FileValue) -> None:
         """

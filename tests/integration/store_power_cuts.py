@@ -319,7 +319,7 @@ def cut_behind(disk: DiskImage, store: FileStore) -> Iterator[None]:
         disk.shut_down()
         return replaced
 
-    def remove_and_cut(*args: Any) -> int:
+    def remove_and_cut(*args: Any) -> object:
         size = remove(*args)
         disk.shut_down()
         return size

@@ -276,7 +276,7 @@ class SidecarTests(SidecarCase):
 
     def test_what_a_power_cut_may_bring_back_keeps_its_own(self) -> None:
         """
-        At durability ``disk``, until the folder of the new value is synced.
+        At durability ``disk``, until its folder is synced.
         """
         self.store = self.open_store("disk")
         self.publish_as("text/old")
@@ -289,9 +289,12 @@ class SidecarTests(SidecarCase):
 
         with mock.patch.object(Syncs, "folders", look_and_sync):
             self.publish_as("text/new")
-        assert [b".kvd", b"attributes"] == there[0][0][:2]
-        assert ([], 2) == there[-1]
-        assert [self.sidecar_of()] == self.all_sidecars()
+            assert [b".kvd", b"attributes"] == there[0][0][:2]
+            assert ([], 2) == there[-1]
+            assert [self.sidecar_of()] == self.all_sidecars()
+            self.result(self.store.remove(KEY, UNCONDITIONAL))
+        assert ([], 1) == there[-1]
+        assert [] == self.all_sidecars()
 
     def test_any_order_of_changes(self) -> None:
         """
