@@ -26,6 +26,8 @@ endif
 export SEED
 # Given to the measurements: make figures FIGURES="memory start"
 FIGURES ?=
+# Which engines are tried: make test-engines ENGINES="ceph swift"
+ENGINES ?= seaweedfs cluster ceph swift
 # How many workers die for each policy: make crash KILLS=1000
 KILLS ?= 100
 # How often the power is cut: make powercuts CUTS=100
@@ -51,10 +53,11 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wu
 	-Wpointer-arith -Wstrict-prototypes -Wvla -Werror
 # Its tests, in which so many times as many random examples are compared as elsewhere.
 NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py \
-	tests/http/wire/test_replies.py tests/net/test_splice.py tests/net/test_reactor.py tests/dispatch/test_dispatcher.py tests/dispatch/test_lane.py \
+	tests/http/wire/test_replies.py tests/http/wire/test_targets.py tests/net/test_splice.py tests/net/test_reactor.py tests/dispatch/test_dispatcher.py tests/dispatch/test_lane.py \
 	tests/dispatch/test_lone.py tests/dispatch/test_primitives.py \
-	tests/store/test_attribute.py tests/store/test_unwritten.py tests/store/test_usage.py \
-	tests/store/test_candidates.py tests/store/test_evicting.py
+	tests/store/test_attribute.py tests/store/test_publishing.py tests/store/test_exchange.py \
+	tests/store/test_unwritten.py tests/store/test_usage.py \
+	tests/store/test_candidates.py tests/store/test_evicting.py tests/ipc/test_row.py
 SANITIZED_TIMES ?= 0.25
 # What extends Twisted's reactor, ports and transports, and uses its private names.
 TWISTED_INSIDE := tests/net/test_private_names.py tests/net/test_reactor.py \
@@ -75,7 +78,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench bench-clients engine test-engines share deb test-proxies clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench bench-clients engine test-engines prepared-engines share deb test-proxies clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -214,10 +217,21 @@ figures: $(VENV)/developed
 engine: $(VENV)/developed
 	$(BIN)/python -m tests.s3.trying $(ARGS)
 
-# What takes longer with a real engine than a build may: nodes and machines that are killed
-# under load. Those of etc/cluster are in network namespaces, which take root and haproxy.
-test-engines: $(VENV)/developed
-	$(BIN)/python -m pytest --verbose tests/s3/engines.py tests/s3/cluster.py
+# What takes longer with real engines than a build may, each of three nodes: all that the
+# tests do with one, a node that is killed under load, and figures. And the machines of
+# etc/cluster, in network namespaces. make test-engines ENGINES=ceph
+test-engines: prepared-engines $(VENV)/developed \
+		$(if $(filter swift,$(ENGINES)),build/swift/installed)
+	$(BIN)/python -m pytest --verbose --capture=no $(ENGINES:%=tests/s3/engines/%.py)
+
+prepared-engines:
+	@PYTHON="$(PYTHON)" tests/prepare.sh $(ENGINES)
+
+# In an environment of its own: its servers are none of kvd's parts.
+build/swift/installed: | $(BIN)/python
+	$(PYTHON) -m venv build/swift
+	build/swift/bin/python -m pip install --quiet --disable-pip-version-check swift==2.38.3
+	touch $@
 
 # The settings for reverse proxies in docs/operating.rst; nginx, haproxy and caddy are needed.
 test-proxies: $(VENV)/developed

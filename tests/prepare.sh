@@ -3,15 +3,30 @@
 #
 # As root on Debian this installs what is missing. Elsewhere it names the command that
 # would, and fails. This is the only list: a test that needs one more program brings a
-# line in needed().
+# line in needed(). "make test-engines" gives the names of engines, which are needed too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
 [[ -x .venv/bin/python ]] && python=.venv/bin/python
 
+engines=" $* "
+
 # Prints the Debian package of everything that is missing.
 needed() {
+    if [[ $engines == *" ceph "* ]]; then
+        for program in ceph-mon ceph-mgr ceph-osd radosgw; do
+            command -v "$program" >/dev/null || echo "$program"
+        done
+        command -v ceph >/dev/null || echo ceph-common
+    fi
+    if [[ $engines == *" swift "* ]]; then
+        command -v memcached >/dev/null || echo memcached
+    fi
+    if [[ $engines == *" cluster "* ]]; then
+        command -v ip >/dev/null || echo iproute2
+        PATH="$PATH:/usr/sbin" command -v haproxy >/dev/null || echo haproxy
+    fi
     command -v make >/dev/null || echo make
     command -v curl >/dev/null || echo curl  # the examples of the docs
     command -v mount >/dev/null || echo mount  # tests of a full disk
@@ -43,14 +58,14 @@ mapfile -t missing < <(needed)
 ((${#missing[@]})) || exit 0
 
 if ! command -v apt-get >/dev/null; then
-    echo "make test needs what is not installed here: ${missing[*]}" >&2
+    echo "The tests need what is not installed here: ${missing[*]}" >&2
     echo "These are the names of Debian's packages: install what contains the same." >&2
     exit 1
 fi
 
 install="apt-get install --yes --no-install-recommends ca-certificates ${missing[*]}"
 if [[ $(id -u) != 0 ]]; then
-    echo "make test needs what is not installed, and only root may install it:" >&2
+    echo "The tests need what is not installed, and only root may install it:" >&2
     echo "${missing[*]}" >&2
     echo "This command installs it:" >&2
     echo "    sudo sh -c 'apt-get update && $install'" >&2

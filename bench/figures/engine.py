@@ -29,7 +29,8 @@ from bench.figures.daemon import ask, connect, memory_mib, show, workers
 from kvd.lab.measuring.daemon import daemon
 from kvd.lab.measuring.figures import median, ratios
 from kvd.s3.signing import DEFAULT_REGION, signed
-from tests.s3.memory_engine import ACCESS_KEY, BUCKET, SECRET_KEY
+from tests.s3.memory_engine import BUCKET
+from tests.s3.processes import RunningEngine
 from tests.s3.seaweedfs import SeaweedFS
 
 NODES: Final = 3
@@ -54,11 +55,11 @@ def _engine(folder: Path) -> Iterator[SeaweedFS]:
         engine.stop()
 
 
-def _location(engine: SeaweedFS, prefix: str) -> str:
+def _location(engine: RunningEngine, prefix: str) -> str:
     return f"s3://{BUCKET}/{prefix}?endpoint={','.join(engine.urls)}"
 
 
-def _environment(engine: SeaweedFS) -> Mapping[str, str]:
+def _environment(engine: RunningEngine) -> Mapping[str, str]:
     return {**os.environ, **engine.environment}
 
 
@@ -67,22 +68,36 @@ class _Client:
     Sends large requests over one connection.
     """
 
-    def __init__(self, port: int, target: str, *, signs: bool) -> None:
+    def __init__(
+        self, port: int, target: str, credentials: Credentials | None = None
+    ) -> None:
+        """
+        Args:
+            port: Where to.
+            target: The path of the value.
+            credentials: Sign each request; None: none is signed.
+        """
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         self._url = f"http://127.0.0.1:{port}{target}"
         self._target = target
-        self._signs = signs
+        self._credentials = credentials
         self._buffer = bytearray(1 << 20)
+
+    def close(self) -> None:
+        """
+        Close the connection.
+        """
+        self._connection.close()
 
     def send(self, method: str, body: bytes | None = None) -> float:
         """
         Send a request, and read its reply; gives seconds.
         """
         fields: dict[str, str] = {}
-        if self._signs:
+        if self._credentials is not None:
             request = AWSRequest(method, self._url, data=body)
             request.context["client_config"] = _UNSIGNED
-            signed(request, Credentials(ACCESS_KEY, SECRET_KEY), DEFAULT_REGION)
+            signed(request, self._credentials, DEFAULT_REGION)
             fields = {name: str(text) for name, text in request.headers.items()}
         began = time.monotonic()
         self._connection.request(method, self._target, body, fields)
@@ -95,19 +110,29 @@ class _Client:
 
 def measure_engine(folder: Path) -> None:
     """
+    `measure_transfers` with SeaweedFS.
+    """
+    with _engine(folder) as engine:
+        measure_transfers(engine)
+
+
+def measure_transfers(engine: RunningEngine) -> None:
+    """
     PUT and GET of 40 MB, in turns, and the memory of a worker whose clients stop.
     """
     with ExitStack() as running:
-        engine = running.enter_context(_engine(folder))
         store = f"--store={_location(engine, 'kvd')}"
         served = running.enter_context(
             daemon("--procs=1", store, env=_environment(engine))
         )
         port = int(engine.urls[0].rpartition(":")[2])
+        credentials = Credentials(*engine.environment.values())
         clients = {
-            "kvd": _Client(served.port, "/large", signs=False),
-            "gateway": _Client(port, f"/{BUCKET}/large", signs=True),
+            "kvd": _Client(served.port, "/large"),
+            "gateway": _Client(port, f"/{BUCKET}/large", credentials),
         }
+        for client in clients.values():
+            running.callback(client.close)
         body = os.urandom(LARGE_BYTES)
         for method, sent in (("PUT", body), ("GET", None)):
             seconds: dict[str, list[float]] = {name: [] for name in clients}

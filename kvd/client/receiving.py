@@ -20,6 +20,10 @@ from kvd.client.timeouts import Silence, Timeout
 
 HELD_BYTES: Final = 256 * 1024
 MAX_LINE_BYTES: Final = 64 * 1024
+DRAINED_BYTES: Final = 64 * 1024
+"""
+A body that is not longer costs less than a new connection.
+"""
 
 
 class Receiver(Protocol):
@@ -162,6 +166,33 @@ def discard(response: IResponse) -> None:
     # After a body that has arrived whole, the connection serves the next request.
     if not reader.ended and reader.transport is not None:
         reader.transport.loseConnection()
+
+
+def drain(response: IResponse, timeout: Timeout) -> None:
+    """
+    Ignore the body of a reply, but keep the connection if it is short. Where many
+    requests are underway `discard` will not do: of a body that comes with the head,
+    it closes the connection, which has a next request by then.
+
+    Args:
+        response: The reply.
+        timeout: Of each wait for more.
+    """
+    receiver = receive(response, timeout)
+    Deferred.fromCoroutine(_drain(receiver))
+
+
+async def _drain(receiver: Receiver) -> None:
+    left = DRAINED_BYTES
+    try:
+        while piece := await receiver.take():
+            left -= len(piece)
+            if left < 0:
+                receiver.stop()
+                return
+    except (BrokenOff, TimedOut):
+        # Nobody wants it, and the connection is closed.
+        pass
 
 
 async def lines(receiver: Receiver) -> AsyncIterator[bytes]:

@@ -377,7 +377,7 @@ class RequestHandler:
         """
         Whether another request can follow this reply.
         """
-        if self._context.draining:
+        if self._context.draining or self._connection.transport.has_expired():
             return False
         request, reader = self._request, self._connection.reader
         if not (reader.in_request and request.has_body):

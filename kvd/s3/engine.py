@@ -11,6 +11,7 @@ time is not retried, for its client has waited long enough.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import replace
 from random import Random
 from typing import Any, Final
 from urllib.parse import quote
@@ -40,7 +41,7 @@ from twisted.web.iweb import IResponse
 from kvd.client.asking import reason_of
 from kvd.client.connecting import AsWritten
 from kvd.client.errors import BrokenOff, TimedOut
-from kvd.client.receiving import Receiver, discard, receive
+from kvd.client.receiving import Receiver, discard, drain, receive
 from kvd.client.sending import Body
 from kvd.client.sockets import BodySocket
 from kvd.client.sources import BytesSource
@@ -48,7 +49,13 @@ from kvd.client.timeouts import Silence, Timeout
 from kvd.errors import EngineFailed, EngineSilent, EngineUnavailable, KvdError
 from kvd.s3.connections import READ_BYTES, Connections
 from kvd.s3.endpoints import Endpoint, Endpoints
-from kvd.s3.failures import SERVER_ERROR, BrokenBody, Transient, failure_of
+from kvd.s3.failures import (
+    SERVER_ERROR,
+    BrokenBody,
+    Transient,
+    failure_of,
+    is_overtaken,
+)
 from kvd.s3.health import HealthChecks
 from kvd.s3.requests import Ask, Reply
 from kvd.s3.signing import Signer
@@ -57,6 +64,11 @@ SILENT_SECONDS: Final = 30.0
 """
 How long a reply, or the next byte of one, may take: SeaweedFS pauses for up to 18 s
 when its leader dies.
+"""
+
+CONFLICT: Final = 409
+"""
+Another client changed the object at the same time.
 """
 
 ATTEMPTS: Final = 4
@@ -153,7 +165,7 @@ class Engine:
         try:
             reply = Reply(*await self._send(ask, endpoint), endpoint)
             if reply.status >= 300 and reply.status not in ask.expected:
-                await self._refuse(ask, reply)
+                reply = await self._refused(ask, reply)
         except (KvdError, Transient) as error:
             # Clients are not told where the engine is.
             self._log.warn("at {url}: {error}", url=endpoint.url, error=error)
@@ -288,11 +300,13 @@ class Engine:
         """
         Ignore the body of a reply.
         """
-        discard(reply.response)
+        if not reply.was_read:
+            drain(reply.response, self._timeout)
 
-    async def _refuse(self, ask: Ask, reply: Reply) -> None:
+    async def _refused(self, ask: Ask, reply: Reply) -> Reply:
         """
-        Raise what a reply of failure means.
+        Raise what a reply of failure means; or say in the words of others that another
+        client came before.
         """
         code = ""
         if ask.method == "HEAD":
@@ -303,6 +317,8 @@ class Engine:
             except EngineFailed:
                 # Proxies send other things; the status says enough.
                 pass
+        if CONFLICT in ask.expected and is_overtaken(reply, code):
+            return replace(reply, status=CONFLICT, was_read=True)
         failure = failure_of(reply, code, self.bucket)
         if isinstance(failure, Transient) and failure.of_endpoint:
             self._endpoints.failed(reply.endpoint)

@@ -29,6 +29,12 @@ _FULL: Final = 507
 _FULL_CODES: Final = frozenset(
     {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
 )
+_TOO_LONG_CODES: Final = frozenset({"KeyTooLongError", "InvalidObjectName"})
+_OVERTAKEN_CODES: Final = frozenset({"UnknownError"})
+"""
+What Ceph says, with 500, to those that lose a race for an object.
+"""
+
 _REFUSED_CODES: Final = frozenset(
     {
         "AccessDenied",
@@ -100,7 +106,7 @@ def _refusal(status: int, code: str, named: str, reply: Reply, bucket: str) -> K
             f" right and may read, write, delete and list in {bucket!r}; the"
             f" clocks differ{_difference(reply)}."
         )
-    if code == "KeyTooLongError":
+    if code in _TOO_LONG_CODES:
         return TargetTooLong("The engine has no names so long: choose a shorter key.")
     if code == "EntityTooLarge":
         return ValueTooLarge(f"The engine keeps no value so large ({named}).")
@@ -109,6 +115,14 @@ def _refusal(status: int, code: str, named: str, reply: Reply, bucket: str) -> K
     if code == "NotImplemented":
         return OperationUnsupported("The engine does not know what it was asked for.")
     return EngineFailed(f"The engine refuses what kvd asked for ({named}).")
+
+
+def is_overtaken(reply: Reply, code: str) -> bool:
+    """
+    Whether a change with a condition failed, perhaps, because another client came
+    before.
+    """
+    return reply.status == SERVER_ERROR and code in _OVERTAKEN_CODES
 
 
 def no_bucket(bucket: str) -> StoreFault:

@@ -32,6 +32,7 @@ The engine found another object than the expected one, or another client that ch
 it.
 """
 
+_ABSENT: Final = 404
 _REFUSED: Final = CHANGED | {400, 501}
 
 RACERS: Final = 4
@@ -184,12 +185,26 @@ class _Trial:
         self._engine.dismiss(reply)
         return reply
 
-    async def _put(self, fields: dict[str, str]) -> Reply:
+    async def _put(self, fields: dict[str, str]) -> tuple[bytes, bool]:
+        """
+        Store a value.
+
+        Returns:
+            The value, and whether the engine says that it has stored it.
+        """
         self._count += 1
         body = b"%d" % self._count
-        return await self._ask(
+        reply = await self._ask(
             Ask("PUT", self._name, fields=fields, body=body, expected=_REFUSED)
         )
+        return body, reply.status < 300
+
+    async def _value(self) -> bytes:
+        reply = await self._engine.ask(
+            Ask("GET", self._name, expected=frozenset({_ABSENT}))
+        )
+        body = await self._engine.body(reply)
+        return b"" if reply.status == _ABSENT else body
 
     async def _tag(self) -> str:
         return (await self._ask(Ask("HEAD", self._name))).field("ETag").strip('"')
@@ -198,11 +213,13 @@ class _Trial:
         """
         Whether exactly one of several writers wins.
         """
-        replies = await together(
+        outcomes = await together(
             [Deferred.fromCoroutine(self._put(fields)) for _ in range(RACERS)]
         )
-        won = [reply for reply in replies if reply.status < 300]
-        return len(won) == 1
+        stored = await self._value()
+        won = [body for body, said in outcomes if said]
+        # The winner hears that another one came before, if its first reply was lost.
+        return won == [stored] or (not won and stored in dict(outcomes))
 
     async def _creates(self) -> bool:
         for _ in range(ROUNDS):

@@ -19,7 +19,7 @@ from twisted.web.client import (
 
 from kvd.client.asking import reason_of
 from kvd.client.connecting import AsWritten
-from kvd.client.receiving import discard
+from kvd.client.receiving import discard, drain
 from kvd.client.timeouts import Silence, Timeout
 from kvd.s3.connections import Connections
 from kvd.s3.endpoints import Endpoint, Endpoints
@@ -65,9 +65,10 @@ class HealthChecks:
 
     def stop(self) -> None:
         """
-        Stop asking.
+        Stop asking, if that has not happened yet.
         """
-        self._calls.stop()
+        if self._calls.running:
+            self._calls.stop()
 
     def _check_all(self) -> None:
         for endpoint in self._endpoints.all:
@@ -85,7 +86,7 @@ class HealthChecks:
                 "GET", AsWritten.from_text(f"{endpoint.url}/"), unbuffered=True
             )
             response = await timeout.wait_for(asked, late=discard)
-            discard(response)
+            drain(response, timeout)
             answers = response.code < SERVER_ERROR
             if not answers:
                 reason = f": it answers {response.code}"

@@ -47,6 +47,8 @@ class Reply:
     status: int
     response: IResponse
     endpoint: Endpoint
+    was_read: bool = False
+    """Whether its body is behind us."""
 
     def field(self, name: str) -> str:
         """

@@ -36,7 +36,7 @@ from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import Metadata, Published, ValueInfo
 from kvd.store import attribute
-from kvd.store.epochs import access_ns
+from kvd.store.epochs import stamp
 from kvd.store.faults import fault_of
 from kvd.store.folders import split
 from kvd.store.locks import KeyLocks
@@ -298,9 +298,7 @@ class FileUpload:
             )
             return self._sidecar.published_us
         os.setxattr(self._descriptor, attribute.NAME, self._attribute(published_us))
-        published_ns = 1000 * published_us
-        accessed_ns = access_ns(published_ns, epoch)
-        os.utime(self._descriptor, ns=(accessed_ns, published_ns))
+        stamp(self._descriptor, published_us, epoch)
         return published_us
 
     def _attribute(self, published_us: int) -> bytes:

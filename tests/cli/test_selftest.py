@@ -55,6 +55,14 @@ class Honest(MemoryStore):
             raise ConditionUnsupported("It cannot.")
         return super().begin(key, length, metadata)
 
+    def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
+        if (
+            conditions.if_match
+            and self.values[key][0].etag in conditions.if_match.strong
+        ):
+            raise ConditionUnsupported("It cannot.")
+        return super().remove(key, conditions)
+
 
 class SelfTestTests(SynchronousTestCase):
     """
@@ -102,4 +110,5 @@ class SelfTestTests(SynchronousTestCase):
         findings = self.find(Honest())
 
         assert all(finding.fine for finding in findings.values())
-        assert "refused (501): It cannot." == findings["If-None-Match on PUT"].said
+        for name in ("If-None-Match on PUT", "If-Match on DELETE"):
+            assert "refused (501): It cannot." == findings[name].said

@@ -90,11 +90,12 @@ def make_client(
     secret: str = SECRET_KEY,
     bucket: str = BUCKET,
     tls: ClientTLS | None = None,
+    user: str = ACCESS_KEY,
 ) -> Engine:
     """
     A client of engines in memory.
     """
-    identity = Identity(Credentials(ACCESS_KEY, secret), "us-east-1")
+    identity = Identity(Credentials(user, secret), "us-east-1")
     return Engine(
         bucket,
         Endpoints(urls, reactor, random),
@@ -116,6 +117,8 @@ class EngineCase(SynchronousTestCase):
     """How long a turn waits for something to happen."""
     tls: ClientTLS | None = None
     """Whom the client believes over TLS."""
+    user = ACCESS_KEY
+    """The access key."""
 
     def setUp(self) -> None:
         self.reactor = SteppedReactor()
@@ -155,7 +158,7 @@ class EngineCase(SynchronousTestCase):
         A client of the engine.
         """
         engine = make_client(
-            self.urls, self.reactor, self.random, secret, bucket, self.tls
+            self.urls, self.reactor, self.random, secret, bucket, self.tls, self.user
         )
         self.addCleanup(lambda: self.finish(engine.close()))
         return engine

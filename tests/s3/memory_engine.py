@@ -80,6 +80,10 @@ class MemoryEngine(Resource):
         """Pairs of a method and a condition that the engine does not look at."""
         self.bare_tags = False
         """Whether it takes entity tags in conditions only without quotes."""
+        self.conflict = Refusal(412, "PreconditionFailed")
+        """What a change with a condition that does not hold is answered with."""
+        self.lose_next = 0
+        """How many PUTs are done, and the connection ends before the reply."""
         self.fail_next: list[tuple[int, str]] = []
         """The replies to the next requests, instead of what they ask for."""
         self.fail_only = ""
@@ -139,6 +143,10 @@ class MemoryEngine(Resource):
             self._store(
                 name, body, self._fields(request), f'"{_md5(body).hexdigest()}"'
             )
+            if self.lose_next:
+                self.lose_next -= 1
+                cast(Any, request).loseConnection()
+                return NOT_DONE_YET
             request.setHeader("ETag", self.objects[name].tag)
             return b""
         if method == "DELETE":
@@ -169,13 +177,13 @@ class MemoryEngine(Resource):
         current = self.objects.get(name)
         obeyed = {name for name in fields if (method, name) not in self.ignored}
         if "if-none-match" in obeyed and current is not None:
-            raise Refusal(412, "PreconditionFailed")
+            raise self.conflict
         if "if-match" in obeyed:
             tag = None if current is None else current.tag
             if self.bare_tags and tag is not None:
                 tag = tag.strip('"')
             if fields["if-match"] != tag:
-                raise Refusal(412, "PreconditionFailed")
+                raise self.conflict
 
     def _get(self, request: Request, name: str) -> bytes:
         current = self.objects.get(name)

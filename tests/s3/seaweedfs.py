@@ -155,25 +155,25 @@ class SeaweedFS:
         )
 
 
-def has_bucket(host: str, port: int, bucket: str) -> bool:
+def has_bucket(host: str, port: int, bucket: str, user: str = ACCESS_KEY) -> bool:
     """
     Whether a gateway has a bucket, now if not before, and takes an object.
     """
     # 409: another node has made it.
-    if _status(host, port, "PUT", f"/{bucket}") not in (200, 409):
+    if _status(host, port, "PUT", f"/{bucket}", user) not in (200, 409):
         return False
     return all(
-        _status(host, port, method, f"/{bucket}/~ready") in (200, 204)
+        _status(host, port, method, f"/{bucket}/~ready", user) in (200, 204)
         for method in ("PUT", "DELETE")
     )
 
 
-def _status(host: str, port: int, method: str, path: str) -> int:
+def _status(host: str, port: int, method: str, path: str, user: str) -> int:
     """
     The status of a request, 0 if there is none.
     """
     request = AWSRequest(method, f"http://{host}:{port}{path}", data=b"")
-    signed(request, Credentials(ACCESS_KEY, SECRET_KEY), DEFAULT_REGION)
+    signed(request, Credentials(user, SECRET_KEY), DEFAULT_REGION)
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request(method, path, headers=dict(request.headers.items()))

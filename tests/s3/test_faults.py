@@ -11,6 +11,7 @@ from unittest import mock
 
 from cryptography import x509
 from twisted.internet import ssl, tcp
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols import tls
 from twisted.web.server import Site
@@ -21,18 +22,21 @@ from kvd.errors import (
     EngineFailed,
     EngineSilent,
     EngineUnavailable,
+    PreconditionFailed,
     StoreFault,
     StoreFull,
 )
 from kvd.model.conditions import UNCONDITIONAL
+from kvd.model.keys import Key
 from kvd.s3.connections import IDLE_SECONDS
 from kvd.s3.engine import ATTEMPTS
+from kvd.s3.requests import Ask
 from kvd.s3.store import ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, Asking, holds
 from tests.certificates import Certificate, authority, make_certificate
 from tests.ports import unused_port
 from tests.s3.cases import EngineCase
-from tests.s3.memory_engine import MemoryEngine
+from tests.s3.memory_engine import MemoryEngine, Object, Refusal
 
 LARGE = bytes(range(256)) * 4096
 
@@ -292,6 +296,37 @@ class FailingTests(FaultCase):
         assert acknowledged
 
 
+class RefusedRequestsTests(FaultCase):
+    """
+    Requests side by side that are refused.
+    """
+
+    def test_connections_serve_the_next_requests(self) -> None:
+        """
+        None is closed when its next request is on its way.
+        """
+        engine = self.make_engine()
+        self.memory.objects["tests/key"] = Object(b"old", {}, '"tag"', 0.0)
+        count = 4
+
+        async def ask() -> None:
+            for _ in range(10):
+                reply = await engine.ask(
+                    Ask(
+                        "PUT",
+                        "tests/key",
+                        fields={"if-none-match": "*"},
+                        expected=frozenset({412}),
+                    )
+                )
+                engine.dismiss(reply)
+
+        asked = [Deferred.fromCoroutine(ask()) for _ in range(count)]
+        self.finish(gatherResults(asked))
+
+        assert 10 * count == len(self.memory.seen)
+
+
 class ConditionTests(FaultCase):
     """
     Engines that do not keep conditions.
@@ -337,6 +372,36 @@ class ConditionTests(FaultCase):
         etag = self.put(store, body=b"new", conditions=holds(etag)).info.etag
         self.result(store.remove(KEY, holds(etag)))
 
+    def test_lost_reply_is_no_reason_to_refuse(self) -> None:
+        """
+        The winner of the trial asks again, and hears that somebody has won.
+        """
+        self.memory.lose_next = 1
+        store = self.make_store()
+
+        assert self.put(store, conditions=ABSENT).created
+
+    def test_loser_hears_of_a_failure(self) -> None:
+        """
+        From Ceph, which says 500 where another client came before. The condition does
+        not hold then, and the gateway is not to blame.
+        """
+        self.memory.conflict = Refusal(500, "UnknownError")
+        store = self.make_store()
+        self.put(store, conditions=ABSENT)
+        for body in (b"late", LARGE):
+            key = Key(b"%d" % len(body))
+            upload = self.begin(store, key, len(body), conditions=ABSENT)
+            for at in range(0, len(body), 65_536):
+                self.result(upload.write(body[at : at + 65_536]))
+            answer = upload.commit(ABSENT)
+            # Later than the look at the old value.
+            while ("HEAD", f"tests/{len(body)}") not in self.memory.seen[-1:]:
+                self.reactor.settle(1)
+            self.memory._store(f"tests/{len(body)}", b"first", {}, '"tag"')
+            self.error(PreconditionFailed, lambda: answer)  # noqa: B023
+            assert b"first" == self.get(store, key)
+
     def test_failed_trial_is_repeated(self) -> None:
         """
         What an engine keeps cannot be known while it is away.
@@ -372,6 +437,14 @@ class EndpointsTests(FaultCase):
 
         assert self.memory.seen
         assert self.second.seen
+
+    def test_store_may_be_closed_twice(self) -> None:
+        """
+        As with one gateway.
+        """
+        store = self.make_store()
+        for _ in range(2):
+            self.result(store.close())
 
     def test_gateway_that_is_gone(self) -> None:
         """

@@ -1,8 +1,5 @@
 """
-What takes longer with a real engine than a build may: ``make test-engines``.
-
-Three nodes of SeaweedFS, kvd before them, and load, while a node is killed and
-returns.
+Load on kvd over an engine, while a node of that is killed and returns.
 """
 
 from __future__ import annotations
@@ -12,55 +9,24 @@ import http.client
 import os
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.integration.http import ask
-from tests.integration.twistd import Twistd
-from tests.s3.memory_engine import BUCKET
-from tests.s3.seaweedfs import SeaweedFS
+from tests.s3.processes import RunningEngine
 
 WRITERS = 4
 LOAD_SECONDS = 15.0
 SIZES = (1000, 70_000, 400_000)
 
 
-@pytest.fixture
-def seaweedfs(tmp_path: Path) -> Iterator[SeaweedFS]:
-    """
-    Three nodes.
-    """
-    engine = SeaweedFS(tmp_path / "engine", 3)
-    try:
-        engine.start()
-        yield engine
-    finally:
-        engine.stop()
-
-
-@pytest.fixture
-def daemon(seaweedfs: SeaweedFS, tmp_path: Path) -> Iterator[Twistd]:
-    """
-    kvd before all of them.
-    """
-    store = f"s3://{BUCKET}/load?endpoint={','.join(seaweedfs.urls)}"
-    environment = {**os.environ, **seaweedfs.environment}
-    options = [f"--store={store}", "--procs=2", "--control=off"]
-    with Twistd(options, tmp_path, environment=environment) as daemon:
-        yield daemon
-        daemon.stop()
-        print("".join(daemon.lines)[-5000:])
-
-
 class Writer(threading.Thread):
     """
-    Stores new values, and remembers those that were acknowledged.
+    Stores values, every fourth over another one, and remembers those that were
+    acknowledged.
     """
 
     def __init__(self, port: int, number: int, until: float) -> None:
         super().__init__()
+        self.count = 0
         self.acknowledged: dict[str, str] = {}
         self.failed_once = 0
         self.failed_twice: list[str] = []
@@ -69,11 +35,10 @@ class Writer(threading.Thread):
         self._until = until
 
     def run(self) -> None:
-        count = 0
         while time.monotonic() < self._until:
-            body = os.urandom(SIZES[count % len(SIZES)])
-            target = f"/{self._number}/{count}"
-            count += 1
+            body = os.urandom(SIZES[self.count % len(SIZES)])
+            self.count += 1
+            target = f"/{self._number}/{self.count - self.count % 4 // 3 * 3}"
             said = self._put(target, body)
             if said:
                 self.failed_once += 1
@@ -106,25 +71,30 @@ def read(port: int, target: str) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-@pytest.mark.timeout(600)
-def test_node_that_is_killed_under_load(seaweedfs: SeaweedFS, daemon: Twistd) -> None:
+def assert_node_is_not_missed(engine: RunningEngine, port: int) -> None:
     """
-    No acknowledged value is lost or wrong, and each failure is cured by one retry.
+    A node is killed while clients store values, and returns. No acknowledged value is
+    lost or wrong, and each failure is cured by one retry.
+
+    Args:
+        engine: Runs.
+        port: That of a kvd before it.
     """
     until = time.monotonic() + LOAD_SECONDS
-    writers = [Writer(daemon.port, number, until) for number in range(WRITERS)]
+    writers = [Writer(port, number, until) for number in range(WRITERS)]
     for writer in writers:
         writer.start()
     time.sleep(LOAD_SECONDS / 3)
-    seaweedfs.kill_node(1)
+    engine.kill_node(1)
     time.sleep(LOAD_SECONDS / 3)
-    seaweedfs.start_node(1)
+    engine.start_node(1)
     for writer in writers:
         writer.join()
 
     acknowledged = {k: v for writer in writers for k, v in writer.acknowledged.items()}
     once = sum(writer.failed_once for writer in writers)
-    print(f"{len(acknowledged)} acknowledged, {once} retried by the client")
-    found = {target: read(daemon.port, target) for target in acknowledged}
+    count = sum(writer.count for writer in writers)
+    print(f"{count} stored, {once} of them retried by the client")
+    found = {target: read(port, target) for target in acknowledged}
     assert acknowledged == found
     assert [] == [said for writer in writers for said in writer.failed_twice]

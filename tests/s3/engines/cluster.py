@@ -1,7 +1,7 @@
 """
 ``etc/cluster``: three nodes of an engine, two kvd machines and HAProxy, each in a
 network namespace of its own, with the settings as they are there.
-``make test-engines``;
+``make test-engines ENGINES=cluster``;
 it takes root, ``ip`` and ``haproxy``.
 
 Clients are in the namespace of HAProxy.
@@ -27,11 +27,11 @@ from typing import TypeVar
 
 import pytest
 
-from tests.s3.engines import Writer, read
+from tests.s3.engines.load import Writer, read
 from tests.s3.memory_engine import ACCESS_KEY, SECRET_KEY
 from tests.s3.seaweedfs import PROGRAM, has_bucket
 
-SETTINGS = Path(__file__).parent.parent.parent / "etc" / "cluster"
+SETTINGS = Path(__file__).parent.parent.parent.parent / "etc" / "cluster"
 
 T = TypeVar("T")
 
