@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.verifying import Verifier
 from kvd.workers import verifier
+from kvd.workers.verification import NICE
 from kvd.workers.verifier import VerifierProcess
 
 
@@ -220,12 +221,12 @@ class VerifierProcessTests(SynchronousTestCase):
 
         assert Verifier(kept.asking).has_password(cheap, "secret")
         assert os.SCHED_OTHER == os.sched_getscheduler(processes[0].pid)
-        assert 19 == os.getpriority(os.PRIO_PROCESS, processes[0].pid)
+        assert NICE == os.getpriority(os.PRIO_PROCESS, processes[0].pid)
         kept.stop()
 
     def test_the_true_process(self) -> None:
         """
-        Verifies at the lowest priority, and ends with the daemon, also where others
+        Verifies at a low priority, and ends with the daemon, also where others
         have its socket open.
         """
         before = len(os.listdir("/proc/self/fd"))
@@ -244,7 +245,7 @@ class VerifierProcessTests(SynchronousTestCase):
 
         assert Verifier(other).has_password(cheap, "secret")
         assert not Verifier(other).has_password(cheap, "guess")
-        assert 19 == os.getpriority(os.PRIO_PROCESS, processes[0].pid)
+        assert NICE == os.getpriority(os.PRIO_PROCESS, processes[0].pid)
         kept.stop()
         assert 0 == processes[0].returncode
         other.close()
