@@ -5,8 +5,7 @@ A token is looked up. A password takes tens of milliseconds to verify, in anothe
 process (`kvd.access.verifying`), so a pair of name and password that was verified is
 remembered, by a hash with a random key of this process: a build's thousand requests
 cost one verification, also if they come at once. Pairs that were wrong are remembered
-too. All of it is forgotten when the rights file is read again, because workers are
-replaced then.
+too. All of it is forgotten when the rights file has changed.
 """
 
 from __future__ import annotations
@@ -102,6 +101,15 @@ class Authentication:
         self._remembered: dict[bytes, str | None] = {}
         self._verifying: dict[bytes, list[Deferred[Principal]]] = {}
         self._signing_keys: dict[tuple[str, str], bytes] = {}
+
+    def adopt(self, rules: AccessRules) -> None:
+        """
+        Go by another rights file from now on, also for requests that wait for the
+        verification of a password.
+        """
+        self._rules = rules
+        self._remembered.clear()
+        self._signing_keys.clear()
 
     def authenticate(self, value: bytes | None, network: str) -> Answer:
         """
@@ -246,9 +254,12 @@ class Authentication:
             begins.addCallback(lambda _: self._verify(given, mac, network))
         return answer
 
+    def _hash_of(self, name: str) -> str | None:
+        user = self._rules.users.get(name)
+        return None if user is None else user.password_hash
+
     def _verify(self, given: Password, mac: bytes, network: str) -> None:
-        user = self._rules.users.get(given.user)
-        password_hash = None if user is None else user.password_hash
+        password_hash = self._hash_of(given.user)
         found: list[bool] = []
 
         def verify() -> None:
@@ -256,6 +267,10 @@ class Authentication:
             found.append(self._has_password(known_hash, given.password))
 
         def verified(failure: Failure | None) -> None:
+            if self._hash_of(given.user) != password_hash:
+                # The rights file has changed meanwhile.
+                self._verify(given, mac, network)
+                return
             right = failure is None and found[0] and password_hash is not None
             self._throttle.end(network, failed=not right)
             waiting = self._verifying.pop(mac)
@@ -263,8 +278,7 @@ class Authentication:
                 self._remember(mac, given.user if right else None)
             for answer in waiting:
                 if right:
-                    assert user is not None
-                    answer.callback(user.principal)
+                    answer.callback(self._rules.users[given.user].principal)
                 else:
                     answer.errback(failure or Unauthorized(_WRONG))
 

@@ -23,6 +23,8 @@ class Permit(NamedTuple):
     also: Callable[[Any], Any]
     """Decides about another operation for the same client, and returns it with what the
     rules of its prefix add."""
+    user: str | None = None
+    """Whose request it is; None: a client's without credentials."""
     counted: str | None = None
     """As what it is counted until it has ended, if it is."""
     serving: OpenCounts | None = None

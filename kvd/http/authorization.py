@@ -140,6 +140,16 @@ class Authorization:
         self._decided: Memo[Request, _Decided] = Memo(MEMO_HEADS)
         self._signers: Memo[Request, Principal] = Memo(MEMO_HEADS)
 
+    def adopt(self, rules: AccessRules) -> None:
+        """
+        Decide by another rights file from now on. Requests that are permitted already
+        may end; so may those that a request with several keys still asks for.
+        """
+        self._rules = rules
+        self._authentication.adopt(rules)
+        self._decided.clear()
+        self._signers.clear()
+
     def authorize(
         self,
         request: Request,
@@ -264,7 +274,7 @@ class Authorization:
             self._rates.check(f"The user {who.name}", who.rate, self._clock)
         permitted, also = self._permitted(who, operation), partial(self._permitted, who)
         if who.at_once is None:
-            return Permit(permitted, also)
+            return Permit(permitted, also, who.name)
         # Addresses are counted in the same table.
         counted = f"user {who.name}"
         if self._serving[counted] >= who.at_once:
@@ -274,7 +284,7 @@ class Authorization:
                 1,
             )
         self._serving.add(counted)
-        return Permit(permitted, also, counted, self._serving)
+        return Permit(permitted, also, who.name, counted, self._serving)
 
     def _permitted(self, who: Principal, operation: Operation) -> Operation:
         if isinstance(operation, Exchange):

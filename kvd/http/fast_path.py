@@ -391,6 +391,12 @@ class FastPath(Protocol):
         Read no more batches.
         """
 
+    def forget_templates(self) -> None:
+        """
+        What senders may do has changed: ask Python again about every head. Requests
+        whose heads have been served by a template end by it.
+        """
+
     def serve_new(self, sockets: Sequence[int], /) -> int:
         """
         Serve the request that came with each new connection, if the connection ends

@@ -35,6 +35,12 @@ class Memo(Generic[K, V]):
         found = self._answers.get(id(about))
         return None if found is None else found[1]
 
+    def clear(self) -> None:
+        """
+        Forget all answers.
+        """
+        self._answers.clear()
+
     def remember(self, about: K, answer: V) -> V:
         """
         Remember an answer, and give it back.

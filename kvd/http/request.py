@@ -581,6 +581,9 @@ class RequestHandler:
         """
         Who has sent this.
         """
+        if self._permit is not None:
+            # Whatever the rights file says by now.
+            return self._permit.user
         certified = self._connection.transport.peer_user
         authorization = self._context.authorization
         if authorization is None:

@@ -21,6 +21,7 @@ Unlisten      supervisor to worker
 Gated         supervisor to worker
 Credits       supervisor to worker        an eventfd
 Batch         supervisor to worker        connections
+Rights        supervisor to worker        a file in memory with the rights file's text
 Drain         supervisor to worker
 Ready         worker to supervisor
 Failed        worker to supervisor
@@ -189,6 +190,16 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Rights:
+    """
+    Decide by this rights file from now on (`kvd.ipc.texts` has its text). A worker that
+    has had no rights file ignores it.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """
     Finish all requests within this time, and exit.
@@ -278,6 +289,7 @@ Message = (
     | Gated
     | Credits
     | Batch
+    | Rights
     | Drain
     | Ready
     | Failed
@@ -337,6 +349,7 @@ _PACKED: Final = {
         attrgetter("name"),
     ),
     10: _Packing(Alive, struct.Struct("=B"), _none),
+    11: _Packing(Rights, struct.Struct("=B"), _none, attrgetter("path")),
 }
 pack_batch: Final[Callable[[int, int, int, bool], bytes]] = partial(
     _PACKED[1].form.pack, 1

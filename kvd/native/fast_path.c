@@ -297,6 +297,19 @@ FastPath_lock_renewed(FastPath *self, PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(forget_templates_doc,
+"forget_templates()\n"
+"\n"
+"What senders may do has changed: ask Python again about every head.");
+
+static PyObject *
+FastPath_forget_templates(FastPath *self, PyObject *Py_UNUSED(none))
+{
+    PyDict_Clear(self->templates);
+    PyDict_Clear(self->older_templates);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef FastPath_methods[] = {
     {"serve", (PyCFunction)FastPath_serve, METH_O, serve_doc},
     {"serve_secure", (PyCFunction)(void (*)(void))FastPath_serve_secure, METH_FASTCALL,
@@ -329,6 +342,8 @@ static PyMethodDef FastPath_methods[] = {
     {"report_to", (PyCFunction)FastPath_report_to, METH_VARARGS, report_to_doc},
     {"take_reports", (PyCFunction)FastPath_take_reports, METH_NOARGS, take_reports_doc},
     {"upload_to", (PyCFunction)FastPath_upload_to, METH_O, upload_to_doc},
+    {"forget_templates", (PyCFunction)FastPath_forget_templates, METH_NOARGS,
+     forget_templates_doc},
     {"lock_renewed", (PyCFunction)FastPath_lock_renewed, METH_NOARGS,
      lock_renewed_doc},
     {NULL},

@@ -2,8 +2,8 @@
 Changes to a running daemon: switch the policy, resize the pool, replace workers.
 
 Only one change runs at a time; a request for another one meanwhile fails with a message
-that says so. Switching the policy is the exception, since it takes no time. No change
-closes a listening socket, and a worker that is to end finishes its requests first. A
+that says so. Switching the policy, and the rights, are the exceptions, since they take
+no time. No change closes a listening socket, and a worker that is to end finishes its requests first. A
 change waits by polling the state it needs: workers start, leave and die in any order,
 and polling needs no special case for any of them.
 """
@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy, choose_shadow
 from kvd.errors import ChangeImpossible
 from kvd.ipc.scoreboard import Scoreboard
-from kvd.settings import MAX_PROCS, Settings
+from kvd.settings import MAX_PROCS, RightsFile, Settings
 from kvd.system.code import check_code
 from kvd.workers.pool import START_SECONDS, Pool
 from kvd.workers.record import State
@@ -62,6 +62,7 @@ class Changes:
             load: Makes workers that start from now on use other settings.
         """
         self._settings = settings
+        self._users = settings.users
         self._load = load
         self._pool = pool
         self._distribution = distribution
@@ -243,6 +244,34 @@ class Changes:
         """
         if self._pool.stopping:
             raise ChangeImpossible("kvd is ending")
+
+    def rights(self, users: RightsFile) -> None:
+        """
+        Have all workers decide by another rights file. This works while another change
+        is under way, and waits for no client: what is withdrawn must not hold until
+        clients that are slow have had their time. Workers that have no rights file get
+        one when they are replaced.
+
+        Args:
+            users: Has been checked. The same as before changes nothing.
+
+        Raises:
+            ChangeImpossible: kvd is ending, or there is no room; nothing has changed.
+        """
+        self.check_going_on()
+        if users == self._users:
+            return
+        try:
+            self._pool.adopt_rights(users)
+        except OSError as error:
+            raise ChangeImpossible(
+                f"workers cannot be given the rights file {users.path}:"
+                f" {error.strerror}"
+            ) from error
+        self._users = users
+        self._log.info(
+            "rights file {path}: the new rights hold", path=users.path, happened="switch"
+        )
 
     def adopt(self, settings: Settings) -> Deferred[None]:
         """

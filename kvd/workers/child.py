@@ -4,6 +4,7 @@ The worker process: a fork of the fork server that installs a reactor and serves
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import (
     ILogObserver,
     LogEvent,
+    Logger,
     eventAsText,
     globalLogBeginner,
 )
@@ -36,12 +38,14 @@ from kvd.ipc.messages import (
     LogLine,
     Message,
     Ready,
+    Rights,
     Unlisten,
     Unplaced,
     shortened,
 )
 from kvd.ipc.row import Row
 from kvd.ipc.scoreboard import Scoreboard
+from kvd.ipc.texts import read_text
 from kvd.log.limiting import Limited, in_reactor
 from kvd.net.reactor import install
 from kvd.settings import Settings
@@ -83,6 +87,8 @@ class Worker:
     Carries out the supervisor's messages.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         control: socket.socket,
@@ -102,6 +108,8 @@ class Worker:
         self._server.share_of = self._share_of
         self._adopting = Adopting(self._channel, self._server.source, reactor, row)
         self._limited = Limited(cast(ILogObserver, self._report), in_reactor(reactor))
+        users = settings.users
+        self._rights = None if users is None else users.text
         self._draining = False
         self.status = 0
 
@@ -153,6 +161,8 @@ class Worker:
             self._credits_came(descriptors)
         elif isinstance(message, Batch):
             self._adopting.batch_came(message, descriptors)
+        elif isinstance(message, Rights):
+            self._rights_came(message.path, descriptors)
         elif isinstance(message, Drain):
             self._drain(message.seconds, message.others_serve)
         elif isinstance(message, Alive):
@@ -206,6 +216,29 @@ class Worker:
             self._adopting.adopt,
             self._channel.came,
         )
+
+    def _rights_came(self, path: str, descriptors: Sequence[int]) -> None:
+        try:
+            if not descriptors:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            (descriptor,) = descriptors
+            try:
+                text = read_text(descriptor)
+            finally:
+                os.close(descriptor)
+            if self._rights is None or text == self._rights:
+                return
+            # Loaded before the fork, where there is a rights file.
+            from kvd.access.rights_file import parse_rights
+
+            self._server.adopt_rules(parse_rights(text, path))
+            self._rights = text
+        except Exception:
+            self._log.failure(
+                "this worker cannot apply the rights file that was read again, and"
+                " makes room for one that can"
+            )
+            self._channel.send(Leaving())
 
     def _drain(self, seconds: float, others_serve: bool) -> None:
         if self._draining:

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from kvd.ipc.messages import Alive, Exited, Fork, Forked, Load, receive, send
 from kvd.ipc.scoreboard import Scoreboard
+from kvd.ipc.texts import read_text
 from kvd.net.credentials import unpack
-from kvd.settings import RightsFile, Settings
+from kvd.settings import Settings
 from kvd.system.code import LOADED, REPLACED, fingerprint
 from kvd.system.descriptors import raise_descriptor_limit
 from kvd.system.inherited import reset_signals
@@ -99,7 +100,10 @@ def main(descriptor: int, code: str = LOADED) -> NoReturn:
     assert isinstance(message, Load)
     settings = message.settings
     if settings.users is not None:
-        settings = replace(settings, users=_with_text(settings.users, more.pop(0)))
+        text = more.pop(0)
+        users = replace(settings.users, text=read_text(text))
+        os.close(text)
+        settings = replace(settings, users=users)
     if message.credentials:
         settings = replace(settings, credentials=unpack(more.pop(0)))
     scoreboard = Scoreboard(memory)
@@ -127,15 +131,6 @@ def _end(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def _with_text(users: RightsFile, descriptor: int) -> RightsFile:
-    """
-    The rights file with its text.
-    """
-    with open(descriptor, "rb") as file:
-        file.seek(0)
-        return replace(users, text=file.read().decode("utf-8"))
 
 
 def import_for(

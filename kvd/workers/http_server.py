@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from kvd.access.counting import CountingMemory
     from kvd.access.rates import Rates
+    from kvd.access.rules import AccessRules
 
 # How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
@@ -199,6 +200,18 @@ class HttpServer:
         process.authorization = Authorization(
             rules, authentication, rates, counts, self._reactor
         )
+
+    def adopt_rules(self, rules: AccessRules) -> None:
+        """
+        Decide by another rights file about each request that is not permitted yet.
+        Without one so far, nothing changes.
+        """
+        process = self.process
+        if process.authorization is None:
+            return
+        process.authorization.adopt(rules)
+        if process.fast_path is not None:
+            process.fast_path.forget_templates()
 
     def serve_idle(self) -> Callable[[int], bool]:
         """

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -28,10 +28,12 @@ from kvd.ipc.messages import (
     Message,
     Ready,
     Refused,
+    Rights,
     Unplaced,
 )
 from kvd.log.limiting import PASSES
-from kvd.settings import Settings
+from kvd.ipc.texts import in_memory
+from kvd.settings import RightsFile, Settings
 from kvd.workers.distribution import Distribution
 from kvd.workers.endings import END_SECONDS, Endings, kill, pidfd_of
 from kvd.workers.record import State, WorkerRecord
@@ -110,6 +112,7 @@ class Pool:
         self._reactor = reactor
         self._serving: Callable[[], None] | None = serving
         self._ended = ended
+        self._rights: RightsFile | None = None
         self.hangs = 0
         """How many workers were killed because they hung."""
         self.stopping = False
@@ -362,6 +365,9 @@ class Pool:
                 self._leave(record)
                 return
             assert record.channel is not None
+            if self._rights is not None:
+                # It may have been forked with those of before.
+                self._give_rights(self._rights, [record])
             self._distribution.joined(record.number, record.channel)
             self._report_once_serving()
         elif isinstance(message, Leaving) and record.state is State.READY:
@@ -371,6 +377,24 @@ class Pool:
                 )
         elif isinstance(message, Acknowledged | Refused | Unplaced):
             self._distribution.received(record.number, message)
+
+    def adopt_rights(self, users: RightsFile) -> None:
+        """
+        Have all workers decide by another rights file, also those that drain and those
+        that get ready later; except workers that have none.
+
+        Raises:
+            OSError: There is no room for its text. No worker hears of it.
+        """
+        self._give_rights(users, self.workers)
+        self._rights = users
+
+    def _give_rights(self, users: RightsFile, to: Iterable[WorkerRecord]) -> None:
+        with in_memory("kvd-rights", users.text) as text:
+            for record in to:
+                if record.state in {State.READY, State.DRAINING}:
+                    assert record.channel is not None
+                    record.channel.send(Rights(users.path), [text])
 
     def _leave(self, record: WorkerRecord) -> None:
         record.state = State.DRAINING

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Alive, Exited, Fork, Forked, Load, Message
+from kvd.ipc.texts import in_memory
 from kvd.net.credentials import pack
 from kvd.settings import Settings
 from kvd.workers.backoff import Backoff
@@ -138,10 +139,8 @@ class ForkServerProcess:
             # In memory, since they may be too long for a message; and the files may
             # have changed since they were checked.
             if settings.users is not None:
-                text = given.enter_context(open(os.memfd_create("kvd-rights"), "w+b"))
-                text.write(settings.users.text.encode("utf-8"))
-                text.flush()
-                descriptors.append(text.fileno())
+                text = in_memory("kvd-rights", settings.users.text)
+                descriptors.append(given.enter_context(text))
             if settings.credentials:
                 packed = pack(settings.credentials)
                 given.callback(os.close, packed)

@@ -14,6 +14,8 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,10 @@ from kvd.access.editing import add_token, change, remove_user, set_user
 from kvd.access.passwords import hash_password
 from kvd.access.tokens import make_token
 from tests.integration.commands import run_kvd
-from tests.integration.http import ask
+from tests.integration.http import ask, ask_over
 from tests.integration.test_hangup import read_until
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -179,6 +182,58 @@ def test_rights_change_on_hangup(tmp_path: Path, policy: str) -> None:
         daemon.process.send_signal(signal.SIGHUP)
         read_until(daemon, "settings: done")
         assert ({401}, {403}) == (statuses(one), statuses(two))
+
+
+def test_a_withdrawn_right_waits_for_no_client(tmp_path: Path) -> None:
+    """
+    Uploads hold both workers, so none can be replaced. All the same, neither serves a
+    user who was removed: not on connections that are open, nor on the fast path, nor on
+    new ones. The uploads end well.
+    """
+    users = tmp_path / "users.toml"
+    gone = user_with_token(users, "gone", {"/": ["read"]})
+    stays = user_with_token(users, "stays", {"/": ["read", "write"]})
+    options = ["--procs=2", "--policy=roundrobin", f"--users={users}"]
+    options += ["--durability=process", "--store=file:./values", "--control=off"]
+    options += ["--drain-timeout=600"]
+    (tmp_path / "values").mkdir()
+    (tmp_path / "values" / "k").write_text("value")
+    value = b"x" * 200_000
+    with Twistd(options, tmp_path) as daemon, ExitStack() as open_ones:
+
+        def connect() -> HTTPConnection:
+            one = HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_SECONDS)
+            open_ones.callback(one.close)
+            return one
+
+        # Of each pair, one is at each worker.
+        uploads, kept = [[connect() for _ in range(2)] for _ in range(2)]
+        for number, upload in enumerate(uploads):
+            upload.putrequest("PUT", f"/upload{number}")
+            for name, said in bearer(stays).items():
+                upload.putheader(name, said)
+            upload.putheader("Content-Length", str(len(value)))
+            upload.endheaders(value[:1000])
+        for one in [*kept, *kept, *kept]:
+            assert 200 == ask_over(one, "GET", "/k", None, bearer(gone)).status
+
+        change(str(users), lambda document: remove_user(document, "gone"))
+        daemon.process.send_signal(signal.SIGHUP)
+        for one in kept:
+            until = time.monotonic() + PATIENCE_SECONDS
+            status = 200
+            while status == 200 and time.monotonic() < until:
+                status = ask_over(one, "GET", "/k", None, bearer(gone)).status
+            assert 401 == status
+        for _ in range(4):
+            assert 401 == ask(daemon.port, "GET", "/k", None, bearer(gone)).status
+            assert 200 == ask(daemon.port, "GET", "/k", None, bearer(stays)).status
+
+        for upload in uploads:
+            upload.send(value[1000:])
+            assert 201 == upload.getresponse().status
+        read_until(daemon, "settings: done")
+        assert value == ask(daemon.port, "GET", "/upload1", None, bearer(stays)).body
 
 
 @pytest.mark.parametrize("policy", ["reuseport", "leastbusy"])
