@@ -6,22 +6,29 @@ descriptor the message carries.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from io import FileIO
 
 
-@contextmanager
-def in_memory(name: str, text: str) -> Iterator[int]:
+def in_memory(name: str, text: str) -> FileIO:
     """
-    A descriptor of a file with this text, which is closed afterwards.
+    A file with this text, which the caller closes.
 
     Args:
         name: Tells somebody who looks at a process what the descriptor is.
+
+    Raises:
+        OSError: There is no room for it.
     """
-    with open(os.memfd_create(name), "w+b") as file:
-        file.write(text.encode("utf-8"))
-        file.flush()
-        yield file.fileno()
+    file = FileIO(os.memfd_create(name), "w")
+    try:
+        left = memoryview(text.encode("utf-8"))
+        while left:
+            # Linux writes at most 2 GiB at a time (write(2)).
+            left = left[file.write(left) or 0 :]
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def read_text(descriptor: int) -> str:

@@ -2,10 +2,10 @@
 Changes to a running daemon: switch the policy, resize the pool, replace workers.
 
 Only one change runs at a time; a request for another one meanwhile fails with a message
-that says so. Switching the policy, and the rights, are the exceptions, since they take
-no time. No change closes a listening socket, and a worker that is to end finishes its requests first. A
-change waits by polling the state it needs: workers start, leave and die in any order,
-and polling needs no special case for any of them.
+that says so. The exceptions take no time: another policy, another rights file. No
+change closes a listening socket, and a worker that is to end finishes its requests
+first. A change waits by polling the state it needs: workers start, leave and die in any
+order, and polling needs no special case for any of them.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ class Changes:
         """
         Have all workers decide by another rights file. This works while another change
         is under way, and waits for no client: what is withdrawn must not hold until
-        clients that are slow have had their time. Workers that have no rights file get
+        slow clients have had their time. Workers that have no rights file get
         one when they are replaced.
 
         Args:
@@ -269,9 +269,12 @@ class Changes:
                 f" {error.strerror}"
             ) from error
         self._users = users
-        self._log.info(
-            "rights file {path}: the new rights hold", path=users.path, happened="switch"
-        )
+        if self._settings.users is not None:
+            self._log.info(
+                "all workers have the rights file {path} as it is now",
+                path=users.path,
+                happened="switch",
+            )
 
     def adopt(self, settings: Settings) -> Deferred[None]:
         """

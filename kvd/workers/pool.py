@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from io import FileIO
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -31,8 +32,8 @@ from kvd.ipc.messages import (
     Rights,
     Unplaced,
 )
-from kvd.log.limiting import PASSES
 from kvd.ipc.texts import in_memory
+from kvd.log.limiting import PASSES
 from kvd.settings import RightsFile, Settings
 from kvd.workers.distribution import Distribution
 from kvd.workers.endings import END_SECONDS, Endings, kill, pidfd_of
@@ -112,7 +113,8 @@ class Pool:
         self._reactor = reactor
         self._serving: Callable[[], None] | None = serving
         self._ended = ended
-        self._rights: RightsFile | None = None
+        self._rights: tuple[Rights, FileIO] | None = None
+        """Those that have changed since the pool began, and a file with their text."""
         self.hangs = 0
         """How many workers were killed because they hung."""
         self.stopping = False
@@ -365,9 +367,8 @@ class Pool:
                 self._leave(record)
                 return
             assert record.channel is not None
-            if self._rights is not None:
-                # It may have been forked with those of before.
-                self._give_rights(self._rights, [record])
+            # First: it may have been forked with those of before.
+            self._give_rights(record)
             self._distribution.joined(record.number, record.channel)
             self._report_once_serving()
         elif isinstance(message, Leaving) and record.state is State.READY:
@@ -386,15 +387,24 @@ class Pool:
         Raises:
             OSError: There is no room for its text. No worker hears of it.
         """
-        self._give_rights(users, self.workers)
-        self._rights = users
+        text = in_memory("kvd-rights", users.text)
+        self._forget_rights()
+        self._rights = Rights(users.path), text
+        for record in self.workers:
+            if record.state in {State.READY, State.DRAINING}:
+                self._give_rights(record)
 
-    def _give_rights(self, users: RightsFile, to: Iterable[WorkerRecord]) -> None:
-        with in_memory("kvd-rights", users.text) as text:
-            for record in to:
-                if record.state in {State.READY, State.DRAINING}:
-                    assert record.channel is not None
-                    record.channel.send(Rights(users.path), [text])
+    def _give_rights(self, record: WorkerRecord) -> None:
+        if self._rights is not None:
+            rights, text = self._rights
+            assert record.channel is not None
+            record.channel.send(rights, [text.fileno()])
+
+    def _forget_rights(self) -> None:
+        if self._rights is not None:
+            _, text = self._rights
+            text.close()
+            self._rights = None
 
     def _leave(self, record: WorkerRecord) -> None:
         record.state = State.DRAINING
@@ -502,6 +512,7 @@ class Pool:
             self._last_call.cancel()
             self._last_call = None
         self._endings.forget()
+        self._forget_rights()
         self._distribution.close()
         stopped, self._stopped = self._stopped, None
         stopped.callback(None)

@@ -140,7 +140,7 @@ class ForkServerProcess:
             # have changed since they were checked.
             if settings.users is not None:
                 text = in_memory("kvd-rights", settings.users.text)
-                descriptors.append(given.enter_context(text))
+                descriptors.append(given.enter_context(text).fileno())
             if settings.credentials:
                 packed = pack(settings.credentials)
                 given.callback(os.close, packed)

@@ -174,6 +174,52 @@ class AuthenticationTests(SynchronousTestCase):
         assert check_hash(NOBODYS_HASH) is None
         assert not has_password(NOBODYS_HASH, "guess")
 
+    def adopt(self, *replaced: tuple[str, str]) -> None:
+        """
+        Go by another file.
+        """
+        text = RIGHTS
+        for old, new in replaced:
+            assert old in text
+            text = text.replace(old, new)
+        self.authentication.adopt(parse_rights(text, "file"))
+
+    def test_another_file_holds_for_what_is_remembered(self) -> None:
+        """
+        Passwords and tokens, right and wrong ones.
+        """
+        for value in (basic("ci", "secret"), bearer(TOKEN)):
+            assert "ci" == self.who(value)
+        self.refused(basic("ci", "other"))
+
+        self.adopt(
+            (RIGHTS.splitlines()[2], f'password = "{CHEAP.hash("other")}"'),
+            (token_digest(TOKEN).hex(), token_digest("kvd_new").hex()),
+        )
+        for value in (basic("ci", "secret"), bearer(TOKEN)):
+            assert self.authentication.known(value) is None
+            self.refused(value)
+        assert {"ci"} == {self.who(basic("ci", "other")), self.who(bearer("kvd_new"))}
+
+    def test_another_file_holds_for_whom_is_being_verified(self) -> None:
+        """
+        By its hash, if that is another one.
+        """
+        right, wrong = self.ask(basic("ci", "other")), self.ask(basic("ci", "secret"))
+        password = RIGHTS.splitlines()[2]
+        self.adopt((password, f'password = "{CHEAP.hash("other")}"'))
+        self.verify()
+        assert "ci" == self.successResultOf(right).name
+        self.failureResultOf(wrong, Unauthorized)
+        assert 4 == self.verified
+
+        self.adopt()
+        gone = self.ask(basic("ci", "secret"))
+        self.adopt(("[users.ci]", "[users.ci2]"), ("users.ci.", "users.ci2."))
+        self.verify()
+        self.failureResultOf(gone, Unauthorized)
+        assert self.authentication.known(basic("ci", "secret")) is None
+
     def test_tokens_need_no_verification(self) -> None:
         """
         As Bearer, or as the password of the token's user.

@@ -20,7 +20,7 @@ from kvd.daemon.hangup import has_terminal
 from kvd.daemon.reload import Reload
 from kvd.daemon.written_files import check_written_files
 from kvd.errors import BadSetting, ChangeImpossible
-from kvd.settings import Settings, StoreLocation, TCPAddress
+from kvd.settings import RightsFile, Settings, StoreLocation, TCPAddress
 from tests.certificates import localhost
 
 SETTINGS = Settings(procs=2)
@@ -36,9 +36,16 @@ class PlayedChanges:
 
     def __init__(self) -> None:
         self.adopted: list[Settings] = []
+        self.users: list[RightsFile] = []
         self.answer: Deferred[None] = succeed(None)
         self.idle: Deferred[None] = succeed(None)
         """Fires when no other change is under way."""
+
+    def rights(self, users: RightsFile) -> None:
+        """
+        See `kvd.workers.changes.Changes`.
+        """
+        self.users.append(users)
 
     def until_idle(self) -> Deferred[None]:
         """
@@ -230,6 +237,25 @@ class ReloadTests(SynchronousTestCase):
             self.successResultOf(one)
 
         assert [5] == [settings.procs for settings in self.changes.adopted]
+
+    def test_rights_wait_for_no_other_change(self) -> None:
+        """
+        It may take as long as clients like.
+        """
+        self.changes.idle = Deferred()
+        users = [RightsFile("/rights", text) for text in ("new", "old")]
+        changes: Any = self.changes
+        reloading = Reload(
+            SETTINGS,
+            lambda: replace(SETTINGS, users=users.pop()),
+            check_at_once,
+            changes,
+        )
+        for _ in range(2):
+            self.assertNoResult(reloading.start())
+
+        assert ["old", "new"] == [file.text for file in self.changes.users]
+        assert [] == self.changes.adopted
 
     def test_what_cannot_be_done_is_reported(self) -> None:
         """

@@ -606,6 +606,65 @@ class SlowStoreTests(AuthorizationCase):
         assert [answer] == left
 
 
+class OtherRightsTests(SynchronousTestCase):
+    """
+    The rights file changes while clients are connected.
+    """
+
+    def rules(self, token: str, rights: str) -> AccessRules:
+        """
+        What a user may do, and with what.
+        """
+        return parse_rights(
+            f"""
+            [users.ci]
+            tokens = [{{sha256 = "{token_digest(token).hex()}"}}]
+            rights = {rights}
+            """,
+            "file",
+        )
+
+    def test_they_hold_for_each_request_that_comes(self) -> None:
+        """
+        On a connection that stays, whichever way its requests go, and also where two
+        come together. A body that is under way goes on, and the log says whose.
+        """
+        ci, new = bearer("kvd_ci"), bearer("kvd_new")
+        everything = '{ "/" = ["read", "write"] }'
+        upload = put("k", bytes(9000), ci)
+        for fast_path in (True, False):
+            worker = Worker(
+                fast_path=fast_path,
+                durability="process",
+                rules=self.rules("kvd_ci", everything),
+            )
+            self.addCleanup(worker.clean_up)
+            worker.connect(put("k", b"v", ci))
+            for _ in range(3):
+                worker.send(0, get("k", ci))
+            worker.connect(upload[:-5000])
+            assert 200 == status(worker._replies[0])
+            served = 0 if worker.watched is None else worker.watched.served
+            assert (served > 0) == (fast_path and native is not None)
+
+            worker._server.adopt_rules(self.rules("kvd_new", everything))
+            worker.send(1, get("k", ci) + get("k", ci))
+            found = re.findall(rb"HTTP/1\.1 (\d{3}) ", worker._replies[0])
+            assert [b"401"] * 2 == found[-2:]
+            worker.send(1, get("k", new))
+            assert 200 == status(worker._replies[0])
+
+            worker._server.adopt_rules(self.rules("kvd_new", "{}"))
+            worker.send(1, get("k", new))
+            assert 403 == status(worker._replies[0])
+
+            worker.send(0, upload[-5000:])
+            assert 201 <= status(worker._replies[1]) <= 204
+            entries = map(json.loads, worker.end().entries)
+            found = [each["user"] for each in entries if each["method"] == "PUT"]
+            assert ["ci", "ci"] == found
+
+
 class LogTests(SynchronousTestCase):
     """
     The access log says who has sent a request.

@@ -4,9 +4,11 @@ Tests for `kvd.workers.changes`: the test plays the workers.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -24,9 +26,9 @@ from kvd.errors import (
     OperatorError,
     UnknownPlugin,
 )
-from kvd.ipc.messages import Drain, Failed, Listen, Unlisten
+from kvd.ipc.messages import Credits, Drain, Failed, Listen, Rights, Unlisten
 from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
-from kvd.settings import MAX_PROCS, Settings
+from kvd.settings import MAX_PROCS, RightsFile, Settings
 from kvd.workers import changes
 from kvd.workers.changes import LOOK_SECONDS, Changes
 from kvd.workers.distribution import Distribution
@@ -568,6 +570,60 @@ class AdoptTests(ChangesCase):
 
         assert [] == self.loaded
         assert [0, 1, 2] == self.there()
+
+
+class RightsTests(ChangesCase):
+    """
+    Another rights file holds for all workers.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(self.pool._forget_rights)
+
+    def test_it_waits_for_nobody(self) -> None:
+        """
+        Also workers that drain hear of it, and those that get ready only then, before
+        they have a client. The same file again makes no work.
+        """
+        ended = self.begin(self.changes.restart)
+        self.be_ready(3)
+        assert [DRAIN] == self.received(0)[-1:]
+        self.received(3)
+        for _ in range(2):
+            self.changes.rights(RightsFile("/file", "new"))
+        for number in range(4):
+            assert [Rights("/file")] == self.received(number)
+
+        self.last(0).end()
+        self.look()
+        self.be_ready(0)
+        assert [Rights("/file"), Credits(), Listen("0/0")] == self.received(0)
+        assert [] == ended
+
+    def test_back_to_those_of_the_start(self) -> None:
+        """
+        Which may have come with settings that no worker could do with.
+        """
+        for text in ("old", "new", "old"):
+            self.changes.rights(RightsFile("/file", text))
+            assert [Rights("/file")] == self.received(0)
+
+    def test_without_room_nobody_hears_of_it(self) -> None:
+        """
+        It can be tried again.
+        """
+        file = RightsFile("/file", "new")
+        short = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with (
+            mock.patch.object(os, "memfd_create", side_effect=short),
+            pytest.raises(ChangeImpossible, match="/file: Too many open files"),
+        ):
+            self.changes.rights(file)
+        assert [] == self.received(0)
+
+        self.changes.rights(file)
+        assert [Rights("/file")] == self.received(0)
 
 
 class OneAtATimeTests(ChangesCase):

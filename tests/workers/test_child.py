@@ -14,6 +14,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.access.rules import AccessRules
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
     Alive,
@@ -26,11 +27,13 @@ from kvd.ipc.messages import (
     Message,
     Ready,
     Refused,
+    Rights,
     Unplaced,
     encode,
     send,
 )
 from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
+from kvd.ipc.texts import in_memory
 from kvd.settings import Settings, StoreLocation
 from kvd.workers import child
 from kvd.workers.child import Worker
@@ -104,6 +107,39 @@ class WorkerTests(SynchronousTestCase):
             self.reactor.settle()
 
         assert [Unplaced("0/1")] == self.supervisor.receive()
+
+    def test_new_rights_hold_at_once(self) -> None:
+        """
+        The same ones make no work, and who has none needs none.
+        """
+        adopted: list[AccessRules] = []
+        self.patch(self.worker._server, "adopt_rules", adopted.append)
+        for before in (None, "[anonymous.rights]"):
+            self.worker._rights = before
+            for text in ("[users.ci]", "[users.ci]", "[users.bot]"):
+                with in_memory("rights", text) as file:
+                    send(self.supervisor.control, Rights("/file"), [file.fileno()])
+                self.reactor.settle()
+
+        assert [["ci"], ["bot"]] == [list(rules.users) for rules in adopted]
+        assert [] == self.supervisor.receive()
+
+    def test_who_cannot_apply_new_rights_leaves(self) -> None:
+        """
+        Whatever it is: no room for their text, or a fault.
+        """
+        self.worker._rights = ""
+        assert [Leaving()] == self.send_without_room(Rights("/file"))
+        assert 1 == len(self.flushLoggedErrors(OSError))
+
+        fails = mock.Mock(side_effect=MemoryError)
+        self.patch(self.worker._server, "adopt_rules", fails)
+        with in_memory("rights", "[users.ci]") as file:
+            send(self.supervisor.control, Rights("/file"), [file.fileno()])
+        self.reactor.settle()
+        assert [Leaving()] == self.supervisor.receive()
+        assert 1 == len(self.flushLoggedErrors(MemoryError))
+        assert 0 == self.stops
 
     def test_it_reports_its_number(self) -> None:
         """

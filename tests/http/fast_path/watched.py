@@ -126,6 +126,12 @@ class WatchedFastPath:
         """
         self._fast_path.hold(poller, most_open, adopt)
 
+    def forget_templates(self) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.forget_templates()
+
     def adopt_held(self, before: float) -> None:
         """
         See `FastPath`.
