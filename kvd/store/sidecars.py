@@ -21,7 +21,8 @@ changed has another time, and so no sidecar, like a file that never had one.
 - The time is that of publication, in microseconds. If a sidecar of this name exists,
   the value gets a later time: so no two values of a key share one.
 - A file system that keeps whole seconds only has no times enough. There the number of
-  the inode is part of the name too: no two files that exist have the same one.
+  the inode is part of the name too: no two files that exist have the same one, so a
+  later time is needed only if the sidecar of a file that is gone has the name.
   Elsewhere it is not, so a copy or a backup keeps the attributes of values, if it has
   the sidecars and the times.
 - A power cut may leave a sidecar without its content. The checksum tells. So that a
@@ -205,9 +206,9 @@ class Sidecars:
         attribute_of: Callable[[int], bytes],
     ) -> Sidecar:
         """
-        Set the times of a file and write its sidecar. The times are later by some
-        microseconds if there is such a sidecar, and whole seconds if the file system
-        keeps no others.
+        Set the times of a file and write its sidecar. The times are whole seconds if the
+        file system keeps no others, and later by the least difference that it keeps if
+        there is such a sidecar.
 
         Args:
             file: The file of a value that has not been published, open.
@@ -230,12 +231,10 @@ class Sidecars:
             try:
                 return Sidecar(path, self._create(path, text), got_us)
             except FileExistsError:
-                if _has_fraction(status):
-                    wanted_us += later_us
-                    later_us = min(10 * later_us, _MOST_LATER_US)
-                else:
-                    # Of a file that was removed, since this one has its inode.
-                    self.remove_at(path)
+                # Where the inode counts, it is of a file that is gone. It stays all the
+                # same: whoever has removed that file may remove its sidecar only now.
+                wanted_us += later_us if _has_fraction(status) else _SECOND_US
+                later_us = min(10 * later_us, _MOST_LATER_US)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
     def _create(self, path: bytes, text: bytes) -> int:

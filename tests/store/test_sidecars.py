@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from itertools import count
 from random import Random
+from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
 
@@ -245,7 +246,8 @@ class SidecarTests(SidecarCase):
     def test_whole_seconds(self) -> None:
         """
         A file system that keeps no others has values of equal length and time. Each has
-        its sidecar, and so has one whose file has the number of a file that is gone.
+        its sidecar, and so has one whose file has the number of a file that is gone: it
+        gets a later time.
         """
         with whole_seconds(), mock.patch("time.time_ns", return_value=10**18 + 7):
             for number in range(4):
@@ -255,12 +257,51 @@ class SidecarTests(SidecarCase):
                 assert [self.sidecar_of()] == self.all_sidecars()
             os.unlink(os.path.join(self.path, "key"))
             (left,) = self.all_sidecars()
-            with mock.patch(
-                "kvd.store.sidecars.path_of",
-                return_value=os.fsencode(os.path.relpath(left, self.path)),
-            ):
-                self.publish_as("text/new")
-                assert "text/new" == type_of(self.store.stat(KEY))
+
+            def path_with_same_number(key: Key, status: os.stat_result) -> bytes:
+                if status.st_mtime_ns > 10**18:
+                    return path_of(key, status)
+                return os.fsencode(os.path.relpath(left, self.path))
+
+            with mock.patch("kvd.store.sidecars.path_of", path_with_same_number):
+                info = self.publish_as("text/new")
+                assert 10**9 + 1 == info.changed
+                assert info == self.store.stat(KEY)
+
+    def test_whole_seconds_and_a_number_that_is_used_again(self) -> None:
+        """
+        At durability ``disk``, a third value whose file has the number of the first one
+        keeps its sidecar when that of the first one goes.
+        """
+        self.store = self.open_store("disk")
+        # The file system may use the number of the first one again, too.
+        numbers: dict[int, int] = {}
+        others: list[str] = []
+        folders = Syncs.folders
+
+        def path_of_number(key: Key, status: os.stat_result) -> bytes:
+            number = numbers.setdefault(status.st_ino, len(numbers) % 2)
+            kept: Any = SimpleNamespace(
+                st_size=status.st_size, st_mtime_ns=status.st_mtime_ns, st_ino=number
+            )
+            return path_of(key, kept)
+
+        async def publish_and_sync(syncs: Syncs, path: Iterable[bytes]) -> None:
+            if others and not path:
+                self.publish_as(others.pop())
+            await folders(syncs, path)
+
+        with (
+            whole_seconds(),
+            mock.patch("time.time_ns", return_value=10**18 + 7),
+            mock.patch("kvd.store.sidecars.path_of", path_of_number),
+        ):
+            self.publish_as("text/first")
+            others.append("text/third")
+            with mock.patch.object(Syncs, "folders", publish_and_sync):
+                self.publish_as("text/second")
+            assert [] == others
+            assert "text/third" == type_of(self.store.stat(KEY))
 
     def test_a_value_that_is_sealed_again_has_one(self) -> None:
         """
