@@ -61,6 +61,20 @@ def whole_seconds() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def inexact_times() -> Iterator[None]:
+    """
+    A file system that keeps times as numbers with a floating point.
+    """
+    utime = os.utime
+
+    def set_inexactly(file: Any, *, ns: tuple[int, int]) -> None:
+        utime(file, ns=(ns[0], round(ns[1] / 10**9 * 2**22) * 10**9 // 2**22))
+
+    with mock.patch("os.utime", set_inexactly):
+        yield
+
+
 class Killed(Exception):
     """
     A process ends here.
@@ -302,6 +316,18 @@ class SidecarTests(SidecarCase):
                 self.publish_as("text/second")
             assert [] == others
             assert "text/third" == type_of(self.store.stat(KEY))
+
+    def test_inexact_times(self) -> None:
+        """
+        The time that the file got says which sidecar it has.
+        """
+        with inexact_times():
+            for number in range(4):
+                now_ns = 10**18 + 10**6 * (123_456 + number)
+                with mock.patch("time.time_ns", return_value=now_ns):
+                    info = self.publish_as(f"text/{number}")
+                assert info == self.store.stat(KEY)
+                assert f"text/{number}" == type_of(info)
 
     def test_a_value_that_is_sealed_again_has_one(self) -> None:
         """
