@@ -248,9 +248,12 @@ class Sidecars:
                 written = os.write(file, text)
                 if written < len(text):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                # NFS sends what was written when a descriptor is closed: only then it
+                # is known that there is room, and other machines read it.
+                os.close(os.dup(file))
             except BaseException:
-                os.close(file)
                 self.remove_at(path)
+                os.close(file)
                 raise
             return file
         raise FileNotFoundError(errno.ENOENT, "another program removes it", path)

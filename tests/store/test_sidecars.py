@@ -5,6 +5,7 @@ The tests of `kvd.store.sidecars`. The contract of stores holds with them too
 """
 
 import errno
+import fcntl
 import os
 import shutil
 import time
@@ -649,16 +650,25 @@ class RoomTests(SidecarCase):
         It is reported, also as want of room, and nothing else is left.
         """
         old = self.publish_as("text/old", b"old")
-        write = os.write
+        write, close = os.write, os.close
         full = OSError(errno.ENOSPC, "full")
 
         def short(file: int, text: bytes) -> int:
             return write(file, text[:9])
 
+        def late(file: int) -> None:
+            # NFS keeps what is written, and may learn only now that it has no room.
+            path = os.readlink(f"/proc/self/fd/{file}")
+            flags = fcntl.fcntl(file, fcntl.F_GETFL)
+            close(file)
+            if "/attributes/" in path and flags & os.O_WRONLY:
+                raise full
+
         for call, error, effect in (
             ("os.utime", StoreFault, OSError(errno.EIO, "broken")),
             ("os.write", StoreFull, full),
             ("os.write", StoreFull, short),
+            ("os.close", StoreFull, late),
             ("os.rename", StoreFault, OSError(errno.EIO, "broken")),
         ):
             upload = self.result(self.store.begin(KEY, 0, {"content-type": TEXT}))
