@@ -48,7 +48,6 @@ import os
 import random
 import re
 import stat
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
@@ -70,7 +69,8 @@ Of the folder in ``.kvd``.
 
 SWEPT_SECONDS: Final = 3600.0
 """
-Sidecars that are younger stay: their values may be about to be published.
+Sidecars that are younger stay: their values may be about to be published, or restored
+from a backup.
 """
 
 SWEPT_AT_ONCE: Final = 2
@@ -140,6 +140,8 @@ class Sidecar(NamedTuple):
     """To sync it by; whoever has asked for the sidecar closes it."""
     published_us: int
     """The time of the value's file, in microseconds since the epoch."""
+    came: float
+    """When it was written, in seconds since the epoch; see `Sidecars.sweep`."""
 
     @property
     def folders(self) -> list[bytes]:
@@ -206,9 +208,9 @@ class Sidecars:
         attribute_of: Callable[[int], bytes],
     ) -> Sidecar:
         """
-        Set the times of a file and write its sidecar. The times are whole seconds if the
-        file system keeps no others, and later by the least difference that it keeps if
-        there is such a sidecar.
+        Set the times of a file and write its sidecar. The times are whole seconds if
+        the file system keeps no others, and later by the least difference that it keeps
+        if there is such a sidecar.
 
         Args:
             file: The file of a value that has not been published, open.
@@ -229,7 +231,8 @@ class Sidecars:
             path = path_of(key, status)
             text = _encode(key, attribute_of(got_us))
             try:
-                return Sidecar(path, self._create(path, text), got_us)
+                descriptor, came = self._create(path, text)
+                return Sidecar(path, descriptor, got_us, came)
             except FileExistsError:
                 # Where the inode counts, it is of a file that is gone. It stays all the
                 # same: whoever has removed that file may remove its sidecar only now.
@@ -237,7 +240,7 @@ class Sidecars:
                 later_us = min(10 * later_us, _MOST_LATER_US)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
-    def _create(self, path: bytes, text: bytes) -> int:
+    def _create(self, path: bytes, text: bytes) -> tuple[int, float]:
         for _ in range(_TRIES):
             try:
                 file = os.open(path, _WRITE_FLAGS, self._modes.file, dir_fd=self._root)
@@ -251,11 +254,11 @@ class Sidecars:
                 # NFS sends what was written when a descriptor is closed: only then it
                 # is known that there is room, and other machines read it.
                 os.close(os.dup(file))
+                return file, _came_at(os.fstat(file))
             except BaseException:
                 self.remove_at(path)
                 os.close(file)
                 raise
-            return file
         raise FileNotFoundError(errno.ENOENT, "another program removes it", path)
 
     def _make_folders(self, path: bytes) -> None:
@@ -288,16 +291,20 @@ class Sidecars:
         with suppress(OSError):
             os.unlink(path, dir_fd=self._root)
 
-    def sweep(self, count: int = SWEPT_AT_ONCE) -> None:
+    def sweep(self, now: float, count: int = SWEPT_AT_ONCE) -> None:
         """
         Look at some sidecars, and remove those whose values are gone. All of them are
         looked at in turns.
+
+        Args:
+            now: The present, by the clock of the file system.
+            count: How many.
         """
         with suppress(OSError):  # The next time, perhaps.
             if not self._names:
                 self._names = self._next_names()
             for _ in range(min(count, len(self._names))):
-                self._sweep(self._names.pop())
+                self._sweep(self._names.pop(), now)
 
     def _next_names(self) -> list[str]:
         self._shard = (self._shard + 1) % _SHARDS
@@ -308,12 +315,12 @@ class Sidecars:
         finally:
             os.close(folder)
 
-    def _sweep(self, name: str) -> None:
+    def _sweep(self, name: str, now: float) -> None:
         if not _NAME.fullmatch(name):
             return  # Another program has put it there.
         path = b"%b/%02x/%b" % (_FOLDER, self._shard, os.fsencode(name))
-        written = os.stat(path, dir_fd=self._root, follow_symlinks=False).st_mtime
-        if written + SWEPT_SECONDS > time.time():
+        status = os.stat(path, dir_fd=self._root, follow_symlinks=False)
+        if _came_at(status) + SWEPT_SECONDS > now:
             return
         found = self._read(path)
         if found is None or self._value_path(found[0]) != path:
@@ -348,6 +355,15 @@ def _enter(folder: int, name: bytes, mode: int) -> int:
 
 def _has_fraction(status: os.stat_result) -> bool:
     return status.st_mtime_ns % _SECOND_NS != 0
+
+
+def _came_at(status: os.stat_result) -> float:
+    """
+    When a sidecar was written, or copied with its times, by the clock of the file
+    system. A new sidecar that has neither time yet is not taken for an old one: NFS
+    first stores a number of its own in those that can be set.
+    """
+    return max(status.st_ctime, status.st_mtime)
 
 
 def path_of(key: Key, status: os.stat_result) -> bytes:

@@ -322,7 +322,7 @@ class FileUpload:
             os.close(sidecar.descriptor)
         if remove:
             sidecars.remove_at(sidecar.path)
-        sidecars.sweep()
+        sidecars.sweep(sidecar.came)
 
     def _has_room(self) -> bool:
         """
