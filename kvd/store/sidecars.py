@@ -48,8 +48,8 @@ import os
 import random
 import re
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -58,9 +58,8 @@ from zlib import crc32
 from kvd.model.keys import Key, escape
 from kvd.model.values import MAX_METADATA_BYTES
 from kvd.settings import DEFAULT_MODES, Modes
-from kvd.store.conferring import HIDDEN_NAME, make_folder
-from kvd.store.folders import FOLDER_FLAGS, open_folder, split
-from kvd.store.hidden import open_hidden
+from kvd.store.conferring import HIDDEN_NAME
+from kvd.store.folders import open_folder, split
 
 SIDECARS_NAME: Final = "attributes"
 """
@@ -187,7 +186,8 @@ class Sidecars:
 
     def _read(self, path: bytes) -> tuple[Key, bytes] | None:
         try:
-            file = os.open(path, _READ_FLAGS, dir_fd=self._root)
+            with self._folder_of(path) as (folder, name):
+                file = os.open(name, _READ_FLAGS, dir_fd=folder)
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
@@ -199,6 +199,20 @@ class Sidecars:
         finally:
             os.close(file)
         return _decode(text)
+
+    @contextmanager
+    def _folder_of(
+        self, path: bytes, *, make: bool = False
+    ) -> Iterator[tuple[int, bytes]]:
+        """
+        The folder of a sidecar, open, and its name there. No link leads to it.
+        """
+        *folders, name = path.split(b"/")
+        folder = open_folder(self._root, folders, make=make, mode=self._modes.folder)
+        try:
+            yield folder, name
+        finally:
+            os.close(folder)
 
     def write(
         self,
@@ -243,10 +257,10 @@ class Sidecars:
     def _create(self, path: bytes, text: bytes) -> tuple[int, float]:
         for _ in range(_TRIES):
             try:
-                file = os.open(path, _WRITE_FLAGS, self._modes.file, dir_fd=self._root)
+                with self._folder_of(path, make=True) as (folder, name):
+                    file = os.open(name, _WRITE_FLAGS, self._modes.file, dir_fd=folder)
             except FileNotFoundError:
-                self._make_folders(path)
-                continue
+                continue  # Removed meanwhile.
             try:
                 written = os.write(file, text)
                 if written < len(text):
@@ -260,18 +274,6 @@ class Sidecars:
                 os.close(file)
                 raise
         raise FileNotFoundError(errno.ENOENT, "another program removes it", path)
-
-    def _make_folders(self, path: bytes) -> None:
-        folder = open_hidden(self._root, self._modes.folder)
-        for name in path.split(b"/")[1:-1]:
-            try:
-                inner = _enter(folder, name, self._modes.folder)
-            except FileNotFoundError:
-                return  # Removed meanwhile.
-            finally:
-                os.close(folder)
-            folder = inner
-        os.close(folder)
 
     def remove(self, key: Key, status: os.stat_result) -> None:
         """
@@ -288,8 +290,8 @@ class Sidecars:
         """
         Remove a sidecar by its path; see `remove`.
         """
-        with suppress(OSError):
-            os.unlink(path, dir_fd=self._root)
+        with suppress(OSError), self._folder_of(path) as (folder, name):
+            os.unlink(name, dir_fd=folder)
 
     def sweep(self, now: float, count: int = SWEPT_AT_ONCE) -> None:
         """
@@ -308,18 +310,15 @@ class Sidecars:
 
     def _next_names(self) -> list[str]:
         self._shard = (self._shard + 1) % _SHARDS
-        path = b"%b/%02x" % (_FOLDER, self._shard)
-        folder = os.open(path, FOLDER_FLAGS, dir_fd=self._root)
-        try:
+        with self._folder_of(b"%b/%02x/" % (_FOLDER, self._shard)) as (folder, _):
             return os.listdir(folder)
-        finally:
-            os.close(folder)
 
     def _sweep(self, name: str, now: float) -> None:
         if not _NAME.fullmatch(name):
             return  # Another program has put it there.
         path = b"%b/%02x/%b" % (_FOLDER, self._shard, os.fsencode(name))
-        status = os.stat(path, dir_fd=self._root, follow_symlinks=False)
+        with self._folder_of(path) as (folder, at):
+            status = os.stat(at, dir_fd=folder, follow_symlinks=False)
         if _came_at(status) + SWEPT_SECONDS > now:
             return
         found = self._read(path)
@@ -344,13 +343,6 @@ class Sidecars:
         finally:
             os.close(folder)
         return path_of(key, status) if stat.S_ISREG(status.st_mode) else None
-
-
-def _enter(folder: int, name: bytes, mode: int) -> int:
-    try:
-        return make_folder(folder, name, mode)
-    except FileExistsError:
-        return os.open(name, FOLDER_FLAGS, dir_fd=folder)
 
 
 def _has_fraction(status: os.stat_result) -> bool:

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
@@ -604,6 +605,31 @@ class OtherHandsTests(SidecarCase):
             self.result(upload.commit(UNCONDITIONAL))
         assert [os.path.join(self.path, ".kvd/attributes")] == self.debris()
 
+    def test_links_lead_nowhere(self) -> None:
+        """
+        None on the way to a sidecar is followed: nothing outside of the store is read,
+        written or removed.
+        """
+        sidecars = Sidecars(self.folder())
+        path = os.path.relpath(self.sidecar_of(), self.path)
+        shard = os.path.dirname(path)
+        other = os.fsencode(os.path.join(shard, "0" * 30))
+        outside = self.enterContext(tempfile.TemporaryDirectory())
+        for name in shard, os.path.dirname(shard):
+            there, here = os.path.join(outside, "there"), os.path.join(self.path, name)
+            shutil.move(here, there)
+            os.symlink(there, here)
+            before = [*os.walk(outside)]
+            self.assert_foreign()
+            with pytest.raises(NotADirectoryError):
+                sidecars._create(other, b"text")
+            sidecars.remove_at(os.fsencode(path))
+            self.sweep_all()
+            assert before == [*os.walk(outside)]
+            os.unlink(here)
+            shutil.move(there, here)
+            assert self.info == self.store.stat(KEY)
+
     def test_a_folder_that_is_removed_again_and_again(self) -> None:
         """
         Is no endless loop.
@@ -612,7 +638,6 @@ class OtherHandsTests(SidecarCase):
         sidecars = Sidecars(self.folder())
         with (
             mock.patch("os.open", side_effect=gone),
-            mock.patch.object(Sidecars, "_make_folders"),
             pytest.raises(FileNotFoundError),
         ):
             sidecars._create(b".kvd/attributes/00/name", b"text")
