@@ -59,7 +59,7 @@ from kvd.model.keys import Key, escape
 from kvd.model.values import MAX_METADATA_BYTES
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.conferring import HIDDEN_NAME
-from kvd.store.folders import open_folder, split
+from kvd.store.folders import open_folder, open_path, split
 
 SIDECARS_NAME: Final = "attributes"
 """
@@ -207,8 +207,8 @@ class Sidecars:
         """
         The folder of a sidecar, open, and its name there. No link leads to it.
         """
-        *folders, name = path.split(b"/")
-        folder = open_folder(self._root, folders, make=make, mode=self._modes.folder)
+        way, _, name = path.rpartition(b"/")
+        folder = open_path(self._root, way, self._modes.folder if make else -1)
         try:
             yield folder, name
         finally:
@@ -302,25 +302,25 @@ class Sidecars:
             now: The present, by the clock of the file system.
             count: How many.
         """
-        with suppress(OSError):  # The next time, perhaps.
-            if not self._names:
-                self._names = self._next_names()
-            for _ in range(min(count, len(self._names))):
-                self._sweep(self._names.pop(), now)
+        if not self._names:
+            self._shard = (self._shard + 1) % _SHARDS
+        shard = b"%b/%02x/" % (_FOLDER, self._shard)
+        try:
+            with self._folder_of(shard) as (folder, _):
+                self._names = self._names or os.listdir(folder)
+                for _ in range(min(count, len(self._names))):
+                    with suppress(OSError):  # It is gone, for example.
+                        self._sweep(shard, folder, self._names.pop(), now)
+        except OSError:
+            self._names = []  # There is no such folder: the next one, the next time.
 
-    def _next_names(self) -> list[str]:
-        self._shard = (self._shard + 1) % _SHARDS
-        with self._folder_of(b"%b/%02x/" % (_FOLDER, self._shard)) as (folder, _):
-            return os.listdir(folder)
-
-    def _sweep(self, name: str, now: float) -> None:
+    def _sweep(self, shard: bytes, folder: int, name: str, now: float) -> None:
         if not _NAME.fullmatch(name):
             return  # Another program has put it there.
-        path = b"%b/%02x/%b" % (_FOLDER, self._shard, os.fsencode(name))
-        with self._folder_of(path) as (folder, at):
-            status = os.stat(at, dir_fd=folder, follow_symlinks=False)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if _came_at(status) + SWEPT_SECONDS > now:
             return
+        path = shard + os.fsencode(name)
         found = self._read(path)
         if found is None or self._value_path(found[0]) != path:
             self.remove_at(path)

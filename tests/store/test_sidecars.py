@@ -786,6 +786,27 @@ class SweepingTests(SidecarCase):
 
         sweep.assert_called_once_with(os.stat(self.sidecar_of()).st_mtime)
 
+    def test_a_folder_that_is_gone_is_passed_over(self) -> None:
+        """
+        Though only some of what was in it have been looked at.
+        """
+        self.publish_as(TEXT)
+        shard = os.path.dirname(self.sidecar_of())
+        sidecars = Sidecars(self.folder())
+        for number in range(3):
+            self.place(os.path.join(shard, f"{number:030x}"))
+        for _ in range(256):
+            sidecars.sweep(time.time(), 1)
+            if sidecars._names:
+                break
+        shutil.rmtree(shard)
+        self.publish_as(TEXT, key=OTHER)
+        os.unlink(os.path.join(self.path, OTHER.decode()))
+        for _ in range(2 * 256):
+            sidecars.sweep(time.time() + SWEPT_SECONDS + 60, 1)
+
+        assert [] == self.all_sidecars()
+
     def test_a_failure_is_no_matter(self) -> None:
         """
         The upload has succeeded.
