@@ -362,6 +362,19 @@ class ConditionTests(FaultCase):
             assert "does not keep If-Match" in self.error(ConditionUnsupported, ask)
         assert b"value" == self.get(store)
 
+    def test_removal_is_refused_where_nothing_is_replaced(self) -> None:
+        """
+        An engine that compares only before it removes, as Swift does, takes what comes
+        meanwhile with it.
+        """
+        self.memory.ignored = {("PUT", "if-match")}
+        store = self.make_store()
+        etag = self.put(store).info.etag
+        said = self.error(ConditionUnsupported, lambda: store.remove(KEY, holds(etag)))
+
+        assert "does not keep If-Match for a DELETE" in said
+        assert b"value" == self.get(store)
+
     def test_tags_without_quotes(self) -> None:
         """
         Some engines take no others.

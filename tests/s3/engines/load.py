@@ -38,7 +38,9 @@ class Writer(threading.Thread):
         while time.monotonic() < self._until:
             body = os.urandom(SIZES[self.count % len(SIZES)])
             self.count += 1
-            target = f"/{self._number}/{self.count - self.count % 4 // 3 * 3}"
+            # Every fourth replaces one of some seconds ago.
+            number = self.count if self.count % 4 else self.count // 2
+            target = f"/{self._number}/{number}"
             said = self._put(target, body)
             if said:
                 self.failed_once += 1
