@@ -20,9 +20,11 @@ SIZES = (1000, 70_000, 400_000)
 
 class Writer(threading.Thread):
     """
-    Stores values, every fourth over another one, and remembers those that were
-    acknowledged.
+    Stores values, and remembers those that were acknowledged.
     """
+
+    replaces = True
+    """Whether every fourth replaces one of some seconds ago."""
 
     def __init__(self, port: int, number: int, until: float) -> None:
         super().__init__()
@@ -38,8 +40,8 @@ class Writer(threading.Thread):
         while time.monotonic() < self._until:
             body = os.urandom(SIZES[self.count % len(SIZES)])
             self.count += 1
-            # Every fourth replaces one of some seconds ago.
-            number = self.count if self.count % 4 else self.count // 2
+            replaces = self.replaces and self.count % 4 == 0
+            number = self.count // 2 if replaces else self.count
             target = f"/{self._number}/{number}"
             said = self._put(target, body)
             if said:
@@ -73,7 +75,9 @@ def read(port: int, target: str) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def assert_node_is_not_missed(engine: RunningEngine, port: int) -> None:
+def assert_node_is_not_missed(
+    engine: RunningEngine, port: int, *, replaces: bool
+) -> None:
     """
     A node is killed while clients store values, and returns. No acknowledged value is
     lost or wrong, and each failure is cured by one retry.
@@ -81,10 +85,12 @@ def assert_node_is_not_missed(engine: RunningEngine, port: int) -> None:
     Args:
         engine: Runs.
         port: That of a kvd before it.
+        replaces: Whether values replace others.
     """
     until = time.monotonic() + LOAD_SECONDS
     writers = [Writer(port, number, until) for number in range(WRITERS)]
     for writer in writers:
+        writer.replaces = replaces
         writer.start()
     time.sleep(LOAD_SECONDS / 3)
     engine.kill_node(1)

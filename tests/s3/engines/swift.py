@@ -66,3 +66,4 @@ class TestKvdOverSwift(suite.WholeContract):
     """
 
     creates = replaces = NONE
+    is_consistent = False
