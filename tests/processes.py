@@ -9,6 +9,7 @@ import os
 import pickle
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,6 +50,24 @@ def state_of(pid: int) -> str:
         # The latter if it ends between the opening and the reading.
         return ""
     return stat.rpartition(")")[2].split()[0]
+
+
+def peers_of(pid: int) -> set[int]:
+    """
+    The ports at the other ends of a process's connections over TCP and IPv4.
+    """
+    sockets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            sockets.add(os.readlink(descriptor))
+    _, *lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()
+    # As proc(5) has them: the number of the line, both addresses, ..., the inode.
+    rows = [line.split() for line in lines]
+    return {
+        int(row[2].rpartition(":")[2], 16)
+        for row in rows
+        if f"socket:[{row[9]}]" in sockets
+    }
 
 
 def has_ended(pid: int) -> bool:

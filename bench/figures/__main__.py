@@ -45,6 +45,9 @@ def main(names: list[str]) -> None:
     # Thousands of connections have their other ends here.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if unknown := [name for name in names if name not in FIGURES]:
+        known = ", ".join(FIGURES)
+        raise SystemExit(f"no figure is named {unknown[0]!r}; there are: {known}")
     for name in names or FIGURES:
         with tempfile.TemporaryDirectory(prefix="kvd-figures-") as folder:
             FIGURES[name](Path(folder))

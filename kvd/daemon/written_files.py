@@ -18,9 +18,10 @@ from kvd.log.writer import Writer
 from kvd.settings import Settings, User
 from kvd.system.privileges import acting_as
 
-CHECK_SECONDS: Final = 5.0
+CHECK_SECONDS: Final = 30.0
 """
-How long the check may take while kvd serves.
+How long the check may take while kvd serves: nothing waits for it, and a machine that
+is very busy may take seconds until it runs the thread.
 """
 
 

@@ -474,8 +474,17 @@ class Dispatcher:
                 prompt.append(worker)
         if not (late and prompt):
             return
-        for _, worker in sorted(late)[: len(prompt)]:
-            self._hold(self._hands[worker].revoke())
+        revoked: list[Accepted] = []
+        left = len(prompt)
+        for _, worker in sorted(late):
+            untaken = self._hands[worker].revoke()
+            revoked += untaken
+            # One that has taken all it got gives nothing up: it would keep the others'
+            # connections for as long as it hangs.
+            left -= bool(untaken)
+            if not left:
+                break
+        self._hold(revoked)
         self._open = tuple(prompt)
         self._dispatch()
         self._find_open()

@@ -224,11 +224,9 @@ class PolicyDistribution:
         """
         seconds = self._reactor.seconds() - looked
         self._look_for_stalls_later()
-        if seconds > 2 * wait:
-            # This process was stopped itself, and so the workers may have been. The
-            # next look finds those that still are.
-            return
-        if self._stalls.look(seconds, self._ready, self._awaited):
+        self._assignment.wake_for_waiting()
+        ask = self._assignment.ask
+        if self._stalls.look(seconds, wait, self._ready, self._awaited, ask):
             for worker in self._ready:
                 self._scoreboard.mark(worker, worker not in self._stalls.stalled)
             self._programs.admit(self._prompt())

@@ -12,7 +12,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, succeed
 
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import Gated, Listen, Message, Unlisten, Unplaced
+from kvd.ipc.messages import Alive, Gated, Listen, Message, Unlisten, Unplaced
 from kvd.net.bell import make_bell, ring
 from kvd.net.listening import ListenerGroup
 
@@ -99,8 +99,7 @@ class ListenerAssignment:
 
     def awaited(self, workers: Collection[int]) -> Set[int]:
         """
-        Return those of the given workers for which connections wait at a socket. If
-        several accept from it, the kernel has woken one of them; now all wake.
+        Return those of the given workers for which connections wait at a socket.
         """
         theirs = {
             listener
@@ -115,13 +114,36 @@ class ListenerAssignment:
             for member, waits in enumerate(self._groups[group].have_waiting())
             if waits
         }
-        for group in {group for group, _ in waiting} & self._bells.keys():
-            ring(self._bells[group])
         return {
             worker
             for worker in workers
             if worker in self._ready and waiting & self._ready[worker].listeners.keys()
         }
+
+    def ask(self, workers: Collection[int]) -> None:
+        """
+        Wake some workers, so that each writes a time stamp if it lives.
+        """
+        for worker in workers:
+            if worker in self._ready:
+                self._ready[worker].channel.send(Alive())
+
+    def wake_for_waiting(self) -> None:
+        """
+        Wake the workers that accept from one socket, if connections wait there. The
+        kernel has woken one for each; but that one may have been stopped before it
+        accepted. It may even be another daemon's, in whose place this one is
+        (`kvd.daemon.upgrade`), and which rings other bells.
+        """
+        shared = {
+            group
+            for worker in self._ready.values()
+            for (group, _), exclusive in worker.listeners.items()
+            if not exclusive
+        }
+        for group in shared:
+            if any(self._groups[group].have_waiting()):
+                ring(self._bells[group])
 
     def joined(self, worker: int, channel: Channel) -> None:
         """

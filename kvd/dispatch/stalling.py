@@ -34,6 +34,12 @@ look finds the supervisor's code cold, and took 0.4 ms of it. Less than a worker
 waits: else two looks in a row might find one that is idle silent.
 """
 
+MOST_SECONDS: Final = 1.0
+"""
+A look that comes later after the one before counts as if it came after this time: this
+process may have been stopped, and the workers with it.
+"""
+
 AWAITED_LOOKS: Final = 3
 """
 A worker that has written no time stamp counts as stalled at the third look since a
@@ -59,46 +65,62 @@ class Stalls:
         """The stalled workers."""
         self.silent_looks: dict[int, float] = {}
         """For how long each worker has been seen to write no time stamp, in seconds:
-        from look to look, so that the time in which nobody looked does not count."""
+        from look to look, so that the time in which nobody looked does not count for
+        more than `MOST_SECONDS`."""
         self._awaited: dict[int, int] = {}
         self._longest: dict[int, float] = {}
 
     def look(
         self,
         seconds: float,
+        due_seconds: float,
         workers: Collection[int],
         awaited: Callable[[Collection[int]], Collection[int]],
+        ask: Callable[[Collection[int]], object],
     ) -> bool:
         """
         Find the workers that are stalled now.
 
+        On a machine that is very busy every look may be late, and stalls are found all
+        the same.
+
         Args:
             seconds: The time since the last look.
+            due_seconds: The time after which this look was due.
             workers: The ready ones.
             awaited: Returns those of the given workers for which a connection waits.
+            ask: Wakes the given workers, if they live.
 
         Returns:
             Whether anything has changed.
         """
         silent = self._scoreboard.silent_seconds()
+        # If all of the service was stopped, it was for this time. The next look finds
+        # those that still are.
+        late_seconds = max(0.0, seconds - 2 * due_seconds)
         suspects = [worker for worker in workers if silent[worker] > seconds]
+        counted = min(seconds, MOST_SECONDS)
         self.silent_looks = {
-            worker: self.silent_looks.get(worker, 0.0) + seconds for worker in suspects
+            worker: self.silent_looks.get(worker, 0.0) + counted for worker in suspects
         }
-        for_whom = awaited(suspects) if suspects else ()
-        # A worker that was awaited once is awaited until it writes a time stamp: others
-        # may have taken what waited for it.
+        # Where a connection waits for one, others may be stopped as well, and would not
+        # do in its place. So all that are silent are asked, which wakes those that only
+        # wait for events. A worker that was awaited once is awaited until it writes a
+        # time stamp: others may have taken what waited for it.
+        are_awaited = bool(suspects and awaited(suspects))
+        if are_awaited:
+            ask([worker for worker in suspects if worker not in self._awaited])
         self._awaited = {
             worker: self._awaited.get(worker, 0) + 1
             for worker in suspects
-            if worker in self._awaited or worker in for_whom
+            if worker in self._awaited or are_awaited
         }
         before = self.stalled
         self.stalled = {
             worker
             for worker in suspects
             if worker in before
-            or silent[worker] > SILENT_SECONDS
+            or silent[worker] - late_seconds > SILENT_SECONDS
             or self._awaited.get(worker, 0) >= AWAITED_LOOKS
         }
         others = len(self.stalled) < len(workers)

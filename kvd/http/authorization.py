@@ -69,6 +69,7 @@ from kvd.model.operations import (
     Put,
     PutPart,
     ResumablePut,
+    WriteBelow,
 )
 from kvd.model.requests import Request
 
@@ -83,6 +84,7 @@ _NEEDED: Final[dict[type, tuple[Right, str]]] = {
     Put: (Right.WRITE, "write"),
     Delete: (Right.DELETE, "delete"),
     List: (Right.LIST, "list"),
+    WriteBelow: (Right.WRITE, "write"),
     PutPart: (Right.WRITE, "write"),
     ResumablePut: (Right.WRITE, "write"),
     Append: (Right.WRITE, "write"),

@@ -175,7 +175,8 @@ class Commits:
         context = self._context
         request = context.heads.parse(commit.head)
         dialects = context.dialects
-        operation = dialects.understand(dialects.of(request.target), request)
+        mount = dialects.of(request.target, request.method)
+        operation = dialects.understand(mount, request)
         assert isinstance(operation, Put)
         return operation.metadata
 

@@ -224,6 +224,11 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         self.take_upload()
         if self._mover is not None:
             self._mover.check()
+        state = self._state
+        if state is State.IDLE and self.transport.has_expired():
+            # Another request would be served for whoever the client was.
+            self._close()
+            return
         if not self._is_over(now):
             return
         state = self._state

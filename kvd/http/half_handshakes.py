@@ -28,10 +28,10 @@ class HalfHandshakes:
     def __init__(self) -> None:
         self._ends: dict[str, dict[Callable[[], None], None]] = {}
         """Of each network, the oldest first."""
-        self._count = 0
+        self._networks: dict[Callable[[], None], str] = {}
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._networks)
 
     def add(self, end: Callable[[], None], network: str) -> None:
         """
@@ -41,25 +41,24 @@ class HalfHandshakes:
             end: Ends it, to make room.
             network: Whose it is (`kvd.access.networks`).
         """
-        ends = self._ends.setdefault(network, {})
-        if end in ends:
+        if end in self._networks:
             return
-        ends[end] = None
-        self._count += 1
-        if self._count > MOST_HALF_DONE:
+        self._networks[end] = network
+        self._ends.setdefault(network, {})[end] = None
+        if len(self._networks) > MOST_HALF_DONE:
             most = max(self._ends, key=lambda each: len(self._ends[each]))
             oldest = next(iter(self._ends[most]))
-            self.discard(oldest, most)
+            self.discard(oldest)
             oldest()
 
-    def discard(self, end: Callable[[], None], network: str) -> None:
+    def discard(self, end: Callable[[], None]) -> None:
         """
         A handshake is complete, or its client is gone. It need not have been added.
         """
-        ends = self._ends.get(network)
-        if ends is None or end not in ends:
+        network = self._networks.pop(end, None)
+        if network is None:
             return
+        ends = self._ends[network]
         del ends[end]
-        self._count -= 1
         if not ends:
             del self._ends[network]

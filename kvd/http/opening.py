@@ -168,7 +168,7 @@ class OpeningConnection(ConnectionLifecycle):
             if transport.is_shaking:
                 self.context.half_handshakes.add(self._give_way, self._network)
             return None
-        self.context.half_handshakes.discard(self._give_way, self._network)
+        self.context.half_handshakes.discard(self._give_way)
         self._wait(State.IDLE)
         self._begin_requests()
         # The first request mostly comes with the end of the handshake.
@@ -202,7 +202,7 @@ class OpeningConnection(ConnectionLifecycle):
         """
         self.context.run_queue.discard(self._shake_hands_later)
         if self.transport.needs_handshake:
-            self.context.half_handshakes.discard(self._give_way, self._network)
+            self.context.half_handshakes.discard(self._give_way)
 
     def _log_no_handshake(self, reason: str) -> None:
         self._log.info(

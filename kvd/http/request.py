@@ -39,6 +39,7 @@ from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
 from kvd.http.source import FilePart, OpenFile, Source, Stream
+from kvd.http.values import values_for
 from kvd.http.wire.replies import (
     CONTINUE,
     LAST_CHUNK,
@@ -50,6 +51,7 @@ from kvd.http.wire.replies import (
 from kvd.http.wire.targets import without_user
 from kvd.interfaces import Answer, IDialect, ISigningDialect
 from kvd.ipc.row import CLIENT_LEFT
+from kvd.model.exchanges import Values
 from kvd.model.operations import Operation
 from kvd.model.replies import Reply
 from kvd.model.requests import Request
@@ -254,6 +256,12 @@ class RequestHandler:
         """
         return "http" if self._connection.transport.secure is None else "https"
 
+    def values(self) -> Values:
+        """
+        What the sender may use of the store.
+        """
+        return values_for(self._context, self._permit, self.scheme, self._user)
+
     def proceed(self) -> None:
         """
         Nothing forbids the body: send ``100 Continue`` if the client waits for it.
@@ -377,7 +385,7 @@ class RequestHandler:
         """
         Whether another request can follow this reply.
         """
-        if self._context.draining:
+        if self._context.draining or self._connection.transport.has_expired():
             return False
         request, reader = self._request, self._connection.reader
         if not (reader.in_request and request.has_body):
@@ -571,7 +579,7 @@ class RequestHandler:
 
     def _user(self) -> str | None:
         """
-        Who has sent this, for the log.
+        Who has sent this.
         """
         certified = self._connection.transport.peer_user
         authorization = self._context.authorization

@@ -42,9 +42,8 @@ from kvd.http.reply_fields import (
 from kvd.http.reports import bring_reports
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.interfaces import ICachingStore
-from kvd.ipc.histogram import BUCKET_OF_EXPONENT, LEAST_EXPONENT
 from kvd.ipc.messages import MAX_BYTES, MAX_DESCRIPTORS
-from kvd.ipc.row import STATUS_WORDS, WORDS_OF_REQUESTS, word_of_method
+from kvd.ipc.row import word_of_method
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key, escape
 from kvd.model.operations import Get, Put
@@ -55,13 +54,19 @@ from kvd.net.sending import (
     LOW_ROUND_TRIP_MICROSECONDS,
     LOW_ROUND_TRIP_SEND_BUFFER,
 )
-from kvd.store.attribute import MalformedAttribute, decode_metadata, encode_metadata
+from kvd.store.attribute import (
+    FIELDS,
+    MalformedAttribute,
+    decode_metadata,
+    encode_metadata,
+)
 from kvd.store.epochs import AHEAD_SECONDS
 from kvd.store.exchange import renames_removed_files, reports_unwritten_parts
 from kvd.store.faults import absence
 from kvd.store.file import FileStore
 from kvd.store.tree import KEEPING
-from kvd.store.value import LATEST
+from kvd.store.uploads import FILE_FLAGS, NAMELESS_FLAGS
+from kvd.store.value import LATEST, READ_FLAGS
 
 # To be replaced: an id of the length that all have, and a key that no sentence has.
 _SOME_ID: Final = "0" * 32
@@ -380,10 +385,12 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         min_free=state.min_free,
         keeping=KEEPING,
         dates=(AHEAD_SECONDS, LATEST),
+        metadata_fields=FIELDS,
         message=(MAX_BYTES, MAX_DESCRIPTORS),
         sync_threads=-1 if state.syncs is None else state.sync_threads,
         mode=state.file_mode,
         folder_mode=state.folder_mode,
+        flags=(READ_FLAGS, FILE_FLAGS, NAMELESS_FLAGS),
         head_bytes=process.limits.head_bytes,
         target_bytes=process.limits.target_bytes,
         plain=PLAIN,
@@ -396,11 +403,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         report=Report,
         remainder=Remainder,
         partial=partial(PartialUpload, state.adopt),
-        row=process.row.words,
-        words=WORDS_OF_REQUESTS,
-        status_words=STATUS_WORDS,
-        bucket_of_exponent=BUCKET_OF_EXPONENT,
-        least_exponent=LEAST_EXPONENT,
+        counts=process.row.counts,
         make_template=templates.make_template,
         make_parts=templates.make_parts,
         prune=state.prune,

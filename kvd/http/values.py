@@ -21,13 +21,15 @@ from kvd.errors import (
 )
 from kvd.http.context import ProcessContext
 from kvd.http.wire.digests import Verification
-from kvd.interfaces import IUpload, IValue
+from kvd.interfaces import ICachingStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import SMALL_BYTES
 from kvd.model.keys import Key
+from kvd.model.locks import LOCKS
 from kvd.model.operations import Delete, Get, List, Operation, Put, PutPart
 from kvd.model.uploads import PartInfo
 from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
+from kvd.store.conditional import keeps_conditions
 from kvd.store.copying import SLICE_BYTES, copy_bytes
 from kvd.store.level import list_folder
 from kvd.store.waiting import resolved
@@ -44,7 +46,10 @@ Fill = Callable[[IUpload], Coroutine[Any, Any, None]]
 
 
 def values_for(
-    context: ProcessContext, permit: Permit | None, scheme: str = "http"
+    context: ProcessContext,
+    permit: Permit | None,
+    scheme: str = "http",
+    user: Callable[[], str | None] = lambda: None,
 ) -> PermittedValues:
     """
     What one request may use.
@@ -53,12 +58,13 @@ def values_for(
         context: Of the process.
         permit: Of the request; None where there are no users: everything is permitted.
         scheme: Of its URL.
+        user: Returns who sends it.
     """
     if context.authorization is None:
-        return PermittedValues(context, _as_it_is, scheme)
+        return PermittedValues(context, _as_it_is, scheme, user)
     # Whatever has no permit yet may do nothing.
     assert permit is not None, "a request that is not permitted asks for values"
-    return PermittedValues(context, permit.also, scheme)
+    return PermittedValues(context, permit.also, scheme, user)
 
 
 def _as_it_is(operation: Operation) -> Operation:
@@ -71,19 +77,32 @@ class PermittedValues:
     """
 
     def __init__(
-        self, context: ProcessContext, permitted: Permitted, scheme: str = "http"
+        self,
+        context: ProcessContext,
+        permitted: Permitted,
+        scheme: str = "http",
+        user: Callable[[], str | None] = lambda: None,
     ) -> None:
         """
         Args:
             context: Of the process.
             permitted: Asked before each operation.
             scheme: See `Values`.
+            user: Returns that of `Values`.
         """
         self.scheme = scheme
+        self._user = user
         self._context = context
         self._store: Final = context.store
         self._permitted = permitted
         self.durability = context.store.durability
+
+    @property
+    def user(self) -> str | None:
+        """
+        See `Values`.
+        """
+        return self._user()
 
     async def stat(self, key: Key) -> ValueInfo | None:
         """
@@ -97,6 +116,15 @@ class PermittedValues:
         See `Values`.
         """
         self._permitted(Get(key))
+        return await self._read(key)
+
+    async def _read(self, key: Key) -> tuple[ValueInfo, bytes] | None:
+        """
+        A small value as the store has it now: `open` of a near cache may give an older
+        one, until the store was asked.
+        """
+        if ICachingStore.providedBy(self._store) and await self._current(key) is None:
+            return None
         try:
             value = await resolved(self._store.open(key))
         except KeyAbsent:
@@ -127,7 +155,9 @@ class PermittedValues:
             verification = Verification(put.digests)
             verification.update(data)
             verification.check()
+        return await self._write(put, data)
 
+    async def _write(self, put: Put, data: bytes) -> Published:
         async def fill(upload: IUpload) -> None:
             if data:
                 await resolved(upload.write(data))
@@ -189,6 +219,32 @@ class PermittedValues:
         with closing(self._store.list(prefix, after, limit)) as listing:
             while infos := await resolved(listing.next_slice()):
                 yield infos
+
+    async def can_lock(self) -> bool:
+        """
+        See `Values`.
+        """
+        return await resolved(keeps_conditions(self._store))
+
+    async def locks(self, prefix: bytes) -> tuple[ValueInfo | None, bytes]:
+        """
+        See `Values`.
+        """
+        if not await self.can_lock():
+            return None, b""
+        return await self._read(Key(prefix + LOCKS)) or (None, b"")
+
+    async def keep_locks(
+        self, prefix: bytes, data: bytes, known: ValueInfo | None
+    ) -> None:
+        """
+        See `Values`.
+        """
+        if known is None:
+            conditions = Conditions(if_none_match=EntityTags(any=True))
+        else:
+            conditions = Conditions(if_match=EntityTags(frozenset((known.etag,))))
+        await self._write(Put(Key(prefix + LOCKS), conditions), data)
 
     async def begin_parts(self, folder: bytes, key: Key, metadata: Metadata) -> str:
         """

@@ -2,7 +2,7 @@
 The interfaces that plugins and stores provide.
 """
 
-from kvd.interfaces.dialects import IDialect, ISigningDialect
+from kvd.interfaces.dialects import ICollectionDialect, IDialect, ISigningDialect
 from kvd.interfaces.dispatch import (
     IConfigurablePolicy,
     IDispatchPolicy,
@@ -16,6 +16,7 @@ from kvd.interfaces.stores import (
     IBoundedStoreMaker,
     ICachedValue,
     ICachingStore,
+    IConditionalStore,
     IEngineStoreMaker,
     IFileStoreMaker,
     IFolderListing,
@@ -38,6 +39,8 @@ __all__ = [
     "IBoundedStoreMaker",
     "ICachedValue",
     "ICachingStore",
+    "ICollectionDialect",
+    "IConditionalStore",
     "IConfigurablePolicy",
     "IDialect",
     "IDispatchPolicy",

@@ -4,7 +4,7 @@ What dialects provide.
 
 from __future__ import annotations
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from kvd.model.operations import Operation
 from kvd.model.replies import Reply
@@ -53,6 +53,18 @@ class IDialect(Interface):
             operation: The operation; None if the request was not understood.
             writing: Whether the failure came while the body was written, not before.
         """
+
+
+class ICollectionDialect(IDialect):
+    """
+    A dialect whose prefix names something even without its slash: the collection of all
+    its keys.
+    """
+
+    root_methods: frozenset[str] = Attribute(
+        "The methods by which clients ask for it so. Methods of plain clients are not"
+        " among them: without the slash they name a key, which is not below the prefix."
+    )
 
 
 class ISigningDialect(IDialect):

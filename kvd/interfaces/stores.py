@@ -326,6 +326,22 @@ class IHits(Interface):
         """
 
 
+class IConditionalStore(IStore):
+    """
+    A store that may be unable to keep conditions. Those without this interface keep all
+    of them, unless they keep no values.
+    """
+
+    def keeps_conditions() -> Answer[bool]:
+        """
+        Whether a value can be made only where there is none, and be replaced only if it
+        is the one that was found: of several clients that try, one succeeds.
+
+        Raises:
+            StoreFault: That cannot be found out now.
+        """
+
+
 class ICachingStore(IStore):
     """
     A store with a cache in a folder of this machine.

@@ -105,7 +105,8 @@ class Fork:
 class Alive:
     """
     The receiver is asked whether it lives, and sends the same back
-    (`kvd.workers.heartbeat`).
+    (`kvd.workers.heartbeat`); a worker writes a time stamp by waking, and says nothing
+    (`kvd.dispatch.stalling`).
     """
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from math import frexp
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from kvd.ipc.histogram import BUCKET_OF_EXPONENT, BUCKETS, LEAST_EXPONENT
 from kvd.native import compiled
@@ -121,15 +121,111 @@ class RequestWords(NamedTuple):
 WORDS_OF_REQUESTS: Final = RequestWords(
     ACCEPTED, OPEN, BEGUN, DONE, BYTES_IN, BYTES_OUT, UPLOADS
 )
-"""
-For `kvd.http.fast_path`, which writes these words itself, and those of
-`word_of_method`.
-"""
 
 _reactor: Final = compiled("_reactor")
+_native: Final = compiled("_fast_path")
 
 # Added to each duration: the exponent of 0 is 0, as is that of 0.5.
 _A_NANOSECOND = 1e-9
+
+
+class RequestCounts(Protocol):
+    """
+    Counts connections and requests in a row. `kvd.http.fast_path` counts with the
+    compiled one too.
+    """
+
+    def opened(self) -> None:
+        """
+        A connection has begun.
+        """
+
+    def closed(self) -> None:
+        """
+        A connection has ended.
+        """
+
+    def began(self, is_upload: bool, /) -> None:
+        """
+        A request has begun, which stores a value or does not.
+        """
+
+    def finished(
+        self, method: int, is_upload: bool, status: int, seconds: float, /
+    ) -> None:
+        """
+        A request has ended, or was aborted.
+
+        Args:
+            method: See `word_of_method`.
+            is_upload: As when it began.
+            status: Of the reply, or `CLIENT_LEFT`.
+            seconds: How long it took.
+        """
+
+    def received(self, count: int, /) -> None:
+        """
+        This many bytes have been received.
+        """
+
+    def sent(self, count: int, /) -> None:
+        """
+        This many bytes have been sent.
+        """
+
+
+class CountsInPython:
+    """
+    See `RequestCounts`. Without a C compiler, this does what ``kvd/native/counts.c``
+    does.
+    """
+
+    def __init__(self, words: memoryview) -> None:
+        """
+        Args:
+            words: Those of the row.
+        """
+        self._words = words
+        self._seconds = words.cast("B").cast("d")
+
+    def opened(self) -> None:
+        # In this order: a reader that no longer counts an accepted connection as on its
+        # way must find it open.
+        self._words[OPEN] += 1
+        self._words[ACCEPTED] += 1
+
+    def closed(self) -> None:
+        self._words[OPEN] -= 1
+
+    def began(self, is_upload: bool, /) -> None:
+        self._words[BEGUN] += 1
+        self._words[UPLOADS] += is_upload
+
+    def finished(
+        self, method: int, is_upload: bool, status: int, seconds: float, /
+    ) -> None:
+        words = self._words
+        words[DONE] += 1
+        words[UPLOADS] -= is_upload
+        words[method + STATUS_WORDS[min(status, len(STATUS_WORDS) - 1)]] += 1
+        exponent = frexp(seconds + _A_NANOSECOND)[1]
+        words[method + 1 + BUCKET_OF_EXPONENT[exponent - LEAST_EXPONENT]] += 1
+        self._seconds[method] += seconds
+
+    def received(self, count: int, /) -> None:
+        self._words[BYTES_IN] += count
+
+    def sent(self, count: int, /) -> None:
+        self._words[BYTES_OUT] += count
+
+
+def _counts_in(words: memoryview) -> RequestCounts:
+    if _native is None:
+        return CountsInPython(words)
+    counts: RequestCounts = _native.RequestCounts(
+        words, WORDS_OF_REQUESTS, STATUS_WORDS, BUCKET_OF_EXPONENT, LEAST_EXPONENT
+    )
+    return counts
 
 
 class Row:
@@ -137,7 +233,7 @@ class Row:
     One worker's row, as the worker itself writes it.
     """
 
-    __slots__ = ("_seconds", "_words", "epoch_ns")
+    __slots__ = ("_words", "counts", "epoch_ns")
 
     def __init__(self, words: memoryview, epoch_ns: int) -> None:
         """
@@ -148,7 +244,8 @@ class Row:
         """
         self.epoch_ns = epoch_ns
         self._words = words
-        self._seconds = words.cast("B").cast("d")
+        self.counts = _counts_in(words)
+        """What counts in this row, for code that counts without these methods."""
         words[OPEN] = words[AWAKE] = words[UPLOADS] = 0
         words[BEGUN] = words[DONE]
         words[BEAT] = time.monotonic_ns()
@@ -172,16 +269,13 @@ class Row:
         """
         A connection has begun.
         """
-        # In this order: a reader that no longer counts an accepted connection as on its
-        # way must find it open.
-        self._words[OPEN] += 1
-        self._words[ACCEPTED] += 1
+        self.counts.opened()
 
     def closed(self) -> None:
         """
         A connection has ended.
         """
-        self._words[OPEN] -= 1
+        self.counts.closed()
 
     def batch_done(self, number: int) -> None:
         """
@@ -201,9 +295,7 @@ class Row:
         """
         A request has begun.
         """
-        self._words[BEGUN] += 1
-        if method == "PUT":
-            self._words[UPLOADS] += 1
+        self.counts.began(method == "PUT")
 
     def finished(self, seconds: float, method: str, status: int) -> None:
         """
@@ -214,27 +306,20 @@ class Row:
             method: The one with which it began.
             status: Of the reply, or `CLIENT_LEFT`.
         """
-        words = self._words
-        words[DONE] += 1
-        if method == "PUT":
-            words[UPLOADS] -= 1
         at = word_of_method(method)
-        words[at + STATUS_WORDS[min(status, 999)]] += 1
-        exponent = frexp(seconds + _A_NANOSECOND)[1]
-        words[at + 1 + BUCKET_OF_EXPONENT[exponent - LEAST_EXPONENT]] += 1
-        self._seconds[at] += seconds
+        self.counts.finished(at, method == "PUT", status, seconds)
 
     def received(self, count: int) -> None:
         """
         This many bytes have been received.
         """
-        self._words[BYTES_IN] += count
+        self.counts.received(count)
 
     def sent(self, count: int) -> None:
         """
         This many bytes have been sent.
         """
-        self._words[BYTES_OUT] += count
+        self.counts.sent(count)
 
     @property
     def turns(self) -> LoopTimes:

@@ -49,6 +49,12 @@ class Values(Protocol):
     """That of URLs by which the client reaches kvd: ``https`` if its connection to kvd
     has TLS, else ``http``."""
 
+    @property
+    def user(self) -> str | None:
+        """
+        The user who sends the request; None: nobody whom kvd knows.
+        """
+
     async def stat(self, key: Key) -> ValueInfo | None:
         """
         Describe a value; None if there is none. Needs the right to read.
@@ -130,6 +136,41 @@ class Values(Protocol):
         """
         The values below a prefix, in slices as of `IStore.list`. Needs the right to
         list.
+        """
+
+    async def can_lock(self) -> bool:
+        """
+        Whether `keep_locks` can be used: whether the store keeps its condition.
+        """
+
+    async def locks(self, prefix: bytes) -> tuple[ValueInfo | None, bytes]:
+        """
+        What is recorded of the locks on keys below a prefix, as the store has it now,
+        and what `keep_locks` needs to change it. Needs no right, because whoever
+        changes a value has to heed the locks of others.
+
+        Args:
+            prefix: Empty, or ending with ``/``.
+
+        Raises:
+            ValueTooLarge: It has more than `SMALL_BYTES`.
+        """
+
+    async def keep_locks(
+        self, prefix: bytes, data: bytes, known: ValueInfo | None
+    ) -> None:
+        """
+        Record something else of the locks on keys below a prefix. Needs no right: the
+        dialect asks for that of writing what is locked (`Exchange.needs`).
+
+        Args:
+            prefix: See `locks`.
+            data: What is recorded from now on.
+            known: As `locks` gave it.
+
+        Raises:
+            PreconditionFailed: Another one was recorded since.
+            ConditionUnsupported: The store cannot keep this condition.
         """
 
     async def begin_parts(self, folder: bytes, key: Key, metadata: Metadata) -> str:

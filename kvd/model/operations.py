@@ -155,6 +155,14 @@ class List:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteBelow(List):
+    """
+    Change any keys that begin with a prefix, or hinder others from it. Only what an
+    `Exchange` needs; nothing carries it out.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class FixedReply:
     """
     Send a fixed reply, without asking the store.

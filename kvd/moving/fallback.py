@@ -28,18 +28,26 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kvd.errors import KeyAbsent, PreconditionFailed
-from kvd.interfaces import Answer, IListing, IStore, IUpload, IValue
+from kvd.interfaces import (
+    Answer,
+    IConditionalStore,
+    IListing,
+    IStore,
+    IUpload,
+    IValue,
+)
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.moving.copying import ABSENT, copy, digest_of, exactly
+from kvd.store.conditional import keeps_conditions
 from kvd.store.faults import absence, folder_conflict, path_conflict
 from kvd.store.waiting import resolved
 
 T = TypeVar("T")
 
 
-@implementer(IStore)
+@implementer(IConditionalStore)
 class FallbackStore:
     """
     A store, and a fallback for what it does not have.
@@ -58,6 +66,10 @@ class FallbackStore:
         self._store = store
         self._fallback = fallback
         self._clock = clock
+
+    def keeps_conditions(self) -> Answer[bool]:
+        # Only this one is written to.
+        return keeps_conditions(self._store)
 
     def begin(
         self,

@@ -5,14 +5,15 @@ kvd is whole without it: each of these modules does what Python code elsewhere d
 faster. ``splice.c`` belongs to `kvd.net.splice`, ``reactor.c`` to `kvd.net.reactor`;
 ``dispatch.c``, ``gate.c``, ``lane.c``, ``lone.c`` and ``timer.c`` are one module, which
 belongs to `kvd.dispatch.dispatcher`. All other files are one module, which belongs to
-`kvd.http.fast_path`, and ``fast_path.c`` says what it does. `kvd.http.wire.fields`
-and `kvd.http.wire.replies` call its ``fields.c`` and ``reply.c`` too,
-`kvd.store.folders` and `kvd.store.exchange` its ``folder.c``, and `kvd.store.locks` its
-``offset.c``. `kvd.store.attribute` and
-`kvd.store.reading` call its ``attribute.c``, and `kvd.store.unwritten` its
-``publish.c``. `kvd.store.usage`, `kvd.store.removing`, `kvd.store.candidates` and
-`kvd.store.looking` call its ``usage.c``, ``remove.c``, ``candidates.c`` and
-``look.c``.
+`kvd.http.fast_path`, and ``fast_path.c`` says what it does. Others call it too:
+`kvd.http.wire.fields`, `kvd.http.wire.replies` and `kvd.http.wire.targets` its
+``fields.c``, ``reply.c`` and ``target.c``; `kvd.ipc.row` its ``counts.c``;
+`kvd.store.folders` its ``folder.c``, and `kvd.store.locks` its ``offset.c``;
+`kvd.store.attribute`, `kvd.store.epochs` and `kvd.store.reading` its ``attribute.c``;
+`kvd.store.epochs`, `kvd.store.exchange`, `kvd.store.tree` and `kvd.store.unwritten` its
+``publish.c``, and `kvd.store.uploads` its ``put.c``; `kvd.store.usage`,
+`kvd.store.removing`, `kvd.store.candidates` and `kvd.store.looking` its ``usage.c``,
+``remove.c``, ``candidates.c`` and ``look.c``.
 """
 
 from __future__ import annotations

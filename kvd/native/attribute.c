@@ -1,6 +1,6 @@
 /*
  * The attribute and the date of a value's file. kvd.store.attribute says what is in it, and
- * calls what reads and writes its first line.
+ * calls what reads and writes its first line, reads its metadata, and says what a file is.
  */
 
 #include "fast_path.h"
@@ -164,32 +164,206 @@ read_line(PyObject *Py_UNUSED(module), PyObject *attribute)
                          line.published_us, (Py_ssize_t)bytes);
 }
 
-PyObject *
-has_date(PyObject *Py_UNUSED(module), PyObject *args)
+static int
+is_small_or_digit(char byte)
 {
+    return (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9');
+}
+
+/* Whether all bytes up to an end, and one at least, are small letters, digits, or others
+   of these. */
+static int
+are_of_name(const char *at, const char *end, const char *others)
+{
+    if (at == end)
+        return 0;
+    for (; at < end; at++)
+        if (!is_small_or_digit(*at) && (*at == 0 || strchr(others, *at) == NULL))
+            return 0;
+    return 1;
+}
+
+/*
+ * Whether metadata may have a name, as kvd.model.values says.
+ *
+ * fields: names of fields that describe a representation, each with a line end.
+ */
+static int
+is_metadata_name(const Text *fields, const char *name, const char *end)
+{
+    const char *last = fields->start + fields->size, *at = fields->start, *line;
+    for (; (line = memchr(at, '\n', (size_t)(last - at))) != NULL; at = line + 1)
+        if (line - at == end - name && memcmp(at, name, (size_t)(end - name)) == 0)
+            return 1;
+    if (end - name >= 2 && name[0] == 'x' && name[1] == '-')
+        return are_of_name(name + 2, end, "!#$%&'*+.^_`|~-");
+    const char *dot = memchr(name, '.', (size_t)(end - name));
+    return dot != NULL && *name >= 'a' && *name <= 'z' && are_of_name(name, dot, "")
+        && are_of_name(dot + 1, end, "._-");
+}
+
+/* Whether a field may have a value (RFC 9110 section 5.5), in UTF-8; replies are in
+   Latin-1. */
+static int
+is_field_value(const char *at, const char *end)
+{
+    for (; at < end; at++) {
+        unsigned char byte = (unsigned char)*at;
+        if ((byte >= ' ' && byte <= '~') || byte == '\t')
+            continue;
+        /* U+0080 to U+00FF. */
+        if ((byte != 0xC2 && byte != 0xC3) || ++at == end
+            || ((unsigned char)*at & 0xC0) != 0x80)
+            return 0;
+    }
+    return 1;
+}
+
+/* Read the line of metadata that begins at `*at`, and go on behind it. Returns 0 if kvd
+   writes no such line. */
+static int
+read_field(const Text *fields, const char **at, const char *end, Text *name, Text *value)
+{
+    const char *line = memchr(*at, '\n', (size_t)(end - *at));
+    if (line == NULL)
+        return 0;
+    const char *colon = memchr(*at, ':', (size_t)(line - *at));
+    if (colon == NULL || colon[1] != ' ' || !is_metadata_name(fields, *at, colon)
+        || !is_field_value(colon + 2, line))
+        return 0;
+    *name = (Text){*at, colon - *at};
+    *value = (Text){colon + 2, line - colon - 2};
+    *at = line + 1;
+    return 1;
+}
+
+/* Whether kvd writes such lines behind the first one of an attribute. */
+static int
+are_metadata(const Text *fields, const char *at, const char *end)
+{
+    Text name, value;
+    while (at < end)
+        if (!read_field(fields, &at, end, &name, &value))
+            return 0;
+    return 1;
+}
+
+static int
+add_field(PyObject *metadata, const Text *name, const Text *value)
+{
+    PyObject *key = PyUnicode_FromStringAndSize(name->start, name->size);
+    PyObject *text = PyUnicode_FromStringAndSize(value->start, value->size);
+    int done = key == NULL || text == NULL ? -1 : PyDict_SetItem(metadata, key, text);
+    Py_XDECREF(key);
+    Py_XDECREF(text);
+    return done;
+}
+
+PyObject *
+read_metadata(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Text fields, lines, name, value;
+    if (!PyArg_ParseTuple(args, "y#y#:read_metadata", &fields.start, &fields.size,
+                          &lines.start, &lines.size))
+        return NULL;
+    PyObject *metadata = PyDict_New();
+    const char *at = lines.start, *end = at + lines.size;
+    while (metadata != NULL && at < end) {
+        if (!read_field(&fields, &at, end, &name, &value)) {
+            Py_DECREF(metadata);
+            Py_RETURN_NONE;
+        }
+        if (add_field(metadata, &name, &value) < 0)
+            Py_CLEAR(metadata);
+    }
+    return metadata;
+}
+
+/* What a file is to kvd; kvd.store.attribute says what each means. */
+static int
+kind_of(const Text *fields, const Text *attribute, int is_regular, long long size,
+        long long second, long nanosecond, FirstLine *line, size_t *line_bytes)
+{
+    if (!is_regular)
+        return NO_VALUE;
+    if (attribute->start == NULL
+        || (*line_bytes = read_first_line(attribute->start, (size_t)attribute->size, line))
+            == 0
+        || !are_metadata(fields, attribute->start + *line_bytes,
+                         attribute->start + attribute->size)
+        || (line->version > 1 && !is_dated(line->published_us, second, nanosecond)))
+        return FOREIGN;
+    return size >= 0 && line->size == (unsigned long long)size ? OURS : TORN;
+}
+
+PyObject *
+file_kind(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Text fields, attribute;
+    unsigned int mode;
+    long long size, second;
+    long nanosecond;
+    FirstLine line;
+    size_t line_bytes;
+    if (!PyArg_ParseTuple(args, "y#z#ILLl:file_kind", &fields.start, &fields.size,
+                          &attribute.start, &attribute.size, &mode, &size, &second,
+                          &nanosecond))
+        return NULL;
+    return PyLong_FromLong(kind_of(&fields, &attribute, S_ISREG(mode), size, second,
+                                   nanosecond, &line, &line_bytes));
+}
+
+/* Give a file the times of a value, as kvd.store.epochs says. */
+static int
+stamp(int ahead_seconds, int file, unsigned long long published_us, long epoch)
+{
+    struct timespec times[2];
+    times[1].tv_sec = (time_t)(published_us / 1000000);
+    times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
+    times[0] = times[1];
+    if (epoch) {
+        times[0].tv_sec += ahead_seconds;
+        times[0].tv_nsec = epoch;
+    }
+    return futimens(file, times);
+}
+
+PyObject *
+stamp_file(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int ahead_seconds, file;
     unsigned long long published_us;
-    PyObject *changed_ns;
-    if (!PyArg_ParseTuple(args, "KO:has_date", &published_us, &changed_ns))
+    long epoch;
+    if (!PyArg_ParseTuple(args, "iiKl:stamp", &ahead_seconds, &file, &published_us, &epoch))
         return NULL;
-    int is_beyond;
-    long long changed = PyLong_AsLongLongAndOverflow(changed_ns, &is_beyond);
-    if (changed == -1 && PyErr_Occurred())
+    int done;
+    Py_BEGIN_ALLOW_THREADS
+    done = stamp(ahead_seconds, file, published_us, epoch);
+    Py_END_ALLOW_THREADS
+    if (done < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+/* The epoch that a value was stamped with, by its access time; 0 for none. */
+static long
+epoch_of_stamp(int ahead_seconds, long long second, long nanosecond,
+               long long changed_second)
+{
+    return second - ahead_seconds == changed_second ? nanosecond : 0;
+}
+
+PyObject *
+stamped_epoch(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int ahead_seconds;
+    long long second, changed_second;
+    long nanosecond;
+    if (!PyArg_ParseTuple(args, "iLlL:stamped_epoch", &ahead_seconds, &second, &nanosecond,
+                          &changed_second))
         return NULL;
-    if (!is_beyond)
-        return PyBool_FromLong(changed >= 0 && is_dated(published_us, changed / 1000000000,
-                                                        (long)(changed % 1000000000)));
-    /* Beyond the year 2262. */
-    PyObject *in_second = PyLong_FromLong(1000000000);
-    PyObject *parts = in_second == NULL ? NULL : PyNumber_Divmod(changed_ns, in_second);
-    Py_XDECREF(in_second);
-    if (parts == NULL)
-        return NULL;
-    long long second
-        = PyLong_AsLongLongAndOverflow(PyTuple_GetItem(parts, 0), &is_beyond);
-    long nanosecond = PyLong_AsLong(PyTuple_GetItem(parts, 1));
-    Py_DECREF(parts);
-    return PyErr_Occurred() ? NULL
-        : PyBool_FromLong(!is_beyond && is_dated(published_us, second, nanosecond));
+    return PyLong_FromLong(epoch_of_stamp(ahead_seconds, second, nanosecond,
+                                          changed_second));
 }
 
 /*
@@ -241,8 +415,7 @@ static ssize_t
 read_opened(const FastPath *self, int folder, const char *name, char *text, size_t size,
             struct stat *status)
 {
-    int file = openat(folder, name,
-                      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int file = openat(folder, name, self->read_flags);
     if (file < 0)
         return -1;
     ssize_t got = get_attribute(file, text, size);
@@ -286,47 +459,23 @@ read_name(const FastPath *self, int folder, const char *name, char *text, size_t
 }
 
 /*
- * Whether the lines of an attribute behind its first are as kvd.store.attribute
- * writes them.
- */
-static int
-is_metadata(const char *at, const char *end)
-{
-    while (at < end) {
-        const char *line = memchr(at, '\n', (size_t)(end - at));
-        if (line == NULL)
-            return 0;
-        const char *colon = memchr(at, ':', (size_t)(line - at));
-        if (colon == NULL || colon == at || colon[1] != ' ')
-            return 0;
-        /* Python checks other bytes. */
-        for (const char *each = colon + 2; each < line; each++)
-            if (*each < ' ' || *each > '~')
-                return 0;
-        at = line + 1;
-    }
-    return 1;
-}
-
-/*
  * Whether an attribute describes a file as a whole value that kvd has written and no other
- * program has changed. Returns the length of its first line, which begins with a version
- * and the id, and the date of its publication; 0 for anything else.
+ * program has changed, with a date of its own. Returns the length of its first line, which
+ * begins with a version and the id, and the date of its publication; 0 for anything else.
  */
 size_t
 whole_line(const FastPath *self, const char *text, ssize_t size,
            const struct stat *status, unsigned long long *published_us)
 {
     FirstLine line = {0};
-    if (!S_ISREG(status->st_mode) || size < 0
-        || status->st_mtim.tv_sec > self->latest_second)
-        return 0;
-    size_t bytes = read_first_line(text, (size_t)size, &line);
+    size_t bytes = 0;
+    Text attribute = {size < 0 ? NULL : text, size};
+    int kind = kind_of(&self->metadata_fields, &attribute, S_ISREG(status->st_mode),
+                       status->st_size, status->st_mtim.tv_sec, status->st_mtim.tv_nsec,
+                       &line, &bytes);
     *published_us = line.published_us;
-    return bytes != 0 && line.version == 2
-        && line.size == (unsigned long long)status->st_size
-        && is_dated(line.published_us, status->st_mtim.tv_sec, status->st_mtim.tv_nsec)
-        ? bytes : 0;
+    return kind == OURS && line.version > 1
+        && status->st_mtim.tv_sec <= self->latest_second ? bytes : 0;
 }
 
 /*
@@ -343,11 +492,10 @@ has_value(const FastPath *self, int folder, const char *name,
     ssize_t size = read_name(self, folder, name, text, sizeof text, &status);
     if (size < 0)
         return errno == ENOENT ? 0 : -1;
-    size_t line = whole_line(self, text, size, &status, published_us);
-    if (line == 0 || !is_metadata(text + line, text + size))
+    if (whole_line(self, text, size, &status, published_us) == 0)
         return -1;
-    *epoch = status.st_atim.tv_sec == status.st_mtim.tv_sec + self->ahead_seconds
-        ? status.st_atim.tv_nsec : 0;
+    *epoch = epoch_of_stamp(self->ahead_seconds, status.st_atim.tv_sec,
+                            status.st_atim.tv_nsec, status.st_mtim.tv_sec);
     *bytes = (unsigned long long)status.st_size;
     return 1;
 }
@@ -362,23 +510,16 @@ seal(const FastPath *self, int file, const Upload *upload, unsigned long long ea
 {
     PyObject *lines = upload->lines;
     char text[ATTRIBUTE_BYTES];
-    struct timespec times[2];
-    clock_gettime(CLOCK_REALTIME, &times[1]);
-    unsigned long long published_us = microseconds(times[1]);
+    struct timespec present;
+    clock_gettime(CLOCK_REALTIME, &present);
+    unsigned long long published_us = microseconds(present);
     if (published_us < earliest_us)
         published_us = earliest_us;
     size_t size = first_line(text, upload->id, (unsigned long long)upload->length,
                              published_us);
     memcpy(text + size, PyBytes_AsString(lines), (size_t)PyBytes_Size(lines));
     size += (size_t)PyBytes_Size(lines);
-    times[1].tv_sec = (time_t)(published_us / 1000000);
-    times[1].tv_nsec = (long)(published_us % 1000000) * 1000;
-    times[0] = times[1];
-    if (epoch) {
-        times[0].tv_sec += self->ahead_seconds;
-        times[0].tv_nsec = epoch;
-    }
     *sealed_us = published_us;
     return fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) < 0 ? -1
-        : futimens(file, times);
+        : stamp(self->ahead_seconds, file, published_us, epoch);
 }

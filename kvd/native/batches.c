@@ -131,7 +131,7 @@ serve_channel(FastPath *self)
         memcpy(&batch, self->buffer, sizeof batch);
         if (!is_plain(&came, &batch) || !take_credit(self))
             return leave(self, &came) < 0 ? -1 : 1;
-        unsigned long long *row = self->row.buf;
+        unsigned long long *row = word_of(self->counts, 0);
         serve_batch(self, &came, &batch);
         __atomic_store_n(row + self->batch_word, batch.number, __ATOMIC_RELEASE);
         /* Mostly no other message waits behind one connection. What a call of Python has
@@ -154,7 +154,7 @@ FastPath_take_batches(FastPath *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "iinSOO:take_batches", &channel, &credits, &word,
                           &groups, &adopt, &came))
         return NULL;
-    if (word < 0 || word >= self->row.len / 8) {
+    if (word < 0 || word >= words_of(self->counts)) {
         PyErr_SetString(PyExc_ValueError, "the row has no such word");
         return NULL;
     }

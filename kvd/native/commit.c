@@ -250,8 +250,8 @@ begin_commit(FastPath *self, const Request *request, PyObject *key, Upload *uplo
     Py_END_ALLOW_THREADS
     int begun = file < 0 ? 0 : sync_upload(self, request, key, upload, file);
     if (begun > 0) {
-        count_begun(self);
-        count_received(self, request->size);
+        count_begun(self->counts, 1);
+        count_received(self->counts, request->size);
         return 1;
     }
     release(upload);
@@ -292,7 +292,7 @@ drop_commit(FastPath *self)
     self->method = commit->template->method;
     self->status = 0;
     self->seconds = now() - commit->began;
-    count_done(self);
+    count_upload_done(self);
     Py_DECREF((PyObject *)commit);
 }
 
@@ -567,8 +567,8 @@ send_published(FastPath *self, int socket, const Commit *commit)
         return -1;
     self->method = commit->template->method;
     self->seconds = now() - commit->began;
-    count_sent(self, sent);
-    count_done(self);
+    count_sent(self->counts, sent);
+    count_upload_done(self);
     return sent;
 }
 

@@ -110,18 +110,12 @@ close_both_ways(int socket)
     close(socket);
 }
 
-static unsigned long long *
-word(const FastPath *self, Py_ssize_t number)
-{
-    return (unsigned long long *)self->row.buf + number;
-}
-
 /* Whether one more connection may be held. */
 static int
 can_hold(const FastPath *self)
 {
     return self->poller >= 0 && self->held < MOST_HELD
-        && *word(self, self->open) + 1 < self->most_open;
+        && *word_of(self->counts, self->counts->open) + 1 < self->most_open;
 }
 
 static Joined *
@@ -196,8 +190,7 @@ hold(FastPath *self, int socket, int is_served, double made)
     Py_DECREF((PyObject *)joined);
     self->held++;
     /* In this order; see kvd.ipc.scoreboard. */
-    *word(self, self->open) += 1;
-    *word(self, self->accepted) += 1;
+    count_opened(self->counts);
     return 0;
 failed:
     /* What was found of it goes back to where `join` finds it. */
@@ -233,7 +226,7 @@ end_held(FastPath *self, Joined *joined, int socket)
 {
     int reported = report_end(self, joined->made, &joined->account);
     release_held(self, joined, socket);
-    *word(self, self->open) -= 1;
+    count_closed(self->counts);
     close_both_ways(socket);
     return PyDict_DelItem(self->joined, joined->number) < 0 ? -1 : reported;
 }
@@ -349,7 +342,7 @@ serve_accepted(FastPath *self, int socket, int may_block)
     self->may_block = 1;
     if (outcome == (SERVED | CLOSES)) {
         /* Before the client can see the end. */
-        *word(self, self->accepted) += 1;
+        count_accepted(self->counts);
         if (report_end(self, made, &self->new_account) < 0)
             PyErr_WriteUnraisable(self->reports_come);
         close_both_ways(socket);

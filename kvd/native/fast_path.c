@@ -33,59 +33,40 @@ find_device(FastPath *self)
     return 0;
 }
 
-/* Returns 0; -1 with an exception. */
-static int
-read_status_words(FastPath *self, PyObject *words)
-{
-    if (PyBytes_Size(words) < STATUSES) {
-        PyErr_SetString(PyExc_ValueError, "a status has no word");
-        return -1;
-    }
-    self->status_words = Py_NewRef(words);
-    self->method_words = 1 + self->durations.most;
-    for (Py_ssize_t i = 0; i < STATUSES; i++) {
-        Py_ssize_t word = (unsigned char)PyBytes_AsString(words)[i];
-        self->method_words = Py_MAX(self->method_words, word);
-    }
-    return 0;
-}
-
 static PyObject *
 FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "sync_threads", "usage", "min_free", "keeping",
-        "dates", "message", "mode", "folder_mode", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "row",
-        "words", "status_words", "bucket_of_exponent", "least_exponent", "make_template",
-        "make_parts",
+        "dates", "metadata_fields", "message", "mode", "folder_mode", "flags", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "counts",
+        "make_template", "make_parts",
         "prune", "clock", "has_hits", "guesses",
         NULL,
     };
     int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads, has_hits, guesses;
-    int mode, folder_mode;
-    int low_round_trip_microseconds, low_round_trip_buffer_bytes, least_exponent;
-    PyObject *kept, *plain, *report, *rest, *partial, *row, *buckets, *make_template;
-    PyObject *make_parts, *prune, *clock, *usage, *status_words;
-    unsigned long long min_free, spare_share, spare_bytes, spare_times;
+    int mode, folder_mode, read_flags, create_flags, nameless_flags;
+    int low_round_trip_microseconds, low_round_trip_buffer_bytes;
+    PyObject *kept, *plain, *metadata_fields, *report, *rest, *partial, *counts, *make_template;
+    PyObject *make_parts, *prune, *clock, *usage;
+    unsigned long long min_free;
+    Keeping keeping;
     Py_ssize_t most_kept, message_bytes, message_descriptors;
     char slash;
     int ahead_seconds;
     long long latest_second;
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
-    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords,
-            "iippnOpiOK(nKKKc)(iL)(nn)iinnS(niin)OOOO(nnnnnnn)SO!iOOOOpp:FastPath", names,
+            "iippnOpiOK(nKKKc)(iL)S(nn)ii(iii)nnS(niin)OOOOOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free,
-            &most_kept, &spare_share, &spare_bytes, &spare_times, &slash, &ahead_seconds,
-            &latest_second, &message_bytes, &message_descriptors, &mode, &folder_mode,
+            &most_kept, &keeping.share, &keeping.bytes, &keeping.times, &slash, &ahead_seconds,
+            &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &mode, &folder_mode, &read_flags,
+            &create_flags, &nameless_flags,
             &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
-            &large_file_bytes, &report, &rest, &partial, &row, &accepted, &open, &begun, &done, &bytes_in,
-            &bytes_out, &uploads, &status_words, &PyTuple_Type,
-            &buckets, &least_exponent, &make_template, &make_parts, &prune,
+            &large_file_bytes, &report, &rest, &partial, &counts, &make_template, &make_parts, &prune,
             &clock, &has_hits, &guesses))
         return NULL;
     if (message_bytes < 1 || message_bytes > BUFFER_BYTES || message_descriptors < 1
@@ -97,24 +78,12 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         return NULL;
     self->rest_file = -1;
     self->may_block = self->expects_new = self->may_not_replace = 1;
-    if (PyObject_GetBuffer(row, &self->row, PyBUF_WRITABLE) < 0) {
+    if (Py_TYPE(counts) != RequestCountsType) {
+        PyErr_SetString(PyExc_TypeError, "counts is no RequestCounts");
         Py_DECREF(self);
         return NULL;
     }
-    if (read_durations(&self->durations, buckets, least_exponent) < 0
-        || read_status_words(self, status_words) < 0) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    Py_ssize_t all[] = {accepted, open, begun, done, bytes_in, bytes_out, uploads};
-    int has_room = 1;
-    for (int i = 0; i < 7; i++)
-        has_room &= all[i] >= 0 && all[i] < self->row.len / 8;
-    if (!has_room) {
-        PyErr_SetString(PyExc_ValueError, "the row has no room for these words");
-        Py_DECREF(self);
-        return NULL;
-    }
+    self->counts = (RequestCounts *)Py_NewRef(counts);
     self->root = root;
     self->lock = lock;
     if (find_device(self) < 0 || find_lock(self) < 0) {
@@ -135,16 +104,12 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->large_file_bytes = large_file_bytes;
     self->mode = mode;
     self->folder_mode = folder_mode;
+    self->read_flags = read_flags;
+    self->create_flags = create_flags;
+    self->nameless_flags = nameless_flags;
     self->most_folders = most_folders();
     self->most_head = Py_MIN(head_bytes, MAX_HEAD_BYTES);
     self->most_key = Py_MIN(target_bytes - 1, MAX_KEY_BYTES);
-    self->accepted = accepted;
-    self->open = open;
-    self->begun = begun;
-    self->done = done;
-    self->bytes_in = bytes_in;
-    self->bytes_out = bytes_out;
-    self->uploads_word = uploads;
     self->report = Py_NewRef(report);
     self->rest = Py_NewRef(rest);
     self->partial = Py_NewRef(partial);
@@ -166,12 +131,13 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->usage = usage == Py_None ? NULL : (Usage *)Py_NewRef(usage);
     self->min_free = min_free;
     self->most_kept = most_kept;
-    self->spare_share = spare_share;
-    self->spare_bytes = spare_bytes;
-    self->spare_times = spare_times;
+    self->keeping = keeping;
     self->slash = slash;
     self->ahead_seconds = ahead_seconds;
     self->latest_second = latest_second;
+    self->metadata_bytes = Py_NewRef(metadata_fields);
+    self->metadata_fields = (Text){PyBytes_AsString(metadata_fields),
+                                   PyBytes_Size(metadata_fields)};
     self->message_bytes = (size_t)message_bytes;
     self->message_descriptors = (size_t)message_descriptors;
     self->nothing = PyBytes_FromStringAndSize(NULL, 0);
@@ -259,7 +225,8 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->hits);
     forget_recent(self);
     Py_CLEAR(self->plain_bytes);
-    Py_CLEAR(self->status_words);
+    Py_CLEAR(self->metadata_bytes);
+    Py_XDECREF((PyObject *)self->counts);
     Py_CLEAR(self->kept);
     Py_XDECREF((PyObject *)self->usage);
     Py_CLEAR(self->nothing);
@@ -274,8 +241,6 @@ FastPath_dealloc(FastPath *self)
         free_syncs(self->syncs);
     close_folders(self);
     PyMem_Free(self->buffer);
-    if (self->row.obj != NULL)
-        PyBuffer_Release(&self->row);
     PyObject_GC_Del(self);
     Py_DECREF((PyObject *)type);
 }
@@ -309,7 +274,7 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
     self->uploads = (int)folder;
     if (is_closed)
         end_commits(self);
-    self->links_nameless = self->uploads >= 0 && links_nameless(self->uploads);
+    self->links_nameless = self->uploads >= 0 && links_nameless(self);
     if (self->uploads < 0) {
         close_folders(self);
         forget_recent(self);
@@ -419,11 +384,30 @@ static PyMethodDef functions[] = {
     {"read_line", read_line, METH_O,
      "read_line(attribute) -> (etag, size, published_us | None, length) | None\n\n"
      "See kvd.store.attribute."},
+    {"plain_key", plain_key, METH_O,
+     "plain_key(target) -> bytes | None\n\nSee kvd.http.wire.targets."},
     {"date_text", date_text, METH_O, "date_text(second)\n\nSee kvd.http.wire.replies."},
-    {"has_date", has_date, METH_VARARGS,
-     "has_date(published_us, changed_ns) -> bool\n\nSee kvd.store.attribute."},
+    {"read_metadata", read_metadata, METH_VARARGS,
+     "read_metadata(fields, lines) -> dict[str, str] | None\n\nSee kvd.store.attribute."},
+    {"file_kind", file_kind, METH_VARARGS,
+     "file_kind(fields, attribute | None, mode, size, second, nanosecond) -> int\n\n"
+     "See kvd.store.attribute."},
     {"has_no_place", has_no_place, METH_VARARGS,
      "has_no_place(file, size) -> bool\n\nSee kvd.store.unwritten."},
+    {"kept_name", kept_name, METH_VARARGS,
+     "kept_name(slash, letter, number, key) -> bytes | None\n\nSee kvd.store.uploads."},
+    {"epoch_of", epoch_of_fraction, METH_O,
+     "epoch_of(nanosecond) -> int\n\nSee kvd.store.epochs."},
+    {"stamp", stamp_file, METH_VARARGS,
+     "stamp(ahead_seconds, file, published_us, epoch)\n\nSee kvd.store.epochs."},
+    {"stamped_epoch", stamped_epoch, METH_VARARGS,
+     "stamped_epoch(ahead_seconds, second, nanosecond, changed_second) -> int\n\n"
+     "See kvd.store.epochs."},
+    {"is_scarce", is_scarce_for, METH_VARARGS,
+     "is_scarce(share, bytes, times, size, free, all) -> bool\n\nSee kvd.store.tree."},
+    {"exchange_names", exchange_names, METH_VARARGS,
+     "exchange_names(folder, name, other_folder, other_name)\n\n"
+     "See kvd.store.exchange."},
     {"note_read", note_read, METH_VARARGS,
      "note_read(ahead_seconds, file)\n\nSee kvd.store.reading."},
     {"look_at", look_at, METH_VARARGS,
@@ -432,6 +416,8 @@ static PyMethodDef functions[] = {
     {"remove_unchanged", remove_unchanged, METH_VARARGS,
      "remove_unchanged(root, lock, candidates, wanted, from_ns, to_ns)"
      " -> list[int] | None\n\nSee kvd.store.removing."},
+    {"quota_of", quota_of_key, METH_VARARGS,
+     "quota_of(prefixes, key) -> int\n\nSee kvd.store.usage."},
     {"taken_by", taken_by_length, METH_O, "taken_by(length)\n\nSee kvd.store.usage."},
     {NULL},
 };
@@ -467,6 +453,7 @@ PyInit__fast_path(void)
         || (HitType = add_type(self, &Hit_spec)) == NULL
         || (CommitType = add_type(self, &Commit_spec)) == NULL
         || (JoinedType = add_type(self, &Joined_spec)) == NULL
+        || (RequestCountsType = add_type(self, &RequestCounts_spec)) == NULL
         || (UsageType = add_type(self, &Usage_spec)) == NULL
         || (CandidatesType = add_type(self, &Candidates_spec)) == NULL
         || (type = add_type(self, &FastPath_spec)) == NULL
@@ -479,6 +466,11 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, COMMITS) < 0
         || PyModule_AddIntMacro(self, LOST) < 0
         || PyModule_AddIntMacro(self, LEAVES_UPLOAD) < 0
+        || PyModule_AddIntMacro(self, NO_VALUE) < 0
+        || PyModule_AddIntMacro(self, FOREIGN) < 0
+        || PyModule_AddIntMacro(self, TORN) < 0
+        || PyModule_AddIntMacro(self, OURS) < 0
+        || PyModule_AddIntMacro(self, MAX_LONGEST_KEY) < 0
         || PyModule_AddIntMacro(self, MAX_BODY_BYTES) < 0
         || PyModule_AddIntMacro(self, MAX_PARTIAL_BYTES) < 0)
         Py_CLEAR(self);

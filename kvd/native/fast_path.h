@@ -56,6 +56,9 @@ enum {
 /* What `publish` returns; below 0: nothing was published. */
 enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
 
+/* What a file is to kvd (kvd.store.attribute). */
+enum { NO_VALUE, FOREIGN, TORN, OURS };
+
 /* The fields whose values do not belong to the shape of a head (shape.c). */
 enum {
     CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
@@ -111,6 +114,16 @@ typedef struct {
     double began;
 } Request;
 
+/* When what is replaced cannot be kept (KEEPING of kvd.store.tree). */
+typedef struct {
+    unsigned long long share, bytes, times;
+} Keeping;
+
+/* The room of a file system, in bytes; none at all: it is unknown. */
+typedef struct {
+    unsigned long long free, all;
+} Space;
+
 /* A value that is written and published. */
 typedef struct {
     char name[UPLOAD_NAME_BYTES];   /* in the folder of uploads */
@@ -142,6 +155,16 @@ typedef struct {
     Py_ssize_t count, most;     /* of buckets: the highest */
     unsigned char bucket[MAX_EXPONENTS];
 } Durations;
+
+/* The row of this process, and the numbers of words in it (kvd.ipc.row). */
+typedef struct {
+    PyObject_HEAD
+    Py_buffer row;
+    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
+    PyObject *status_words;     /* the word of a status, behind that of its method */
+    Py_ssize_t method_words;    /* the last one behind that of a method */
+    Durations durations;
+} RequestCounts;
 
 typedef struct Syncs Syncs;
 /* A PUT whose head has come, and not all of its body: what has come is in its file. */
@@ -264,6 +287,7 @@ typedef struct {
     int busy;                   /* whether a request is being served */
     int may_block;              /* whether its socket may be a blocking one */
     int root, lock, uploads, exchanges, mode, folder_mode;
+    int read_flags, create_flags, nameless_flags;   /* with which files are opened */
     dev_t device;               /* of the root */
     int guesses;                /* whether the end of a key may say the type of its value */
     int finds_unwritten;        /* whether its file system reports unwritten parts */
@@ -282,12 +306,7 @@ typedef struct {
     ino_t lock_inode;
     Conferred conferred;        /* from the upload folder */
     Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
-    /* The row of this process, and the numbers of words in it (kvd.ipc.row). */
-    Py_buffer row;
-    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads_word;
-    PyObject *status_words;     /* the word of a status, behind that of its method */
-    Py_ssize_t method_words;    /* the last one behind that of a method */
-    Durations durations;
+    RequestCounts *counts;
     /* Functions and types of Python, and their cached results. */
     PyObject *report, *rest, *partial, *make_template, *make_parts, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
@@ -297,12 +316,13 @@ typedef struct {
     int has_epochs;             /* see kvd.store.epochs */
     Usage *usage;               /* NULL: the store has no limits */
     unsigned long long min_free;        /* how many bytes stay free */
-    /* When what is replaced cannot be kept (KEEPING of kvd.store.tree). */
-    Py_ssize_t most_kept;
-    unsigned long long spare_share, spare_bytes, spare_times;
+    Py_ssize_t most_kept;       /* replaced values, at once */
+    Keeping keeping;
     char slash;                 /* in the name of what is kept */
     int ahead_seconds;          /* of an access time (AHEAD_SECONDS of kvd.store.epochs) */
     long long latest_second;    /* of any date */
+    Text metadata_fields;       /* in `metadata_bytes`: see `kind_of` */
+    PyObject *metadata_bytes;
     size_t message_bytes, message_descriptors;      /* see kvd.ipc.messages */
     int channel, credits;       /* see batches.c; channel below 0: none */
     Py_ssize_t batch_word;      /* of the row */
@@ -477,6 +497,10 @@ int read_varying(Varying *varying);
 int select_part(const HeadTemplate *template, const Varying *varying,
                 const Value *value, Selection *selected);
 
+/* target.c */
+Py_ssize_t plain_key_bytes(const char *text, const char *end);
+PyObject *plain_key(PyObject *module, PyObject *target);
+
 /* template.c */
 extern PyTypeObject *HeadTemplateType;
 extern PyType_Spec HeadTemplate_spec;
@@ -529,6 +553,7 @@ int keep_recent(FastPath *self, PyObject *key, Value *value, PyObject *body);
 void forget_recent(FastPath *self);
 
 /* put.c */
+PyObject *kept_name(PyObject *module, PyObject *args);
 int serve_put(FastPath *self, int socket, const Request *request, PyObject *key);
 int prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *upload);
 int finish_put(FastPath *self, int socket, PartialUpload *partial);
@@ -585,7 +610,8 @@ void free_syncs(Syncs *syncs);
 PyObject *write_line(PyObject *module, PyObject *args);
 PyObject *read_line(PyObject *module, PyObject *attribute);
 ssize_t get_attribute(int file, char *text, size_t size);
-PyObject *has_date(PyObject *module, PyObject *args);
+PyObject *read_metadata(PyObject *module, PyObject *args);
+PyObject *file_kind(PyObject *module, PyObject *args);
 size_t whole_line(const FastPath *self, const char *text, ssize_t size,
                   const struct stat *status, unsigned long long *published_us);
 int has_value(const FastPath *self, int folder, const char *name,
@@ -593,6 +619,8 @@ int has_value(const FastPath *self, int folder, const char *name,
 int seal(const FastPath *self, int file, const Upload *upload,
          unsigned long long earliest_us, long epoch, unsigned long long *sealed_us);
 
+PyObject *stamp_file(PyObject *module, PyObject *args);
+PyObject *stamped_epoch(PyObject *module, PyObject *args);
 PyObject *note_read(PyObject *module, PyObject *args);
 void note_if_stale(const FastPath *self, int file, const struct stat *status);
 
@@ -616,7 +644,10 @@ PyObject *offset_of(PyObject *module, PyObject *key);
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
 PyObject *has_no_place(PyObject *module, PyObject *args);
-int links_nameless(int folder);
+PyObject *epoch_of_fraction(PyObject *module, PyObject *nanosecond);
+PyObject *is_scarce_for(PyObject *module, PyObject *args);
+PyObject *exchange_names(PyObject *module, PyObject *args);
+int links_nameless(const FastPath *self);
 int set_lock(int lock, short kind, long long offset);
 void unlock_all(int lock);
 int reserve(Upload *upload);
@@ -645,6 +676,7 @@ extern PyTypeObject *UsageType;
 extern PyType_Spec Usage_spec;
 long long taken_by(unsigned long long length);
 PyObject *taken_by_length(PyObject *module, PyObject *length);
+PyObject *quota_of_key(PyObject *module, PyObject *args);
 Py_ssize_t quota_of(const Usage *self, const char *key, size_t size);
 int reserve_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
 void release_bytes(const Usage *self, Py_ssize_t quota, long long bytes);
@@ -652,17 +684,29 @@ void count_published(const Usage *self, Py_ssize_t quota, long long bytes,
                      long long replaced);
 long long read_resolution(const Usage *self);
 
+/* counts.c */
+extern PyTypeObject *RequestCountsType;
+extern PyType_Spec RequestCounts_spec;
+int read_durations(Durations *durations, PyObject *buckets, int least_exponent);
+Py_ssize_t bucket_of(const Durations *durations, double seconds);
+unsigned long long *word_of(const RequestCounts *self, Py_ssize_t number);
+Py_ssize_t words_of(const RequestCounts *self);
+int has_method(const RequestCounts *self, Py_ssize_t method);
+void count_opened(const RequestCounts *self);
+void count_closed(const RequestCounts *self);
+void count_accepted(const RequestCounts *self);
+void count_begun(const RequestCounts *self, int is_upload);
+void count_received(const RequestCounts *self, Py_ssize_t bytes);
+void count_sent(const RequestCounts *self, Py_ssize_t bytes);
+void count_done(const RequestCounts *self, Py_ssize_t method, int is_upload, int status,
+                double seconds);
+
 /* reply.c */
 PyObject *date_text(PyObject *module, PyObject *second);
 void write_date(FastPath *self, char *text, time_t second);
 char *write_digits(char *end, unsigned long long number);
 const char *http_date(FastPath *self);
-int read_durations(Durations *durations, PyObject *buckets, int least_exponent);
-Py_ssize_t bucket_of(const Durations *durations, double seconds);
-void count_begun(FastPath *self);
-void count_received(FastPath *self, Py_ssize_t received);
-void count_done(FastPath *self);
-void count_sent(FastPath *self, Py_ssize_t sent);
+void count_upload_done(FastPath *self);
 void count(FastPath *self, Py_ssize_t received, Py_ssize_t sent);
 Py_ssize_t send_reply(FastPath *self, int socket, char *head, size_t head_bytes,
                       char *body, size_t body_bytes);

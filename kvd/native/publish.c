@@ -37,12 +37,27 @@ is_found(const FastPath *self, struct stat *status)
         && status->st_ino == self->lock_inode && status->st_dev == self->lock_device;
 }
 
-/* The current epoch; 0 for none (kvd.store.epochs). */
+/* The epoch that the fraction of the time of the file of locks is; 0 for none
+   (kvd.store.epochs). */
+static long
+epoch_in(long nanosecond)
+{
+    return nanosecond % 1000 ? nanosecond : 0;
+}
+
+PyObject *
+epoch_of_fraction(PyObject *Py_UNUSED(module), PyObject *nanosecond)
+{
+    long fraction = PyLong_AsLong(nanosecond);
+    if (fraction == -1 && PyErr_Occurred())
+        return NULL;
+    return PyLong_FromLong(epoch_in(fraction));
+}
+
 static long
 epoch_of(const FastPath *self, const struct stat *lock)
 {
-    long fraction = self->has_epochs ? lock->st_mtim.tv_nsec : 0;
-    return fraction % 1000 ? fraction : 0;
+    return self->has_epochs ? epoch_in(lock->st_mtim.tv_nsec) : 0;
 }
 
 /* Whether the last byte of an open file has no place on the disk yet, as
@@ -83,8 +98,7 @@ is_unsynced(const FastPath *self, const char *upload, long epoch,
     struct stat status;
     if (epoch == 0 || fstat(self->lock, &status) < 0 || epoch_of(self, &status) != epoch)
         return 0;
-    int file = openat(self->uploads, upload,
-                      O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int file = openat(self->uploads, upload, self->read_flags);
     if (file < 0)
         return 0;
     int is_without = is_without_place(file, bytes);
@@ -115,23 +129,50 @@ unlock_all(int lock)
 }
 
 /*
- * Whether there is room for a value, and how much; with `keeps`, enough to keep what it
- * replaces too, if that is not larger than can be kept (kvd.store.tree).
+ * Whether there is too little room to keep a value of a size that is replaced, as
+ * kvd.store.tree says.
  */
 static int
-has_room(const FastPath *self, Py_ssize_t length, int keeps, unsigned long long *room)
+is_scarce(const Keeping *keeping, const Space *space, unsigned long long size)
 {
-    struct statfs space;
-    if (fstatfs(self->root, &space) < 0)
+    return space->free < Py_MIN(space->all / keeping->share, keeping->bytes)
+        || size > space->free / keeping->times;
+}
+
+PyObject *
+is_scarce_for(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Keeping keeping;
+    Space space;
+    unsigned long long size;
+    if (!PyArg_ParseTuple(args, "KKKKKK:is_scarce", &keeping.share, &keeping.bytes,
+                          &keeping.times, &size, &space.free, &space.all))
+        return NULL;
+    if (keeping.share == 0 || keeping.times == 0) {
+        PyErr_SetString(PyExc_ValueError, "a share of 0, or no times");
+        return NULL;
+    }
+    return PyBool_FromLong(is_scarce(&keeping, &space, size));
+}
+
+/*
+ * Whether there is room for a value, and how much; with `keeps`, enough to keep what it
+ * replaces too, if that is not large.
+ */
+static int
+has_room(const FastPath *self, Py_ssize_t length, int keeps, Space *space)
+{
+    struct statfs found;
+    if (fstatfs(self->root, &found) < 0)
         return 0;
     unsigned long long unit
-        = (unsigned long long)(space.f_frsize ? space.f_frsize : space.f_bsize);
-    *room = (unsigned long long)space.f_bavail * unit;
-    if (space.f_blocks == 0)
+        = (unsigned long long)(found.f_frsize ? found.f_frsize : found.f_bsize);
+    space->free = (unsigned long long)found.f_bavail * unit;
+    space->all = (unsigned long long)found.f_blocks * unit;
+    if (found.f_blocks == 0)
         return !keeps;
-    return (unsigned long long)length + self->min_free <= *room
-        && (!keeps || *room >= Py_MIN((unsigned long long)space.f_blocks * unit
-                                      / self->spare_share, self->spare_bytes));
+    return (unsigned long long)length + self->min_free <= space->free
+        && !(keeps && is_scarce(&self->keeping, space, 0));
 }
 
 /* Whether the date that a file is sealed with is still that of the present, in seconds. */
@@ -160,20 +201,45 @@ seal_once(const FastPath *self, int file, const Upload *upload,
 }
 
 /*
- * Whether files that were created without a name in a folder can be given one: not every
+ * Whether files that were created without a name in the folder of uploads can be given one: not every
  * file system can do that, and before Linux 6.10 it takes a privilege.
  */
 int
-links_nameless(int folder)
+links_nameless(const FastPath *self)
 {
     static const char NAME[] = "probe";
-    int file = openat(folder, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+    int folder = self->uploads, file = openat(folder, ".", self->nameless_flags, 0600);
     int is_linked = file >= 0 && linkat(file, "", folder, NAME, AT_EMPTY_PATH) == 0;
     if (is_linked)
         unlinkat(folder, NAME, 0);
     if (file >= 0)
         close(file);
     return is_linked;
+}
+
+/* Exchange two names, as kvd.store.exchange says. */
+static int
+exchange(int folder, const char *name, int other_folder, const char *other_name)
+{
+    return renameat2(folder, name, other_folder, other_name, RENAME_EXCHANGE);
+}
+
+PyObject *
+exchange_names(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int folder, other_folder;
+    PyObject *name, *other_name;
+    if (!PyArg_ParseTuple(args, "iSiS:exchange_names", &folder, &name, &other_folder,
+                          &other_name))
+        return NULL;
+    const char *text = PyBytes_AsString(name), *other = PyBytes_AsString(other_name);
+    int done;
+    Py_BEGIN_ALLOW_THREADS
+    done = exchange(folder, text, other_folder, other);
+    Py_END_ALLOW_THREADS
+    if (done < 0)
+        return PyErr_SetFromErrnoWithFilenameObjects(PyExc_OSError, name, other_name);
+    Py_RETURN_NONE;
 }
 
 /*
@@ -210,14 +276,14 @@ place_new(FastPath *self, Upload *upload, int file, int folder, const char *name
  * this one is taken for one too, until the kernel says that there is something.
  *
  * With `keeps`, what it replaces gets the upload's name and stays, unless no sync has
- * begun since it was published; `room` says how much there is.
+ * begun since it was published; `space` says how much room there is.
  *
  * Returns CREATED, REPLACED, KEPT if what it replaced stays; -1 if it was not done. What
  * it replaced had `*replaced` bytes.
  */
 static int
 place(FastPath *self, Upload *upload, int file, int folder,
-      const char *name, unsigned long long room, const struct stat *lock,
+      const char *name, const Space *space, const struct stat *lock,
       unsigned long long *replaced)
 {
     unsigned long long earliest_us = 0, bytes = 0;
@@ -231,12 +297,12 @@ place(FastPath *self, Upload *upload, int file, int folder,
     int replaces = has_value(self, folder, name, &earliest_us, &value_epoch, &bytes);
     self->expects_new = replaces == 0;
     *replaced = bytes;
-    if (replaces < 0 || (replaces && upload->keeps && bytes > room / self->spare_times)
+    if (replaces < 0 || (replaces && upload->keeps && is_scarce(&self->keeping, space, bytes))
         || seal_once(self, file, upload, earliest_us, epoch) < 0)
         return -1;
     if (!replaces || !(upload->keeps || self->exchanges))
         return renameat(self->uploads, upload->name, folder, name) < 0 ? -1 : replaces;
-    if (renameat2(self->uploads, upload->name, folder, name, RENAME_EXCHANGE) < 0)
+    if (exchange(self->uploads, upload->name, folder, name) < 0)
         return -1;
     if (upload->keeps
         && !(epoch == value_epoch && is_unsynced(self, upload->name, epoch, bytes)))
@@ -259,7 +325,7 @@ last_name(const char *key)
  */
 static int
 place_locked(FastPath *self, Upload *upload, int file, int folder,
-             int is_missing, unsigned long long room, int *is_made,
+             int is_missing, const Space *space, int *is_made,
              unsigned long long *replaced)
 {
     if (set_lock(self->lock, F_WRLCK, upload->offset) < 0)
@@ -277,7 +343,7 @@ place_locked(FastPath *self, Upload *upload, int file, int folder,
             folder = open_path(self->root, path, self->folder_mode);
         }
         if (folder >= 0)
-            result = place(self, upload, file, folder, name, room, &lock, replaced);
+            result = place(self, upload, file, folder, name, space, &lock, replaced);
         if (is_missing && folder >= 0)
             close(folder);
     }
@@ -304,20 +370,19 @@ write_all(int file, const char *body, Py_ssize_t length)
    created, or not as Python would. */
 static int
 create_beside(const FastPath *self, Upload *upload, int folder, const struct stat *status,
-              int may_be_nameless, unsigned long long *room)
+              int may_be_nameless, Space *space)
 {
     int file = -1;
     mode_t mode = self->conferred.list_bytes ? 0666 : (mode_t)self->mode;
-    if (!has_room(self, upload->length, upload->keeps, room)
+    if (!has_room(self, upload->length, upload->keeps, space)
         || !is_conferred_alike(&self->conferred, folder, status))
         return -1;
     if (may_be_nameless) {
-        file = openat(folder, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, mode);
+        file = openat(folder, ".", self->nameless_flags, mode);
         upload->is_nameless = file >= 0;
     }
     return file >= 0 ? file
-        : openat(self->uploads, upload->name,
-                 O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+        : openat(self->uploads, upload->name, self->create_flags, mode);
 }
 
 static int
@@ -371,12 +436,12 @@ create_file(FastPath *self, Upload *upload)
 {
     int is_kept, is_missing, file = -1;
     struct stat status;
-    unsigned long long room;
+    Space space;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder < 0)
         return -1;
     if (is_missing || !is_folder(folder, last_name(upload->key)))
-        file = create_beside(self, upload, folder, &status, 0, &room);
+        file = create_beside(self, upload, folder, &status, 0, &space);
     if (!is_kept)
         close(folder);
     return file;
@@ -392,14 +457,15 @@ publish_file(FastPath *self, Upload *upload, int file, int *is_made)
 {
     int result = -1, is_kept, is_missing;
     struct stat status;
-    unsigned long long room = 0, replaced;
+    Space space = {0, 0};
+    unsigned long long replaced;
     *is_made = 0;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder < 0)
         return -1;
     /* Its own bytes have been written. */
-    if (!upload->keeps || has_room(self, 0, 1, &room))
-        result = place_locked(self, upload, file, folder, is_missing, room, is_made,
+    if (!upload->keeps || has_room(self, 0, 1, &space))
+        result = place_locked(self, upload, file, folder, is_missing, &space, is_made,
                               &replaced);
     if (result >= 0)
         count_result(upload, result, replaced);
@@ -417,16 +483,17 @@ publish(FastPath *self, Upload *upload, const char *body, int *is_made)
 {
     int result = -1, is_kept, is_missing, file = -1;
     struct stat status;
-    unsigned long long room, replaced = 0;
+    Space space;
+    unsigned long long replaced = 0;
     *is_made = 0;
     int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
     if (folder >= 0)
         /* A name that it gets and loses again costs as much as the one that it keeps. */
         file = create_beside(self, upload, folder, &status,
-                             self->expects_new && self->links_nameless, &room);
+                             self->expects_new && self->links_nameless, &space);
     if (file >= 0) {
         if (write_all(file, body, upload->length) == upload->length)
-            result = place_locked(self, upload, file, folder, is_missing, room, is_made,
+            result = place_locked(self, upload, file, folder, is_missing, &space, is_made,
                                   &replaced);
         if (result < 0 && !upload->is_nameless)
             unlinkat(self->uploads, upload->name, 0);

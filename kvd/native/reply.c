@@ -1,11 +1,9 @@
 /*
- * What all replies need: the date, sending, and counting.
+ * What all replies need: the date, and sending.
  */
 
 #include "fast_path.h"
 
-#include <limits.h>
-#include <math.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -102,88 +100,21 @@ http_date(FastPath *self)
     return self->date;
 }
 
-/* Read the bucket of each exponent from a tuple. Returns 0; -1 with an exception. */
-int
-read_durations(Durations *durations, PyObject *buckets, int least_exponent)
-{
-    durations->least_exponent = least_exponent;
-    durations->count = PyTuple_Size(buckets);
-    durations->most = 0;
-    if (durations->count < 1 || durations->count > MAX_EXPONENTS) {
-        PyErr_SetString(PyExc_ValueError, "there are too many exponents, or none");
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < durations->count; i++) {
-        Py_ssize_t bucket = PyLong_AsSsize_t(PyTuple_GetItem(buckets, i));
-        if (bucket < 0 || bucket > UCHAR_MAX) {
-            if (!PyErr_Occurred())
-                PyErr_SetString(PyExc_ValueError, "a bucket is negative, or too high");
-            return -1;
-        }
-        durations->bucket[i] = (unsigned char)bucket;
-        durations->most = Py_MAX(durations->most, bucket);
-    }
-    return 0;
-}
-
-Py_ssize_t
-bucket_of(const Durations *durations, double seconds)
-{
-    int exponent;
-    frexp(seconds + 1e-9, &exponent);
-    Py_ssize_t at = exponent - durations->least_exponent;
-    return durations->bucket[at < 0 ? 0 : Py_MIN(at, durations->count - 1)];
-}
-
-/* A request has begun that will not end at once: an upload. */
+/* An upload has ended that `count_begun` has counted. */
 void
-count_begun(FastPath *self)
+count_upload_done(FastPath *self)
 {
-    unsigned long long *words = self->row.buf;
-    words[self->begun] += 1;
-    words[self->uploads_word] += 1;
-}
-
-void
-count_received(FastPath *self, Py_ssize_t received)
-{
-    ((unsigned long long *)self->row.buf)[self->bytes_in] += (unsigned long long)received;
-}
-
-void
-count_sent(FastPath *self, Py_ssize_t sent)
-{
-    ((unsigned long long *)self->row.buf)[self->bytes_out] += (unsigned long long)sent;
-}
-
-/* A request with this `method` and `status` has ended, after so many `seconds`. */
-static void
-count_ended(FastPath *self)
-{
-    unsigned long long *words = self->row.buf;
-    const unsigned char *status = (unsigned char *)PyBytes_AsString(self->status_words);
-    words[self->done] += 1;
-    ((double *)self->row.buf)[self->method] += self->seconds;
-    words[self->method + 1 + bucket_of(&self->durations, self->seconds)] += 1;
-    words[self->method + status[self->status]] += 1;
-}
-
-/* What was counted by `count_begun` has ended. */
-void
-count_done(FastPath *self)
-{
-    ((unsigned long long *)self->row.buf)[self->uploads_word] -= 1;
-    count_ended(self);
+    count_done(self->counts, self->method, 1, self->status, self->seconds);
 }
 
 /* A request came, and its reply was sent. */
 void
 count(FastPath *self, Py_ssize_t received, Py_ssize_t sent)
 {
-    ((unsigned long long *)self->row.buf)[self->begun] += 1;
-    count_received(self, received);
-    count_sent(self, sent);
-    count_ended(self);
+    count_begun(self->counts, 0);
+    count_received(self->counts, received);
+    count_sent(self->counts, sent);
+    count_done(self->counts, self->method, 0, self->status, self->seconds);
 }
 
 /*

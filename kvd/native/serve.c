@@ -10,44 +10,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-/* Python handles longer segments of a key. */
-#define MAX_SEGMENT_BYTES 200
-
-/*
- * Whether a byte may stand in a segment of a target. What this leaves out, the
- * percent sign above all, is not wrong, only unusual.
- */
-static int
-is_usual(unsigned char byte)
-{
-    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z')
-        || (byte >= '0' && byte <= '9')
-        || (byte != 0 && strchr("_~!$&'()*+,;=:@.-", byte) != NULL);
-}
-
-/*
- * How long the key is that a target begins with, its first slash left out; 0 for
- * one that Python should look at.
- */
-static Py_ssize_t
-key_bytes(const char *text, const char *end, Py_ssize_t most)
-{
-    const char *at = text, *segment = text;
-    for (; at < end && *at != ' '; at++) {
-        if (*at == '/') {
-            if (at == segment || at - segment > MAX_SEGMENT_BYTES)
-                return 0;
-            segment = at + 1;
-        } else if (!is_usual((unsigned char)*at)
-                   || (at == segment && *at == '.'))
-            return 0;
-    }
-    if (at == end || at == segment || at - segment > MAX_SEGMENT_BYTES
-        || at - text > most)
-        return 0;
-    return at - text;
-}
-
 /* Whether a connection can be closed now without loss; as kvd.net.sockets.is_drained. */
 static int
 is_drained(int socket)
@@ -202,8 +164,8 @@ serve_request(FastPath *self, int socket, Joined *joined)
     if (end == NULL)
         goto other;
     Py_ssize_t head = end + 4 - data;
-    Py_ssize_t length = key_bytes(data + line, end, self->most_key);
-    if (length == 0)
+    Py_ssize_t length = plain_key_bytes(data + line, end);
+    if (length == 0 || length > self->most_key || data[line + length] != ' ')
         goto other;
 
     char shape[MAX_HEAD_BYTES];

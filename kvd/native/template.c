@@ -180,8 +180,7 @@ is_for_key(const HeadTemplate *template, const char *key, Py_ssize_t key_bytes)
 static int
 is_counted(const FastPath *self, const HeadTemplate *template)
 {
-    if (template->method < 0
-        || template->method + self->method_words >= self->row.len / 8)
+    if (!has_method(self->counts, template->method))
         return 0;
     int is_status = template->created_status >= 0 && template->replaced_status >= 0
         && template->created_status < STATUSES && template->replaced_status < STATUSES;

@@ -41,7 +41,7 @@ drop_new_upload(FastPath *self)
     self->seconds = now() - partial->request.began;
     self->method = partial->request.template->method;
     self->status = 0;
-    count_done(self);
+    count_upload_done(self);
     free_upload(partial);
 }
 
@@ -86,8 +86,8 @@ begin_upload(FastPath *self, const Request *request, PyObject *key, Joined *join
     partial->unwritten = partial->unsent = NULL;
     partial->sent = 0;
     partial->make = Py_NewRef(self->partial);
-    count_begun(self);
-    count_received(self, request->head_bytes);
+    count_begun(self->counts, 1);
+    count_received(self->counts, request->head_bytes);
     if (joined != NULL)
         joined->upload = partial;
     else
@@ -110,7 +110,7 @@ ask_for_body(FastPath *self, int socket, PartialUpload *partial)
     ssize_t sent = send(socket, PyBytes_AsString(interim), (size_t)size,
                         MSG_DONTWAIT | MSG_NOSIGNAL);
     partial->sent = Py_MAX(sent, 0);
-    count_sent(self, partial->sent);
+    count_sent(self->counts, partial->sent);
     if (partial->sent == size)
         return 1;
     partial->unsent = PyBytes_FromStringAndSize(
@@ -161,7 +161,7 @@ receive_body(FastPath *self, int socket, PartialUpload **place, Joined *joined,
         Py_END_ALLOW_THREADS
     }
     partial->received += written;
-    count_received(self, written);
+    count_received(self->counts, written);
     if (written < received) {
         partial->unwritten
             = PyBytes_FromStringAndSize(bytes + written, received - written);

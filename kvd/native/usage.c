@@ -9,16 +9,17 @@
 
 #define BLOCK_BYTES 4096
 
-/* Words of a cell, which is a cache line: of the header, of a quota, of what one process
-   has counted for a quota. As kvd.store.usage. */
-#define CELL_WORDS 8
-enum { RESOLUTION = 3 };
-enum { TAKEN, LIMIT };
-enum { HELD, BYTES_ADDED, BYTES_REMOVED, VALUES_ADDED, VALUES_REMOVED };
+/* The numbers of words: of a cell; in the header; in a quota; in what one process has
+   counted for a quota. kvd.store.usage gives them. */
+typedef struct {
+    Py_ssize_t cell, resolution, taken, limit;
+    Py_ssize_t held, bytes_added, bytes_removed, values_added, values_removed;
+} Words;
 
 struct Usage {
     PyObject_HEAD
     Py_buffer memory;
+    Words at;
     int64_t *quotas, *counts;   /* cells: of the quotas, and of this process */
     PyObject *prefixes;         /* of the quotas behind the first */
 };
@@ -43,11 +44,11 @@ taken_by_length(PyObject *Py_UNUSED(module), PyObject *length)
 }
 
 /* The number of the quota that a key has beside that of the whole store; 0: none. */
-Py_ssize_t
-quota_of(const Usage *self, const char *key, size_t size)
+static Py_ssize_t
+find_quota(PyObject *prefixes, const char *key, size_t size)
 {
-    for (Py_ssize_t i = 0; i < PyTuple_Size(self->prefixes); i++) {
-        PyObject *prefix = PyTuple_GetItem(self->prefixes, i);
+    for (Py_ssize_t i = 0; i < PyTuple_Size(prefixes); i++) {
+        PyObject *prefix = PyTuple_GetItem(prefixes, i);
         size_t prefix_bytes = (size_t)PyBytes_Size(prefix);
         if (prefix_bytes <= size
             && memcmp(PyBytes_AsString(prefix), key, prefix_bytes) == 0)
@@ -56,42 +57,76 @@ quota_of(const Usage *self, const char *key, size_t size)
     return 0;
 }
 
+Py_ssize_t
+quota_of(const Usage *self, const char *key, size_t size)
+{
+    return find_quota(self->prefixes, key, size);
+}
+
+/* Whether these are prefixes; if not, with an exception. */
+static int
+are_prefixes(PyObject *prefixes)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_Size(prefixes); i++)
+        if (!PyBytes_CheckExact(PyTuple_GetItem(prefixes, i))) {
+            PyErr_SetString(PyExc_TypeError, "a prefix is no bytes");
+            return 0;
+        }
+    return 1;
+}
+
+PyObject *
+quota_of_key(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *prefixes;
+    const char *key;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(args, "O!y#:quota_of", &PyTuple_Type, &prefixes, &key, &size)
+        || !are_prefixes(prefixes))
+        return NULL;
+    return PyLong_FromSsize_t(find_quota(prefixes, key, (size_t)size));
+}
+
 /* Take bytes of a quota, if so many are left. */
 static int
-take(int64_t *quota, long long bytes)
+take(const Usage *self, Py_ssize_t number, long long bytes)
 {
-    int64_t limit = __atomic_load_n(&quota[LIMIT], __ATOMIC_RELAXED);
-    int64_t taken = __atomic_load_n(&quota[TAKEN], __ATOMIC_RELAXED);
+    int64_t *quota = self->quotas + number * self->at.cell;
+    int64_t *all = &quota[self->at.taken];
+    int64_t limit = __atomic_load_n(&quota[self->at.limit], __ATOMIC_RELAXED);
+    int64_t taken = __atomic_load_n(all, __ATOMIC_RELAXED);
     do {
         /* It is negative after others have removed what nobody has counted. */
         if (bytes > limit - (taken > 0 ? taken : 0))
             return 0;
-    } while (!__atomic_compare_exchange_n(&quota[TAKEN], &taken, taken + bytes, 1,
+    } while (!__atomic_compare_exchange_n(all, &taken, taken + bytes, 1,
                                           __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return 1;
 }
 
 static void
-add_taken(int64_t *quota, long long bytes)
+add_taken(const Usage *self, Py_ssize_t number, long long bytes)
 {
-    __atomic_add_fetch(&quota[TAKEN], bytes, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&self->quotas[number * self->at.cell + self->at.taken], bytes,
+                       __ATOMIC_RELAXED);
 }
 
 /*
  * Only this process writes these words, and any may read them.
  */
 static void
-count_in(int64_t *counts, int word, long long number)
+count_in(const Usage *self, Py_ssize_t quota, Py_ssize_t word, long long number)
 {
+    int64_t *counts = self->counts + quota * self->at.cell;
     __atomic_store_n(&counts[word], counts[word] + number, __ATOMIC_RELAXED);
 }
 
 static void
 hold(const Usage *self, Py_ssize_t quota, long long bytes)
 {
-    count_in(self->counts, HELD, bytes);
+    count_in(self, 0, self->at.held, bytes);
     if (quota)
-        count_in(self->counts + quota * CELL_WORDS, HELD, bytes);
+        count_in(self, quota, self->at.held, bytes);
 }
 
 /*
@@ -100,10 +135,10 @@ hold(const Usage *self, Py_ssize_t quota, long long bytes)
 int
 reserve_bytes(const Usage *self, Py_ssize_t quota, long long bytes)
 {
-    if (!take(self->quotas, bytes))
+    if (!take(self, 0, bytes))
         return 0;
-    if (quota && !take(self->quotas + quota * CELL_WORDS, bytes)) {
-        add_taken(self->quotas, -bytes);
+    if (quota && !take(self, quota, bytes)) {
+        add_taken(self, 0, -bytes);
         return 0;
     }
     hold(self, quota, bytes);
@@ -115,9 +150,9 @@ void
 release_bytes(const Usage *self, Py_ssize_t quota, long long bytes)
 {
     hold(self, quota, -bytes);
-    add_taken(self->quotas, -bytes);
+    add_taken(self, 0, -bytes);
     if (quota)
-        add_taken(self->quotas + quota * CELL_WORDS, -bytes);
+        add_taken(self, quota, -bytes);
 }
 
 /* A value is gone that took `bytes`. */
@@ -125,10 +160,9 @@ static void
 count_ended(const Usage *self, Py_ssize_t quota, long long bytes)
 {
     for (Py_ssize_t each = 0;; each = quota) {
-        int64_t *counts = self->counts + each * CELL_WORDS;
-        count_in(counts, BYTES_REMOVED, bytes);
-        count_in(counts, VALUES_REMOVED, 1);
-        add_taken(self->quotas + each * CELL_WORDS, -bytes);
+        count_in(self, each, self->at.bytes_removed, bytes);
+        count_in(self, each, self->at.values_removed, 1);
+        add_taken(self, each, -bytes);
         if (each == quota)
             return;
     }
@@ -144,9 +178,8 @@ count_published(const Usage *self, Py_ssize_t quota, long long bytes,
 {
     hold(self, quota, -bytes);
     for (Py_ssize_t each = 0;; each = quota) {
-        int64_t *counts = self->counts + each * CELL_WORDS;
-        count_in(counts, BYTES_ADDED, bytes);
-        count_in(counts, VALUES_ADDED, 1);
+        count_in(self, each, self->at.bytes_added, bytes);
+        count_in(self, each, self->at.values_added, 1);
         if (each == quota)
             break;
     }
@@ -159,7 +192,7 @@ count_published(const Usage *self, Py_ssize_t quota, long long bytes,
 long long
 read_resolution(const Usage *self)
 {
-    return __atomic_load_n((const int64_t *)self->memory.buf + RESOLUTION,
+    return __atomic_load_n((const int64_t *)self->memory.buf + self->at.resolution,
                            __ATOMIC_RELAXED);
 }
 
@@ -229,39 +262,45 @@ Usage_correct(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_IndexError, "there is no such quota");
         return NULL;
     }
-    add_taken(((Usage *)self)->quotas + quota * CELL_WORDS, bytes);
+    add_taken((Usage *)self, quota, bytes);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 Usage_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"memory", "prefixes", "row", NULL};
+    static char *names[] = {"memory", "prefixes", "row", "words", NULL};
     PyObject *memory, *prefixes;
     Py_ssize_t row;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO!n:Usage", names, &memory,
-                                     &PyTuple_Type, &prefixes, &row))
+    Words at;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO!n(nnnnnnnnn):Usage", names, &memory,
+                                     &PyTuple_Type, &prefixes, &row, &at.cell,
+                                     &at.resolution, &at.taken, &at.limit, &at.held,
+                                     &at.bytes_added, &at.bytes_removed, &at.values_added,
+                                     &at.values_removed)
+        || !are_prefixes(prefixes))
         return NULL;
+    Py_ssize_t inside[] = {at.resolution, at.taken, at.limit, at.held, at.bytes_added,
+                           at.bytes_removed, at.values_added, at.values_removed};
+    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++)
+        if (inside[i] < 0 || inside[i] >= at.cell)
+            return PyErr_Format(PyExc_ValueError, "a cell has %zd words, and none is %zd",
+                                at.cell, inside[i]);
     Usage *self = (Usage *)PyType_GenericAlloc(type, 0);
     if (self == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0) {
         Py_XDECREF((PyObject *)self);
         return NULL;
     }
     Py_ssize_t quotas = 1 + PyTuple_Size(prefixes);
-    Py_ssize_t cells = self->memory.len / CELL_WORDS / (Py_ssize_t)sizeof(int64_t);
-    for (Py_ssize_t i = 0; i < quotas - 1; i++)
-        if (!PyBytes_CheckExact(PyTuple_GetItem(prefixes, i))) {
-            PyErr_SetString(PyExc_TypeError, "a prefix is no bytes");
-            Py_DECREF((PyObject *)self);
-            return NULL;
-        }
+    Py_ssize_t cells = self->memory.len / at.cell / (Py_ssize_t)sizeof(int64_t);
     if (row < 0 || 1 + quotas > cells || row >= (cells - 1 - quotas) / quotas) {
         PyErr_SetString(PyExc_ValueError, "the memory has no such row");
         Py_DECREF((PyObject *)self);
         return NULL;
     }
-    self->quotas = (int64_t *)self->memory.buf + CELL_WORDS;
-    self->counts = self->quotas + (1 + row) * quotas * CELL_WORDS;
+    self->at = at;
+    self->quotas = (int64_t *)self->memory.buf + at.cell;
+    self->counts = self->quotas + (1 + row) * quotas * at.cell;
     self->prefixes = Py_NewRef(prefixes);
     return (PyObject *)self;
 }

@@ -38,14 +38,13 @@ is_written(const FastPath *self, int file, const struct stat *status)
 int
 open_value(FastPath *self, const char *key, Value *value, Attribute *attribute)
 {
-    int file = open_beneath(self->root, key,
-                            O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    int file = open_beneath(self->root, key, self->read_flags);
     if (file < 0)
         return errno == ENOENT || errno == ENOTDIR ? ABSENT : UNUSUAL;
     struct stat status;
     unsigned long long published_us;
     ssize_t bytes;
-    if (fstat(file, &status) < 0 || !S_ISREG(status.st_mode)
+    if (fstat(file, &status) < 0
         || (bytes = get_attribute(file, attribute->text, sizeof attribute->text)) < 0
         || (attribute->line_bytes = whole_line(self, attribute->text, bytes, &status,
                                                  &published_us)) == 0

@@ -30,6 +30,7 @@ from kvd.interfaces import (
     Answer,
     ICachedValue,
     ICachingStore,
+    IConditionalStore,
     IFolderListing,
     IFolderStore,
     IHits,
@@ -42,6 +43,7 @@ from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.near.filling import AHEAD_BYTES, Filling
+from kvd.store.conditional import keeps_conditions
 from kvd.store.level import list_folder
 from kvd.store.value import Described, FileValue
 from kvd.store.waiting import Underway, resolved
@@ -85,7 +87,7 @@ class _Known(NamedTuple):
     """So long, the store is not asked again."""
 
 
-@implementer(ICachingStore, IFolderStore)
+@implementer(ICachingStore, IConditionalStore, IFolderStore)
 class NearStore:
     """
     A store, and a cache of what was read from it.
@@ -124,6 +126,9 @@ class NearStore:
         self._makes_room = False
         """Whether an upload waits for room in the cache."""
         self._underway = Underway()
+
+    def keeps_conditions(self) -> Answer[bool]:
+        return keeps_conditions(self._store)
 
     def begin(
         self,

@@ -118,7 +118,7 @@ def is_drained(connection: socket.socket) -> bool:
     """
     if bytes_unread(connection):
         return False
-    return connection.family == socket.AF_UNIX or not bytes_held(connection)
+    return not bytes_held(connection) or connection.family == socket.AF_UNIX
 
 
 def bytes_unread(connection: socket.socket) -> int:

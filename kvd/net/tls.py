@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
 from kvd.errors import CredentialsUnusable, HandshakeFailed
+from kvd.net.tls_groups import leave_out_fields
 from kvd.settings import Credentials
 
 CIPHERS: Final = ":".join(
@@ -39,6 +41,7 @@ def make_context(credentials: Credentials) -> ssl.SSLContext:
     Raises:
         CredentialsUnusable: The certificate, the key or the authorities cannot be used.
     """
+    leave_out_fields()
     tls = credentials.tls
     context = _make_context(
         credentials, (tls.cert, tls.key), (credentials.cert, credentials.key)
@@ -49,8 +52,27 @@ def make_context(credentials: Credentials) -> ssl.SSLContext:
         own = _make_context(credentials, paths, (each.cert, each.key))
         by_name |= dict.fromkeys(each.names, own)
     if by_name:
+        _leave_bad_names_to_clients()
         context.sni_callback = partial(_choose, by_name)
     return context
+
+
+def _leave_bad_names_to_clients() -> None:
+    """
+    Have this process ignore what Python's module reports, with a traceback, of each
+    client that asks for a name with other letters than those of ASCII: whoever likes
+    could fill the log. The handshake fails all the same.
+    """
+    report = sys.unraisablehook
+    if isinstance(report, partial) and report.func is _report_unless_name:
+        return
+    sys.unraisablehook = partial(_report_unless_name, report)
+
+
+def _report_unless_name(report: Callable[[Any], None], unraisable: Any) -> None:
+    is_name = getattr(unraisable, "exc_type", None) is UnicodeDecodeError
+    if not (is_name and isinstance(unraisable.object, bytes)):
+        report(unraisable)
 
 
 def _choose(
@@ -183,7 +205,7 @@ def user_of(certificate: Mapping[str, Any] | None) -> str | None:
     return name if name.isprintable() and name else None
 
 
-def check_date(certificate: Mapping[str, Any] | None) -> None:
+def end_of(certificate: Mapping[str, Any]) -> float:
     """
     Check that a client's certificate has not expired. OpenSSL does so only when the
     client shows it; a session that is resumed has it from before, and each resumption
@@ -192,11 +214,16 @@ def check_date(certificate: Mapping[str, Any] | None) -> None:
     Args:
         certificate: As `ssl.SSLObject.getpeercert` gives it.
 
+    Returns:
+        When it expires, in seconds since the epoch.
+
     Raises:
         HandshakeFailed: It has expired.
     """
-    if certificate and time.time() > ssl.cert_time_to_seconds(certificate["notAfter"]):
+    end = ssl.cert_time_to_seconds(certificate["notAfter"])
+    if time.time() > end:
         raise HandshakeFailed(_not_accepted("certificate has expired"))
+    return end
 
 
 def _not_accepted(reason: str) -> str:
@@ -213,6 +240,7 @@ def reason_of(error: ssl.SSLError) -> str:
 
 
 _REASONS: Final[Mapping[str, str]] = {
+    "CALLBACK_FAILED": "the name that the client asks for (SNI) is none",
     "NO_SHARED_CIPHER": "they have no cipher in common",
     "UNSUPPORTED_PROTOCOL": "the client speaks only versions before TLS 1.2",
     "VERSION_TOO_LOW": "the client speaks only versions before TLS 1.2",

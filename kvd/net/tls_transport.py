@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from kvd.errors import HandshakeFailed, TLSExpected
 from kvd.net.secure_socket import HEADER, RECORD_BYTES, SecureSocket
 from kvd.net.sockets import has_ended
-from kvd.net.tls import check_date, handshake_failure, user_of
+from kvd.net.tls import end_of, handshake_failure, user_of
 from kvd.net.transport import (
     BODY_BYTES,
     HEAD_BYTES,
@@ -121,12 +121,11 @@ class TLSTransport(ServerTransport):
             first = self._first_record()
             if first is None:
                 return False
-            # With the same descriptor.
             shaking = self._shaking = SecureSocket(
-                self.socket, self._context, self.peer_name
+                self.socket, self._context, self.client
             )
             shaking.begun = first
-            self.socket, self.fileno = shaking, shaking.fileno
+            self.socket = shaking  # type: ignore[assignment]  # has what is used of one
         try:
             if not shaking.shake_hands():
                 return False
@@ -137,9 +136,10 @@ class TLSTransport(ServerTransport):
             raise ConnectionResetError(*error.args) from error
         except ssl.SSLError as error:
             raise handshake_failure(error) from error
-        if self._context.verify_mode != ssl.CERT_NONE:
-            certificate = shaking.peer_certificate()
-            check_date(certificate)
+        # None where clients are not asked for one, which is sooner known from here.
+        certificate = shaking.peer_certificate()
+        if certificate is not None:
+            self.peer_expires = end_of(certificate)
             self.peer_user = user_of(certificate)
         self.secure, self._shaking = shaking, None
         return True
@@ -159,13 +159,12 @@ class TLSTransport(ServerTransport):
             _, _, length = HEADER.unpack_from(came)
             needed += min(length, MAX_HELLO_BYTES)
         # Over a Unix socket it would wake for each byte.
-        if self.socket.family != socket.AF_UNIX:
-            if len(came) < needed:
-                if has_ended(self.socket):
-                    raise ConnectionResetError("the client has left")
-                self.set_low_water_mark(needed)
-                return None
-            self.set_low_water_mark(1)
+        if len(came) < needed and self.socket.family != socket.AF_UNIX:
+            if has_ended(self.socket):
+                raise ConnectionResetError("the client has left")
+            self.set_low_water_mark(needed)
+            return None
+        self.set_low_water_mark(1)
         return self.socket.recv(needed)
 
     def read(self) -> Any:

@@ -12,6 +12,7 @@ the close after it. So a request with a connection of its own needs no epoll_ctl
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -83,6 +84,10 @@ class ServerTransport(SendingConnection):
     peer_user: str | None = None
     """The user that the client's certificate names; None: it has shown none, or over a
     plain connection."""
+
+    peer_expires: float | None = None
+    """When the client's certificate expires, in seconds since the epoch; None: it has
+    shown none, or over a plain connection."""
 
     proxy_name: str | None = None
     """The proxy that has made the connection for the client, for a log; None: the
@@ -236,6 +241,12 @@ class ServerTransport(SendingConnection):
         """
         return name_of(self.client)
 
+    def has_expired(self) -> bool:
+        """
+        Whether the certificate that the client has shown is valid no more.
+        """
+        return self.peer_expires is not None and time.time() >= self.peer_expires
+
     @property
     def is_plain_tcp(self) -> bool:
         """
@@ -316,7 +327,9 @@ class ServerTransport(SendingConnection):
         See `tcp.Connection.readConnectionLost`; also called when a read has ended
         the connection by itself.
         """
-        if self._closes:
+        if self._closes or self._writeDisconnected:
+            # Nothing is left to wait for: this half is closed, as the other one is now.
+            self.stopWriting()
             self._close()
         else:
             super().readConnectionLost(reason)

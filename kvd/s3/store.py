@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from kvd.errors import PreconditionFailed
-from kvd.interfaces import Answer, IFolderStore, IUpload, IValue
+from kvd.interfaces import Answer, IConditionalStore, IFolderStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, ValueInfo
@@ -28,7 +28,7 @@ from kvd.s3.value import open_object, stat_object
 from kvd.store.waiting import Underway
 
 
-@implementer(IFolderStore)
+@implementer(IConditionalStore, IFolderStore)
 class ObjectStore:
     """
     The objects of a bucket whose names begin with a prefix.
@@ -56,6 +56,13 @@ class ObjectStore:
         Find out which conditions the engine keeps, before anybody asks.
         """
         self._guards.start()
+
+    def keeps_conditions(self) -> Answer[bool]:
+        return Deferred.fromCoroutine(self._keeps_conditions())
+
+    async def _keeps_conditions(self) -> bool:
+        kept, put = await self._guards.kept(), Change.PUT
+        return put in kept.create and put in kept.quoted | kept.bare
 
     def begin(
         self,

@@ -76,7 +76,7 @@ class Admission:
         """How many bytes the file system has beside those; set by the store."""
         self._row = row
         self._clock = clock
-        self._prefixes = [quota.prefix for quota in bounds.quotas[1:]]
+        self._prefixes = tuple(quota.prefix for quota in bounds.quotas[1:])
         self.usage = memory.usage(self._prefixes, row)
 
     def reserve(self, key: Key, length: int | None) -> QuotaReservation:

@@ -31,12 +31,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, NamedTuple, TypeAlias
 
 from kvd.model.values import (
     MAX_METADATA_BYTES,
+    METADATA_FIELDS,
     NO_METADATA,
     Metadata,
     is_metadata_name,
@@ -57,6 +59,11 @@ _FIRST_LINE: Final = re.compile(
 )
 
 _METADATA_LINES: Final = re.compile(rb"(?:[^:\n]+: [^\n]*\n)*")
+
+FIELDS: Final = b"".join(b"%b\n" % name.encode() for name in sorted(METADATA_FIELDS))
+"""
+`METADATA_FIELDS`, for what is compiled.
+"""
 
 # The characters of a field's value (RFC 9110 section 5.5); replies are in Latin-1.
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -100,8 +107,10 @@ def encode_metadata(metadata: Metadata) -> bytes:
     lines = []
     total_bytes = 0
     for name, value in metadata.items():
-        _check_field(name, value)
-        line = f"{name}: {value}\n".encode()
+        # A surrogate stays what no value can have.
+        line = f"{name}: {value}\n".encode(errors="surrogatepass")
+        if read_metadata(line) != {name: value}:
+            raise ValueError(f"{name!r}: {value!r} cannot be kept as metadata")
         total_bytes += len(line) - len(": \n")
         lines.append(line)
     if total_bytes > MAX_METADATA_BYTES:
@@ -111,9 +120,22 @@ def encode_metadata(metadata: Metadata) -> bytes:
     return b"".join(lines)
 
 
-def _check_field(name: str, value: str) -> None:
-    if not is_metadata_name(name) or not _VALUE.fullmatch(value):
-        raise ValueError(f"{name!r}: {value!r} cannot be kept as metadata")
+NO_VALUE: Final = 0
+"""
+What `kind_of` says of what is no regular file,
+"""
+FOREIGN: Final = 1
+"""
+of a file that another program has written or changed since,
+"""
+TORN: Final = 2
+"""
+of one that has another length than kvd has given it,
+"""
+OURS: Final = 3
+"""
+and of one that is as kvd has written it.
+"""
 
 
 FirstLine: TypeAlias = tuple[str, int, int | None, int]
@@ -149,14 +171,45 @@ def read_line_in_python(attribute: bytes, /) -> FirstLine | None:
     return etag.decode("ascii"), int(size), published_us, match.end()
 
 
-def is_dated_in_python(published_us: int, changed_ns: int, /) -> bool:
+def read_metadata_in_python(lines: bytes, /) -> dict[str, str] | None:
     """
-    See `is_dated`. Without a C compiler, this does what ``kvd/native/attribute.c``
+    See `read_metadata`. Without a C compiler, this does what ``kvd/native/attribute.c``
     does.
     """
-    if changed_ns == 1000 * published_us:
-        return True
-    return changed_ns == 1000 * (published_us - published_us % _MICROSECONDS)
+    if not _METADATA_LINES.fullmatch(lines):
+        return None
+    metadata = {}
+    try:
+        text = lines.decode()
+    except UnicodeDecodeError:
+        return None
+    for line in text.split("\n")[:-1]:
+        name, _, value = line.partition(": ")
+        if not is_metadata_name(name) or not _VALUE.fullmatch(value):
+            return None
+        metadata[name] = value
+    return metadata
+
+
+def kind_in_python(
+    attribute: bytes | None, mode: int, size: int, second: int, nanosecond: int, /
+) -> int:
+    """
+    See `kind_of`. Without a C compiler, this does what ``kvd/native/attribute.c`` does.
+    """
+    if not stat.S_ISREG(mode):
+        return NO_VALUE
+    line = None if attribute is None else read_line_in_python(attribute)
+    if attribute is None or line is None:
+        return FOREIGN
+    _, written, published_us, line_bytes = line
+    if read_metadata_in_python(attribute[line_bytes:]) is None:
+        return FOREIGN
+    if published_us is not None:
+        its_second, microsecond = divmod(published_us, _MICROSECONDS)
+        if second != its_second or nanosecond not in (0, 1000 * microsecond):
+            return FOREIGN
+    return OURS if size == written else TORN
 
 
 _native = compiled("_fast_path")
@@ -173,16 +226,29 @@ read_line: Callable[[bytes], FirstLine | None] = (
 """
 Read the first line of an attribute; None if kvd writes no such line.
 """
-is_dated: Callable[[int, int], bool] = (
-    is_dated_in_python if _native is None else _native.has_date
+read_metadata: Callable[[bytes], dict[str, str] | None] = (
+    read_metadata_in_python
+    if _native is None
+    else partial(_native.read_metadata, FIELDS)
 )
 """
-Whether the time of a file is the one in its attribute, to the precision of the file
-system or of the archive that the file came from.
+Read the lines of `encode_metadata`; None if kvd writes no such lines.
+"""
+kind_of: Callable[[bytes | None, int, int, int, int], int] = (
+    kind_in_python if _native is None else partial(_native.file_kind, FIELDS)
+)
+"""
+What a file is: `NO_VALUE`, `FOREIGN`, `TORN` or `OURS`.
+
+A file has the time of its attribute, to the precision of the file system or of the
+archive that it came from; otherwise another program has changed it.
 
 Args:
-    published_us: The time in the attribute.
-    changed_ns: The time of the file's last change, in nanoseconds since the epoch.
+    attribute: Its attribute; None: it has none.
+    mode: Of its status.
+    size: Of its status.
+    second: Of the time of its last change, since the epoch.
+    nanosecond: Of the same, within the second.
 """
 
 
@@ -225,14 +291,9 @@ def decode_metadata(lines: bytes) -> Metadata:
     """
     if not lines:
         return NO_METADATA
-    if not _METADATA_LINES.fullmatch(lines):
-        raise MalformedAttribute(f"the attribute {NAME} has lines {lines[:60]!r}")
-    metadata = {}
-    try:
-        for line in lines.decode().removesuffix("\n").split("\n"):
-            name, _, value = line.partition(": ")
-            _check_field(name, value)
-            metadata[name] = value
-    except ValueError as error:
-        raise MalformedAttribute(f"the attribute {NAME}: {error}") from error
+    metadata = read_metadata(lines)
+    if metadata is None:
+        raise MalformedAttribute(
+            f"the attribute {NAME} has lines {lines[:60]!r} that kvd does not write"
+        )
     return metadata

@@ -53,7 +53,10 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
+
+from kvd.native import compiled
 
 AHEAD_SECONDS: Final = 2
 """
@@ -79,6 +82,68 @@ _SECOND_NS: Final = 1_000_000_000
 _MICROSECOND_NS: Final = 1_000
 
 
+def epoch_in_python(nanosecond: int, /) -> int:
+    """
+    The epoch that a fraction of a second is; 0 for none. Without a C compiler, this
+    does what ``kvd/native/publish.c`` does.
+    """
+    return nanosecond if nanosecond % _MICROSECOND_NS else 0
+
+
+def stamp_in_python(file: int, published_us: int, epoch: int, /) -> None:
+    """
+    See `stamp`. Without a C compiler, this does what ``kvd/native/attribute.c`` does.
+    """
+    accessed_ns = published_ns = _MICROSECOND_NS * published_us
+    if epoch:
+        second = published_ns // _SECOND_NS + AHEAD_SECONDS
+        accessed_ns = second * _SECOND_NS + epoch
+    os.utime(file, ns=(accessed_ns, published_ns))
+
+
+def stamped_epoch_in_python(
+    second: int, nanosecond: int, changed_second: int, /
+) -> int:
+    """
+    See `stamped_epoch`. Without a C compiler, this does what
+    ``kvd/native/attribute.c`` does.
+    """
+    return nanosecond if second - AHEAD_SECONDS == changed_second else 0
+
+
+_native = compiled("_fast_path")
+_epoch_in: Callable[[int], int] = (
+    epoch_in_python if _native is None else _native.epoch_of
+)
+stamp: Callable[[int, int, int], None] = (
+    stamp_in_python if _native is None else partial(_native.stamp, AHEAD_SECONDS)
+)
+"""
+Give a file the times of a value.
+
+Args:
+    file: The descriptor of the file.
+    published_us: The time of its publication, in microseconds since the epoch.
+    epoch: The epoch to which it belongs; 0 for none.
+
+Raises:
+    OSError: They cannot be set.
+"""
+stamped_epoch: Callable[[int, int, int], int] = (
+    stamped_epoch_in_python
+    if _native is None
+    else partial(_native.stamped_epoch, AHEAD_SECONDS)
+)
+"""
+The epoch that a value was stamped with; 0 for none.
+
+Args:
+    second: Of its access time, since the epoch.
+    nanosecond: Of the same, within the second.
+    changed_second: Of the time of its last change.
+"""
+
+
 def epoch_of(lock: os.stat_result) -> int:
     """
     The current epoch, from the status of the file of locks; 0 for none.
@@ -86,8 +151,7 @@ def epoch_of(lock: os.stat_result) -> int:
     Whole microseconds are no epoch. They are what kvd gives to values that belong to no
     epoch, and what file systems without fractions keep.
     """
-    fraction = lock.st_mtime_ns % _SECOND_NS
-    return fraction if fraction % _MICROSECOND_NS else 0
+    return _epoch_in(lock.st_mtime_ns % _SECOND_NS)
 
 
 def _current(lock: int) -> int:
@@ -122,25 +186,14 @@ def begin_epoch(lock: int) -> int:
     return epoch_of(os.fstat(lock))
 
 
-def access_ns(published_ns: int, epoch: int) -> int:
-    """
-    The access time with which a value is stamped.
-
-    Args:
-        published_ns: The time of its publication, in whole microseconds.
-        epoch: The epoch to which it belongs; 0 for none.
-    """
-    if not epoch:
-        return published_ns
-    seconds = published_ns // _SECOND_NS + AHEAD_SECONDS
-    return seconds * _SECOND_NS + epoch
-
-
 def is_of(epoch: int, value: os.stat_result) -> bool:
     """
     Whether a value was published in an epoch.
     """
-    return epoch != 0 and value.st_atime_ns == access_ns(value.st_mtime_ns, epoch)
+    accessed = divmod(value.st_atime_ns, _SECOND_NS)
+    return epoch != 0 and epoch == stamped_epoch(
+        *accessed, value.st_mtime_ns // _SECOND_NS
+    )
 
 
 class Epochs:

@@ -117,17 +117,32 @@ worker (pages that it no longer shares).
 """
 
 
-def exchange_names(
-    folder: int, name: bytes, other_folder: int, other_name: bytes
+def exchange_by_ctypes(
+    folder: int, name: bytes, other_folder: int, other_name: bytes, /
 ) -> None:
     """
-    Exchange two names in one atomic step, so that neither is ever missing
-    (``RENAME_EXCHANGE``, Linux 3.15, see rename(2)). The call exchanges a file with a
-    folder too: the caller makes sure that both are files.
-
-    Raises:
-        OSError: One of them does not exist, or the file system does not support it.
+    See `exchange_names`. Without a C compiler, this does what ``kvd/native/publish.c``
+    does.
     """
     if _libc.renameat2(folder, name, other_folder, other_name, _RENAME_EXCHANGE):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), name, None, other_name)
+
+
+exchange_names: Callable[[int, bytes, int, bytes], None] = (
+    exchange_by_ctypes if _native is None else _native.exchange_names
+)
+"""
+Exchange two names in one atomic step, so that neither is ever missing
+(``RENAME_EXCHANGE``, Linux 3.15, see rename(2)). The call exchanges a file with a
+folder too: the caller makes sure that both are files.
+
+Args:
+    folder: The folder of the one name.
+    name: This name.
+    other_folder: The folder of the other.
+    other_name: The other name.
+
+Raises:
+    OSError: One of them does not exist, or the file system does not support it.
+"""

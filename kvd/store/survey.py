@@ -75,7 +75,7 @@ class Survey:
         """
         self._root = root
         self._quotas = quotas
-        self._prefixes = [quota.prefix for quota in quotas[1:]]
+        self._prefixes = tuple(quota.prefix for quota in quotas[1:])
         self._now_ns = now_ns
         self._expired = expired
         self._taken = [0] * len(quotas)

@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 from kvd.errors import KeyConflict, StoreFault
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
+from kvd.native import compiled
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.epochs import Epochs, is_of
 from kvd.store.exchange import exchange_is_cheaper, exchange_names
@@ -53,9 +55,25 @@ _SPARE_TIMES: Final = 4
 
 KEEPING: Final = (MOST_KEPT, _SPARE_SHARE, _SPARE_BYTES, _SPARE_TIMES, SLASH)
 """
-The same for the fast path, which goes by `is_scarce`, and what stands for a slash in
+The same for the fast path, and what stands for a slash in
 the names of what is kept.
 """
+
+
+def is_scarce_in_python(size: int, free: int, all_bytes: int, /) -> bool:
+    """
+    See `is_scarce`. Without a C compiler, this does what ``kvd/native/publish.c`` does.
+    """
+    least = min(all_bytes // _SPARE_SHARE, _SPARE_BYTES)
+    return free < max(least, _SPARE_TIMES * size)
+
+
+_native = compiled("_fast_path")
+_is_scarce: Callable[[int, int, int], bool] = (
+    is_scarce_in_python
+    if _native is None
+    else partial(_native.is_scarce, _SPARE_SHARE, _SPARE_BYTES, _SPARE_TIMES)
+)
 
 
 def is_scarce(size: int, root: int) -> bool:
@@ -68,9 +86,8 @@ def is_scarce(size: int, root: int) -> bool:
         root: A folder of the file system.
     """
     space = os.fstatvfs(root)
-    free = space.f_bavail * space.f_frsize
-    least = min(space.f_blocks * space.f_frsize // _SPARE_SHARE, _SPARE_BYTES)
-    return free < max(least, _SPARE_TIMES * size)
+    unit = space.f_frsize
+    return _is_scarce(size, space.f_bavail * unit, space.f_blocks * unit)
 
 
 class CannotBeKept(Exception):

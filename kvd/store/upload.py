@@ -35,7 +35,7 @@ from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import Metadata, Published, ValueInfo
 from kvd.store import attribute
-from kvd.store.epochs import access_ns
+from kvd.store.epochs import stamp
 from kvd.store.faults import fault_of
 from kvd.store.folders import split
 from kvd.store.locks import KeyLocks
@@ -254,9 +254,7 @@ class FileUpload:
         )
         try:
             os.setxattr(self._descriptor, attribute.NAME, text)
-            published_ns = 1000 * published_us
-            accessed_ns = access_ns(published_ns, epoch)
-            os.utime(self._descriptor, ns=(accessed_ns, published_ns))
+            stamp(self._descriptor, published_us, epoch)
         except OSError as error:
             if error.errno == errno.ENOSPC and self._has_room():
                 raise MetadataTooLarge(

@@ -28,12 +28,14 @@ import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from typing import Final, NamedTuple
 
 from twisted.logger import Logger
 
 from kvd.model.keys import Key
+from kvd.native import compiled
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.conferring import ALL_OF_A_FILE, Conferred, conferred, make_folder
 from kvd.store.folders import FOLDER_FLAGS
@@ -46,9 +48,12 @@ Of the folder in ``.kvd`` that belongs to no process (`kvd.store.resuming`).
 # A process sweeps once, at its start, for some milliseconds.
 _TRIES: Final = 100
 
-_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-_NAMELESS_FLAGS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NAMELESS_FLAGS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+"""
+With which the file of an upload is created, with a name and without; also by
+`kvd.http.fast_path`.
+"""
 
 _log = Logger()
 
@@ -62,6 +67,29 @@ Stands for a slash in the name of a kept value; in no key.
 """
 
 _MAX_NAME_BYTES: Final = 255
+
+
+def kept_name_in_python(letter: bytes, number: int, key: bytes, /) -> bytes | None:
+    """
+    See `kept_name`. Without a C compiler, this does what ``kvd/native/put.c`` does.
+    """
+    text = key.replace(b"/", SLASH)
+    name = b"%b%x%b%b" % (letter, number, _KEY_SEPARATOR, text)
+    return name if len(name) <= _MAX_NAME_BYTES else None
+
+
+_native = compiled("_fast_path")
+kept_name: Callable[[bytes, int, bytes], bytes | None] = (
+    kept_name_in_python if _native is None else partial(_native.kept_name, SLASH)
+)
+"""
+The name of a replaced value, which `key_of` reads; None if the key is too long for one.
+
+Args:
+    letter: Says by whom it is kept.
+    number: That no other kept value of this process has.
+    key: The key.
+"""
 
 
 def key_of(name: bytes) -> Key | None:
@@ -218,13 +246,13 @@ class UploadFolder:
                     # may be gone. For other reasons, the call below fails too.
                     pass
         mode = self._mode(self._conferred)
-        return os.open(name, _FILE_FLAGS, mode, dir_fd=self.descriptor)
+        return os.open(name, FILE_FLAGS, mode, dir_fd=self.descriptor)
 
     def _create_in(self, folder: int, name: bytes, mode: int) -> int:
         """
         Create a file in another folder, and link it into this one.
         """
-        descriptor = os.open(".", _NAMELESS_FLAGS, mode, dir_fd=folder)
+        descriptor = os.open(".", NAMELESS_FLAGS, mode, dir_fd=folder)
         try:
             # Without following, the link in /proc itself would be linked.
             os.link(
@@ -246,9 +274,7 @@ class UploadFolder:
         Return a new name for a value that is about to be replaced; None if its key is
         too long. The names of `kvd.http.fast_path` begin with ``c``.
         """
-        text = key.replace(b"/", SLASH)
-        name = b"%b%x%b%b" % (_ORDINARY, next(self._names), _KEY_SEPARATOR, text)
-        return name if len(name) <= _MAX_NAME_BYTES else None
+        return kept_name(_ORDINARY, next(self._names), key)
 
     def enter(self, link: Callable[[int, bytes], None]) -> bytes:
         """

@@ -57,7 +57,6 @@ The row of the process that removes values; those of workers follow.
 _CELL_WORDS: Final = 8
 _WORD_BYTES: Final = 8
 
-# These as kvd/native/usage.c.
 _ROWS, _USED_ROWS, _QUOTAS, _RESOLUTION, _STATE, _SURVEYED = range(6)
 _TAKEN, _LIMIT, _VALUES, _EVICTED, _EVICTED_BYTES, _EXPIRED = range(6)
 (
@@ -68,6 +67,13 @@ _TAKEN, _LIMIT, _VALUES, _EVICTED, _EVICTED_BYTES, _EXPIRED = range(6)
     _VALUES_REMOVED,
     _WANTED,
 ) = range(6)
+WORDS: Final = (
+    *(_CELL_WORDS, _RESOLUTION, _TAKEN, _LIMIT, _HELD),
+    *(_BYTES_ADDED, _BYTES_REMOVED, _VALUES_ADDED, _VALUES_REMOVED),
+)
+"""
+Those that ``kvd/native/usage.c`` reads and writes.
+"""
 
 
 class State:
@@ -177,7 +183,27 @@ def taken_by_blocks(length: int) -> int:
     return max(1, -(-length // BLOCK_BYTES)) * BLOCK_BYTES
 
 
+def quota_in_python(prefixes: tuple[bytes, ...], key: bytes, /) -> int:
+    """
+    See `quota_of`. Without a C compiler, this does what ``kvd/native/usage.c`` does.
+    """
+    for number, prefix in enumerate(prefixes):
+        if key.startswith(prefix):
+            return number + 1
+    return 0
+
+
 _native = compiled("_fast_path")
+quota_of: Callable[[tuple[bytes, ...], bytes], int] = (
+    quota_in_python if _native is None else _native.quota_of
+)
+"""
+The number of the quota that a key has beside that of the whole store; 0: none.
+
+Args:
+    prefixes: Those of the quotas behind the first.
+    key: The key.
+"""
 taken_by: Callable[[int], int] = (
     taken_by_blocks if _native is None else _native.taken_by
 )
@@ -196,7 +222,7 @@ class LockedUsage:
     ) -> None:
         self._memory = memory
         self._descriptor = descriptor
-        self._prefixes = prefixes
+        self._prefixes = tuple(prefixes)
         self._row = row
 
     def reserve(self, key: bytes, taken: int, /) -> bool:
@@ -246,16 +272,6 @@ class LockedUsage:
     def _hold(self, quotas: Sequence[int], taken: int) -> None:
         for quota in quotas:
             self._memory.row(self._row, quota)[_HELD] += taken
-
-
-def quota_of(prefixes: Sequence[bytes], key: bytes) -> int:
-    """
-    The number of the quota that a key has beside that of the whole store; 0: none.
-    """
-    for number, prefix in enumerate(prefixes):
-        if key.startswith(prefix):
-            return number + 1
-    return 0
 
 
 class _Locked:
@@ -430,7 +446,7 @@ class UsageMemory:
         usage: Usage = (
             LockedUsage(self, self.descriptor, prefixes, row)
             if _native is None
-            else _native.Usage(self.bytes, tuple(prefixes), row)
+            else _native.Usage(self.bytes, tuple(prefixes), row, WORDS)
         )
         for quota in range(self.quotas):
             words = self.row(row, quota)

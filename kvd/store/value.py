@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from typing import Final, NamedTuple
 
 from twisted.logger import Logger
@@ -33,7 +32,13 @@ from kvd.store import attribute
 from kvd.store.faults import fault_of
 from kvd.store.unwritten import has_unwritten_parts
 
-_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+READ_FLAGS: Final = (
+    os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+)
+"""
+With which a file of any type is opened for reading, without blocking; also by
+`kvd.http.fast_path`.
+"""
 
 # Nothing there; below a file; a link; a name longer than the file system permits; a
 # socket or a device without a driver.
@@ -74,7 +79,7 @@ def open_file(folder: int, name: bytes) -> int:
     Raises:
         OSError: See `is_absence`.
     """
-    return os.open(name, _FLAGS, dir_fd=folder)
+    return os.open(name, READ_FLAGS, dir_fd=folder)
 
 
 class Described(NamedTuple):
@@ -94,16 +99,15 @@ def describe(descriptor: int, key: Key) -> Described | None:
     it is torn, which is logged.
     """
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    text = _attribute_of(descriptor)
+    time = divmod(status.st_mtime_ns, 1_000_000_000)
+    kind = attribute.kind_of(text, status.st_mode, status.st_size, *time)
+    if kind == attribute.NO_VALUE:
         return None
-    record = _record_of(descriptor)
-    published_us = None if record is None else record.published_us
-    if record is None or (
-        published_us is not None
-        and not attribute.is_dated(published_us, status.st_mtime_ns)
-    ):
+    if text is None or kind == attribute.FOREIGN:
         return Described(_foreign(key, status), False, status)
-    if record.size != status.st_size:
+    record = attribute.decode(text)
+    if kind == attribute.TORN:
         _log.warn(
             "/{key} counts as absent: it has {size} bytes and was written with"
             " {expected}; a power cut may have torn it",
@@ -120,6 +124,7 @@ def describe(descriptor: int, key: Key) -> Described | None:
             size=status.st_size,
         )
         return None
+    published_us = record.published_us
     changed = _nearest(
         status.st_mtime if published_us is None else published_us / 1_000_000
     )
@@ -127,15 +132,12 @@ def describe(descriptor: int, key: Key) -> Described | None:
     return Described(info, True, status)
 
 
-def _record_of(descriptor: int) -> attribute.Record | None:
+def _attribute_of(descriptor: int) -> bytes | None:
     """
-    Decode the attribute of a file; return None if it has none, or one that kvd does not
-    write.
+    The attribute of a file; None if it has none.
     """
     try:
-        return attribute.decode(os.getxattr(descriptor, attribute.NAME))
-    except attribute.MalformedAttribute:
-        return None
+        return os.getxattr(descriptor, attribute.NAME)
     except OSError as error:
         if error.errno in _NO_ATTRIBUTE:
             return None

@@ -321,9 +321,13 @@ class Changes:
 
     async def _until_ready(self, number: int) -> None:
         record = self._pool.workers[number]
-        last = self._reactor.seconds() + START_SECONDS
+        left = START_SECONDS
+        looked = self._reactor.seconds()
         while record.state is not State.READY:
-            if self._reactor.seconds() > last or record.failure:
+            now = self._reactor.seconds()
+            left -= 0.0 if self._pool.is_starting else now - looked
+            looked = now
+            if left < 0.0 or record.failure:
                 raise ChangeImpossible(
                     f"worker {number} does not get ready"
                     + (f": {record.failure}" if record.failure else "")

@@ -25,6 +25,7 @@ from kvd.dispatch.gate import Gate, policy_of_gates
 from kvd.errors import OperatorError
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
+    Alive,
     Batch,
     Credits,
     Drain,
@@ -154,6 +155,9 @@ class Worker:
             self._adopting.batch_came(message, descriptors)
         elif isinstance(message, Drain):
             self._drain(message.seconds, message.others_serve)
+        elif isinstance(message, Alive):
+            # The reactor wrote a time stamp when it woke for this.
+            pass
         else:
             raise AssertionError(f"no message for a worker: {message}")
 

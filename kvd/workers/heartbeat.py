@@ -89,7 +89,9 @@ class Heartbeat:
         self._timer: Any = None
         self._is_asked = False
         self._has_answered = False
-        # From look to look, so that the time in which nobody looked does not count.
+        # From look to look: a late one counts as one in time, since this process may
+        # have been stopped itself, and the answer may wait for it. On a machine that is
+        # very busy, every look may be late.
         self._silent_seconds = 0.0
 
     def start(self, pid: int) -> None:
@@ -134,9 +136,9 @@ class Heartbeat:
             self._ask()
         elif self._is_working() or self._still_starts():
             self._silent_seconds = 0.0
-        elif seconds <= 2 * LOOK_SECONDS:
-            # Else this process was stopped itself, and the answer may wait for it.
-            self._silent_seconds += seconds
+        else:
+            late = seconds > 2 * LOOK_SECONDS
+            self._silent_seconds += LOOK_SECONDS if late else seconds
             if self._silent_seconds >= self._most_seconds:
                 self.stop()
                 self.hangs += 1
@@ -150,6 +152,13 @@ class Heartbeat:
     def _most_seconds(self) -> float:
         least = 0.0 if self._has_answered else START_SECONDS
         return max(self.hang_seconds, least)
+
+    @property
+    def is_starting(self) -> bool:
+        """
+        Whether the present process has not answered yet, and has computed lately.
+        """
+        return not (self._has_answered or self._silent_seconds)
 
     def state(self, pid: int | None) -> ProcessState:
         """

@@ -44,7 +44,8 @@ manager that ends the whole service signals one process after the other.
 
 START_SECONDS: Final = 30.0
 """
-The pool kills a worker that is not ready after this time.
+The pool kills a worker that is not ready after this time. The time in which what forks
+it starts itself does not count: it imports first, and the machine may be busy.
 """
 
 RETRY_SECONDS: Final = 1.0
@@ -67,6 +68,12 @@ class Forks(Protocol):
             worker: The worker's number.
             request: Identifies this request in the answer, which may come late.
             control: The worker's end of its control socket; owned by this from here on.
+        """
+
+    @property
+    def is_starting(self) -> bool:
+        """
+        Whether this starts itself, and computes, so that workers come later.
         """
 
 
@@ -133,6 +140,13 @@ class Pool:
             if record.wanted and record.failure:
                 return f"worker {record.number}: {record.failure}"
         return ""
+
+    @property
+    def is_starting(self) -> bool:
+        """
+        Whether what forks workers starts itself; see `Forks`.
+        """
+        return self._forks.is_starting
 
     def start(self) -> None:
         """
@@ -220,6 +234,11 @@ class Pool:
 
     def _too_slow(self, record: WorkerRecord) -> None:
         record.timer = None
+        if self.is_starting:
+            record.timer = self._reactor.callLater(
+                START_SECONDS, self._too_slow, record
+            )
+            return
         self._log.warn(
             "worker {worker} was not ready after {seconds:g} seconds and is killed",
             worker=record.number,

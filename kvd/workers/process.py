@@ -193,6 +193,13 @@ class ForkServerProcess:
         with control:
             self._channel.send(fork, [control.fileno()])
 
+    @property
+    def is_starting(self) -> bool:
+        """
+        See `kvd.workers.pool.Forks`.
+        """
+        return self._channel is not None and self._heartbeat.is_starting
+
     def load(self, settings: Settings) -> None:
         """
         Start workers with other settings from now on. The present fork server ends

@@ -15,7 +15,7 @@ from typing import Final
 from kvd.admin.control.asking import ControlSocket
 from kvd.plugins import IPolicyDeclaration, declared
 from tests.chance import new_seed
-from tests.crash.load import Load, Report
+from tests.crash.load import Cut, Load, Report
 from tests.integration.twistd import Twistd
 
 WORKERS: Final = 4
@@ -36,7 +36,7 @@ def under_load(
     prelude: str = "",
     pause_seconds: float = 0.0,
     options: Sequence[str] = (),
-    is_expected: Callable[[float, float], bool] = lambda connected, ended: False,
+    is_expected: Callable[[Cut], bool] = lambda cut: False,
 ) -> Report:
     """
     Serve, and change something meanwhile.
@@ -48,8 +48,7 @@ def under_load(
         prelude: See `Twistd`; `EXEC` for a daemon that is upgraded.
         pause_seconds: Of each client; see `Load`.
         options: Of the daemon, beside the usual ones.
-        is_expected: Whether a request may be cut off whose connection began and ended
-            at these times.
+        is_expected: Whether a request may be cut off.
 
     Returns:
         What the clients saw; each request that got no reply and should have is among
@@ -63,15 +62,19 @@ def under_load(
         closing(ControlSocket(str(folder / "control"))) as asked,
         Twistd([*usual, *options], folder, prelude=prelude) as daemon,
     ):
+        daemon.read_on()
         with Load(daemon.port, clients, pause_seconds) as load:
             load.go_on()
             act(asked, random.Random(new_seed()))
             load.go_on()
         workers = asked.status()["workers"]
     report = load.report
-    lost = report.refused + sum(not is_expected(*cut) for cut in report.cut)
-    if lost:
-        report.wrong.append(f"{lost} requests got no reply")
+    report.log = daemon.lines
+    if report.refused:
+        report.wrong.append(f"{report.refused} connections were refused")
+    report.wrong += [
+        f"a request got no reply: {cut}" for cut in report.cut if not is_expected(cut)
+    ]
     states = {row["state"] for row in workers}
     if states != {"ready"}:
         report.wrong.append(f"workers are {states} afterwards")

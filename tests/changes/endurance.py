@@ -24,8 +24,10 @@ from typing import Any, Final
 from kvd.admin.control.asking import ControlSocket
 from kvd.plugins import IPolicyDeclaration, declared
 from tests.changes.changing import FURTHER_POLICIES, under_load
+from tests.crash.load import Cut
 from tests.integration.twistd import EXEC
 from tests.patience import PATIENCE_SECONDS
+from tests.processes import has_ended, peers_of, state_of
 
 CLIENTS: Final = 8
 PAUSE_SECONDS: Final = 0.02
@@ -34,6 +36,11 @@ Half of the processors is left to what is started anew.
 """
 
 OPTIONS: Final = {"hangs": ("--procs=8", "--hang-timeout=3s")}
+LINES: Final = 100
+"""
+How many of the last lines of the log are shown where something was wrong.
+"""
+
 WORKERS_THAT_HANG: Final = 6
 """
 At once.
@@ -57,8 +64,13 @@ class Run:
     wanted: int
     until: float
     done: int = 0
-    stopped: list[tuple[float, float]] = field(default_factory=list)
-    """When workers were stopped, and when others served in their place."""
+    hung: list[tuple[float, set[int] | None]] = field(default_factory=list)
+    """When workers were stopped, and the ports of the clients that they had; None if
+    this process got no processor until they were replaced."""
+    found: int = 0
+    """How many workers were found to hang."""
+    replaced_seconds: float = 0.0
+    """How long it took at most until others served in their place."""
 
     @property
     def settings(self) -> Path:
@@ -108,22 +120,43 @@ class Run:
         """
         for policy in self.steps():
             asked.change("policy", {"policy": policy})
-            hung = chance.sample(pids_of(asked.status()), WORKERS_THAT_HANG)
-            for pid in hung:
+            pids = chance.sample(pids_of(asked.status()), WORKERS_THAT_HANG)
+            began = time.monotonic()
+            for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
-            stopped = time.monotonic()
-            await_others(asked, hung)
-            self.stopped.append((stopped, time.monotonic()))
+            # What they have now ends with them, and nothing else may. Nobody knows
+            # when it ends: the kernel may close connections of a process that was
+            # killed when its replacement serves already.
+            ports = peers_of_stopped(pids)
+            self.hung.append((time.monotonic(), ports))
+            await_others(asked, pids)
+            took = time.monotonic() - began
+            self.replaced_seconds = max(self.replaced_seconds, took)
             self.done += WORKERS_THAT_HANG - 1
+        self.found = asked.status()["hangs"]
 
-    def was_hung(self, connected: float, ended: float) -> bool:
+    def was_hung(self, cut: Cut) -> bool:
         """
-        Whether a worker may have hung that had this connection.
+        Whether a worker that hung had this connection.
         """
-        return any(
-            connected <= stopped <= ended <= replaced
-            for stopped, replaced in self.stopped
-        )
+        return bool(self._stops_of(cut))
+
+    def _stops_of(self, cut: Cut) -> list[float]:
+        """
+        When workers were stopped that had this connection.
+        """
+        return [
+            stopped
+            for stopped, ports in self.hung
+            if cut.connected <= stopped <= cut.ended
+            and (ports is None or cut.port in ports)
+        ]
+
+    def cut_seconds(self, cut: Cut) -> float:
+        """
+        How long after its worker was stopped a connection ended.
+        """
+        return cut.ended - max(self._stops_of(cut))
 
 
 def pids_of(status: dict[str, Any]) -> list[int]:
@@ -131,6 +164,24 @@ def pids_of(status: dict[str, Any]) -> list[int]:
     The processes of all workers.
     """
     return [row["pid"] for row in status["workers"] if row["pid"]]
+
+
+def peers_of_stopped(pids: Collection[int]) -> set[int] | None:
+    """
+    The ports of the clients of workers that were sent SIGSTOP; None if one of them is
+    gone already.
+    """
+    ports = set()
+    for pid in pids:
+        # One that is in a call of the kernel finishes that first.
+        while (state := state_of(pid)) not in {"T", ""}:
+            time.sleep(0.001)
+        try:
+            ports |= peers_of(pid)
+        except FileNotFoundError:
+            assert not state or has_ended(pid)
+            return None
+    return ports
 
 
 def await_others(asked: ControlSocket, before: Collection[int]) -> None:
@@ -177,8 +228,21 @@ def run_one(kind: str, wanted: int, minutes: float) -> int:
         f" {report.longest_seconds * 1000:.0f} ms",
         flush=True,
     )
+    if run.hung:
+        cut = max(map(run.cut_seconds, filter(run.was_hung, report.cut)), default=0.0)
+        others = run.found - len(run.hung) * WORKERS_THAT_HANG
+        unseen = sum(ports is None for _, ports in run.hung)
+        print(
+            f"  hung workers were replaced after {run.replaced_seconds:.2f} s at most,"
+            f" and what they served was cut after {cut:.2f} s; {others} others were"
+            f" found to hang, as on a machine that stands still, and {unseen} times"
+            " this process came too late to see what was served",
+            flush=True,
+        )
     for sentence in report.wrong:
         print(f"  {sentence}", flush=True)
+    if report.wrong:
+        print("".join(f"    {line}" for line in report.log[-LINES:]), flush=True)
     return len(report.wrong)
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 import zlib
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +36,20 @@ Half of the values are no longer: they go another way (`kvd.http.fast_path`).
 TIMEOUT_SECONDS: Final = 20
 
 
+@dataclass(frozen=True)
+class Cut:
+    """
+    A request whose connection ended before the reply was complete.
+    """
+
+    port: int
+    """The client's."""
+    connected: float
+    """When the connection began, by the monotonic clock."""
+    ended: float
+    """When the client saw the end."""
+
+
 @dataclass
 class Report:
     """
@@ -42,15 +57,15 @@ class Report:
     """
 
     requests: int = 0
-    cut: list[tuple[float, float]] = field(default_factory=list)
-    """Requests whose connection ended before the reply was complete: when their
-    connection began, and when it ended, by the monotonic clock."""
+    cut: list[Cut] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     """Sentences about what must never happen."""
     refused: int = 0
     """Requests for which no connection came about."""
     longest_seconds: float = 0.0
     """From the connect to the end of the reply, of those that succeeded."""
+    log: Sequence[str] = ()
+    """The lines that the daemon printed."""
     stopped_seconds: float = 0.0
     """For how long a worker was stopped at most before its end: on a busy machine long
     enough for clients to notice that, rather than the death."""
@@ -112,6 +127,7 @@ class Client(threading.Thread):
         self._rng = random.Random(seed + number)
         self._connection: http.client.HTTPConnection | None = None
         self._connected = 0.0
+        self._own_port = 0
         # What may be found under each key: the last write that was promised,
         # and those behind it that nobody said anything of.
         self._promised: dict[int, int] = {}
@@ -174,9 +190,11 @@ class Client(threading.Thread):
             self._connection = http.client.HTTPConnection(
                 "127.0.0.1", self._port, timeout=TIMEOUT_SECONDS
             )
-            self._connected = time.monotonic()
+            self._connected, self._own_port = time.monotonic(), 0
         self._report.requests += 1
         try:
+            if not self._own_port:
+                self._own_port = _connect(self._connection)
             got = ask_over(self._connection, method, f"/{self.number}/{key}", body)
             reply = got.status, got.body
         except (
@@ -191,7 +209,17 @@ class Client(threading.Thread):
                 self._report.refused += 1
                 self._end.wait(0.02)
             else:
-                self._report.cut.append((self._connected, time.monotonic()))
+                self._report.cut.append(
+                    Cut(self._own_port, self._connected, time.monotonic())
+                )
+            return None
+        except TimeoutError:
+            self._hang_up()
+            self._report.wrong.append(
+                f"{self.name}, port {self._own_port}, got no reply to {method} {key}"
+                f" within {TIMEOUT_SECONDS} s; its connection is"
+                f" {time.monotonic() - self._connected:.1f} s old"
+            )
             return None
         seconds = time.monotonic() - began
         self._report.longest_seconds = max(self._report.longest_seconds, seconds)
@@ -205,10 +233,21 @@ class Client(threading.Thread):
             self._connection = None
 
 
+def _connect(connection: http.client.HTTPConnection) -> int:
+    """
+    Returns:
+        The port of this end.
+    """
+    connection.connect()
+    assert connection.sock is not None
+    port: int = connection.sock.getsockname()[1]
+    return port
+
+
 def _has_ended(connection: http.client.HTTPConnection) -> bool:
     # http.client closes its end where the reply announced the end.
     sock = connection.sock
-    return sock is not None and bool(select.select([sock], [], [], 0)[0])
+    return sock is None or bool(select.select([sock], [], [], 0)[0])
 
 
 class Load:

@@ -748,6 +748,23 @@ class LostWorkerTests(DispatcherCase):
         assert [1, 3] == self.served()
         assert list(range(4)) == self.all_served()
 
+    def test_what_was_claimed_keeps_nothing_from_others(self) -> None:
+        """
+        A worker is stopped in the middle of its first batch, and another before it
+        claimed one: the third takes what can be taken back.
+        """
+        self.join(3)
+        self.workers[0].acknowledge_nothing()
+        self.connect(1)
+        self.workers[0].stall()
+        self.workers[1].stall()
+        self.connect(2)
+        assert [1, 0, 1] == self.served()
+
+        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
+        assert [1, 0, 2] == self.served()
+        assert list(range(3)) == self.all_served()
+
 
 class FullWorkerTests(DispatcherCase):
     """

@@ -16,12 +16,13 @@ from unittest import mock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd.dispatch import listener_assignment
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy
 from kvd.dispatch.ports import ADOPT_SECONDS
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
 from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS, UNAWAITED_LOOK_SECONDS
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import Batch, Gated, Listen, Unlisten, Unplaced
+from kvd.ipc.messages import Alive, Batch, Gated, Listen, Unlisten, Unplaced
 from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
 from kvd.model.programs import ClassicProgram
 from kvd.net.listening import ListenerGroup, open_group
@@ -582,6 +583,51 @@ class StallTests(DispatchingCase):
 
         self.look()
         assert [0, 1, 1] == self.stalls()
+
+    def test_a_supervisor_that_is_always_late_finds_one_that_hangs(self) -> None:
+        """
+        On a machine that is very busy no look comes in time.
+        """
+        hung: list[int] = []
+        self.distribution.hung = lambda worker, seconds: hung.append(worker)
+        self.distribution.hang_seconds = 3.0
+        for looks in range(1, 6):
+            self.silent[1] = 0.6 * looks + 0.1
+            self.reactor.advance(0.6)
+
+        assert [1] == hung
+
+    def test_none_that_is_stopped_stands_in_for_another(self) -> None:
+        """
+        A connection waits for one of two. Both are asked, and both are found at once.
+        """
+        self.silent[1] = self.silent[2] = 0.3
+        self.wait_at(1)
+        for _ in range(AWAITED_LOOKS):
+            self.look()
+            self.silent[1] += LOOK_SECONDS
+            self.silent[2] += LOOK_SECONDS
+
+        sent = self.received(Listen | Unlisten | Alive)
+        assert [[Alive()], [Alive()]] == sent[1:]
+        assert [Listen("0/1"), Listen("0/2")] == sent[0]
+
+    def test_what_waits_at_a_shared_socket_wakes_all(self) -> None:
+        """
+        Also where no worker is silent: the kernel has woken one, which may have been
+        another daemon's, in whose place this one is, and accepts no more.
+        """
+        rung: list[int] = []
+        self.patch(listener_assignment, "ring", rung.append)
+        self.switch("shared")
+        self.look()
+        assert [] == rung
+        self.connect()
+        self.look()
+        assert 1 == len(rung)
+        self.waiting()
+        self.look()
+        assert 1 == len(rung)
 
     def test_where_the_supervisor_accepts_it_looks_less_often(self) -> None:
         """

@@ -29,6 +29,7 @@ class Watched:
         self.board = board
         self.stalls = Stalls(board)
         self.waits_for: set[int] = set()
+        self.asked: list[int] = []
 
     def time(self) -> mock._patch[mock.MagicMock]:
         """
@@ -36,9 +37,9 @@ class Watched:
         """
         return mock.patch("time.monotonic_ns", side_effect=lambda: self.now)
 
-    def look(self, seconds: float = 0.2) -> bool:
+    def look(self, seconds: float = 0.2, due: float | None = None) -> bool:
         """
-        After so long.
+        After so long; when it was due, unless another time is given.
         """
         self.now += int(seconds * 1e9)
 
@@ -46,7 +47,9 @@ class Watched:
             return self.waits_for & set(workers)
 
         with self.time():
-            return self.stalls.look(seconds, [0, 1], awaited)
+            return self.stalls.look(
+                seconds, due or seconds, [0, 1], awaited, self.asked.extend
+            )
 
     def wakes(self, worker: int) -> None:
         """
@@ -87,6 +90,42 @@ def test_silence_is_counted_from_look_to_look(watched: Watched) -> None:
     assert 1 not in watched.stalls.silent_looks
 
 
+def test_one_late_look_proves_no_silence(watched: Watched) -> None:
+    """
+    This process was stopped, and so the workers may have been. What is late counts for
+    a second at most.
+    """
+    watched.look(0.5)
+    watched.look(3600, due=0.2)
+
+    assert set() == watched.stalls.stalled
+    assert pytest.approx({0: 1.5, 1: 1.5}) == watched.stalls.silent_looks
+
+
+def test_where_every_look_is_late_silence_is_found_all_the_same(
+    watched: Watched,
+) -> None:
+    """
+    The machine is very busy, and stays so. What a connection waits for, at the third
+    look.
+    """
+    watched.waits_for = {1}
+    for _ in range(AWAITED_LOOKS):
+        watched.wakes(0)
+        watched.look(0.6, due=0.2)
+    assert {1} == watched.stalls.stalled
+    watched.wakes(0)
+    watched.look(0.6, due=0.2)
+    assert pytest.approx(4 * 0.6) == watched.stalls.silent_looks[1]
+
+    watched.waits_for = set()
+    watched.wakes(1)
+    for _ in range(4):
+        watched.wakes(1)
+        watched.look(0.6, due=0.2)
+    assert {0} == watched.stalls.stalled
+
+
 def test_a_worker_that_gives_no_sign_while_a_connection_waits_makes_no_turn(
     watched: Watched,
 ) -> None:
@@ -100,6 +139,31 @@ def test_a_worker_that_gives_no_sign_while_a_connection_waits_makes_no_turn(
     assert watched.look()
     assert {1} == watched.stalls.stalled
     assert AWAITED_LOOKS * 0.2 < 0.7
+
+
+def test_all_that_give_no_sign_are_asked_when_a_connection_waits_for_one(
+    watched: Watched,
+) -> None:
+    """
+    Several may have been stopped, and one of them cannot stand in for another. One that
+    only waits for events is woken by that.
+    """
+    watched.look()
+    assert [] == watched.asked
+    watched.waits_for = {1}
+    for _ in range(AWAITED_LOOKS):
+        watched.look()
+    assert [0, 1] == watched.asked
+    assert {0, 1} == watched.stalls.stalled
+
+    watched.asked.clear()
+    watched.wakes(0)
+    watched.look(0.1)
+    watched.look()
+    assert [0] == watched.asked
+    watched.wakes(0)
+    watched.look()
+    assert {1} == watched.stalls.stalled
 
 
 def test_what_another_took_waited_all_the_same(watched: Watched) -> None:

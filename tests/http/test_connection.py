@@ -1852,7 +1852,7 @@ class WrongDialectTests(ConnectionCase):
     def setUp(self) -> None:
         super().setUp()
         self.put(b"k", b"value")
-        self.dialect = self.process.dialects.of(b"/k").dialect
+        self.dialect = self.process.dialects.of(b"/k", "GET").dialect
 
     def test_what_is_no_operation_is_a_mistake(self) -> None:
         """

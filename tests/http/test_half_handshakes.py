@@ -59,7 +59,7 @@ class HalfHandshakesTests(SynchronousTestCase):
             ends = [self.begin("over", "192.0.2.1") for _ in range(MOST_HALF_DONE)]
             self.handshakes.add(ends[0], "192.0.2.1")
             for end in ends * 2:
-                self.handshakes.discard(end, "192.0.2.1")
+                self.handshakes.discard(end)
             assert 0 == len(self.handshakes)
 
         assert [] == self.ended

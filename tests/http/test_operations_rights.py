@@ -26,6 +26,7 @@ from kvd.model.operations import (
     Operation,
     Put,
     PutPart,
+    WriteBelow,
 )
 from kvd.model.replies import Reply
 from kvd.model.requests import Request
@@ -135,6 +136,9 @@ def permit(operation: Operation) -> Permit:
         # It would name those in all/but/ too.
         (List(b"all/"), "may not list"),
         (List(b""), "may not list"),
+        (Exchange(nothing, (WriteBelow(b"to/"),)), None),
+        (Exchange(nothing, (WriteBelow(b"to/inner/"),)), None),
+        (Exchange(nothing, (WriteBelow(b"all/"),)), "may not write"),
     ],
 )
 def test_an_operation_needs_the_rights_of_all_its_parts(

@@ -6,6 +6,7 @@ and end.
 import contextlib
 import socket
 import ssl
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -600,7 +601,8 @@ class NamedTests(TLSCase):
             named.append(
                 NamedCertificate("/x.pem", small, own.cert_pem, own.key_pem),
             )
-        self.context = make_context(replace(credentials(), named=tuple(named)))
+        self.credentials = replace(credentials(), named=tuple(named))
+        self.context = make_context(self.credentials)
         self.client_context = tls.client_context()
         self.client_context.check_hostname = False
 
@@ -648,6 +650,30 @@ class NamedTests(TLSCase):
         """
         first = self.ask_for("one.test")
         assert self.ask_for("one.test", first.session).session_reused
+
+    def test_a_name_that_is_none(self) -> None:
+        """
+        Ends the handshake with one line, as all that clients do wrong: nothing is
+        reported as a fault of kvd's, however often it comes.
+        """
+        near, far = socket.socketpair()
+        self.addCleanup(far.close)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = self.client_context.wrap_bio(
+            incoming, outgoing, server_hostname="one.test"
+        )
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        far.send(outgoing.read().replace(b"one.test", b"\xffne.test"))
+        with patch("sys.unraisablehook") as hook, capturedLogs() as logged:
+            context = make_context(self.credentials)
+            tls.serve(self.reactor, HttpConnection(self.process), near, context)
+
+            hook.assert_not_called()
+            sys.unraisablehook("something else")  # type: ignore[arg-type]
+            hook.assert_called_once_with("something else")
+        (event,) = logged
+        assert "the name that the client asks for" in formatEvent(event)
 
 
 class RevokedTests(TLSCase):
@@ -811,6 +837,31 @@ class ResumedTests(TLSCase):
         (event,) = (event for event in logged if "reason" in event)
         assert "not accepted: certificate has expired" in formatEvent(event)
 
+    def test_a_connection_ends_with_the_certificate(self) -> None:
+        """
+        With the reply to a request that begins before kvd has noticed; else within a
+        moment, whatever the client sends.
+        """
+        for is_idle in (True, False):
+            others = set(self.process.connections)
+            _, raw = self.get(None)
+            (connection,) = self.process.connections - others
+            client = Client(self.reactor, raw)
+            assert 404 == status(client.send(GET).receive())
+            connection.check_time(self.reactor.seconds())
+            assert connection in self.process.connections
+            later = time.time() + 2 * HOUR.total_seconds()
+            with patch("time.time", return_value=later):
+                if is_idle:
+                    connection.check_time(self.reactor.seconds())
+                    self.reactor.settle()
+                else:
+                    assert b"Connection: close" in client.send(GET).receive()
+            assert client.receive() == b""
+            assert client.ended
+            client.close()
+            assert others == self.process.connections
+
 
 class RecordsTests(TLSCase):
     """
@@ -861,7 +912,7 @@ class RecordsTests(TLSCase):
         taken: list[None] = []
         take = SecureSocket._take_record
 
-        def counted(secure: SecureSocket) -> bool:
+        def counted(secure: SecureSocket) -> int | None:
             taken.append(None)
             return take(secure)
 

@@ -13,14 +13,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from kvd.errors import BadRequest, DigestMismatch, Forbidden, ValueFixed
 from kvd.http.values import PermittedValues, values_for
+from kvd.interfaces import ICachingStore
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.operations import FixedReply
-from kvd.store.memory import MemoryStore
+from kvd.model.values import ValueInfo
+from kvd.store.memory import MemoryStore, MemoryValue
 from tests.http.test_operations_rights import permit
+from tests.moving.test_mirror import put
 
 VALUE = b"value"
 GZIP = {"content-encoding": "gzip"}
@@ -35,6 +39,57 @@ def double(authorization: object) -> Any:
     return SimpleNamespace(
         authorization=authorization, store=MemoryStore(), clock=Clock(), readahead=None
     )
+
+
+@implementer(ICachingStore)
+class Remembering(MemoryStore):
+    """
+    A store with a cache, which opens what it has last heard of.
+    """
+
+    cache = hits = resume = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: tuple[ValueInfo, bytes] | None = None
+
+    def stat(self, key: Key) -> Any:
+        """
+        Of the store itself.
+        """
+        self._known = self.values.get(key)
+        return super().stat(key)
+
+    def open(self, key: Key) -> Any:
+        """
+        Of the cache.
+        """
+        known = self._known or self.values.get(key)
+        assert known is not None
+        self._known = known
+        return MemoryValue(self, *known)
+
+
+class CachedTests(SynchronousTestCase):
+    """
+    What dialects decide by is not what a cache has.
+    """
+
+    def test_small_values_are_read_as_they_are_now(self) -> None:
+        """
+        A lock that another machine has taken is seen at once.
+        """
+        store = Remembering()
+        context = double(None)
+        context.store = store
+        values = values_for(context, None)
+        for content in (b"old", b"new"):
+            put(store, b"lock", content)
+            found = self.successResultOf(
+                Deferred.fromCoroutine(values.read(Key(b"lock")))
+            )
+            assert found is not None
+            assert content == found[1]
 
 
 class RulesTests(SynchronousTestCase):

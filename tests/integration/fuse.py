@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 
-def _want() -> str:
+def missing_for_fuse() -> str:
     """
     What is missing to mount FUSE; empty if nothing is.
     """
@@ -27,7 +27,7 @@ def _want() -> str:
     return "" if os.geteuid() == 0 else "a FUSE mount of bindfs takes root here"
 
 
-needs_fuse = pytest.mark.skipif(bool(_want()), reason=_want())
+needs_fuse = pytest.mark.skipif(bool(missing_for_fuse()), reason=missing_for_fuse())
 """
 Of tests that use `fuse`. Containers often have no ``/dev/fuse``; then it is said.
 """

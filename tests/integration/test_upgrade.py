@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -98,6 +99,13 @@ def children(pid: int) -> list[int]:
     ]
 
 
+def offset_of(port: int, url: str) -> str | None:
+    """
+    How much of an upload has come; None while a request writes it.
+    """
+    return ask(port, "HEAD", url).fields.get("upload-offset")
+
+
 def command_of(pid: int) -> bytes:
     """
     The command line of a process.
@@ -122,8 +130,9 @@ def steady(
 
 def test_requests_in_progress_end_at_the_old_daemon(tmp_path: Path) -> None:
     """
-    An upload, and a connection that waits. Signals to the process that was started
-    first reach the daemon that serves, whose PID file is the same.
+    An upload, and a connection that waits. An upload that breaks off there is resumed
+    at the new one. Signals to the process that was started first reach the daemon that
+    serves, whose PID file is the same.
     """
     # However long the upgrade takes.
     daemon = Upgradable(tmp_path, "--body-timeout=1h", "--drain-timeout=1h")
@@ -132,11 +141,20 @@ def test_requests_in_progress_end_at_the_old_daemon(tmp_path: Path) -> None:
         assert first == daemon.pid() == int((tmp_path / "kvd.pid").read_text())
         with (
             socket.create_connection(("127.0.0.1", process.port)) as uploading,
+            socket.create_connection(("127.0.0.1", process.port)) as breaking,
             socket.socket(socket.AF_UNIX) as idle,
             daemon.asking() as asked,
         ):
             head = b"PUT /half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\n"
             uploading.sendall(head + b"half")
+            breaking.sendall(
+                b"PUT /parts HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n"
+                b"Upload-Complete: ?1\r\n\r\nfour"
+            )
+            said = breaking.recv(4096)
+            found = re.match(rb"HTTP/1\.1 104 [^\r]*\r\nLocation: (\S+)", said)
+            assert found is not None, said
+            url = found[1].decode()
             idle.connect(f"{tmp_path}/socket")
             idle.sendall(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert idle.recv(4096).startswith(b"HTTP/1.1 404 ")
@@ -153,6 +171,12 @@ def test_requests_in_progress_end_at_the_old_daemon(tmp_path: Path) -> None:
             assert 404 == ask(process.port, "GET", "/half").status
             uploading.sendall(b"half")
             assert uploading.recv(4096).startswith(b"HTTP/1.1 201 ")
+            breaking.sendall(b"more")
+        until(lambda: "8" == offset_of(process.port, url))
+        fields = {"Content-Type": "application/partial-upload", "Upload-Offset": "8"}
+        fields |= {"Upload-Complete": "?1"}
+        assert 201 == ask(process.port, "PATCH", url, b"last", fields).status
+        assert b"fourmorelast" == ask(process.port, "GET", "/parts").body
         assert b"halfhalf" == ask(process.port, "GET", "/half").body
         until(lambda: b"stand_in" in command_of(first))
         # A second time; the first process stands in still.

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Final
 
@@ -174,7 +175,8 @@ class Twistd:
         self.status_port = 0
         """Of its status site, where that has one."""
         self.lines: list[str] = []
-        """What it printed until it served."""
+        """What it printed until it served, and what has been read since."""
+        self._reader: Thread | None = None
         self._command = [python, "-c", RUN_TWISTD, "-n", "--pidfile=", *before]
         self._command += ["kvd", *options]
         if not any(option.startswith(("-l", "--listen")) for option in options):
@@ -244,6 +246,15 @@ class Twistd:
                 return
         raise AssertionError("kvd ended before it served:\n" + "".join(self.lines))
 
+    def read_on(self) -> None:
+        """
+        Read all that it prints: else a daemon that prints much leaves lines out, and
+        another that takes its place waits for room in the pipe.
+        """
+        assert self.process.stdout is not None
+        self._reader = Thread(target=self.lines.extend, args=[self.process.stdout])
+        self._reader.start()
+
     def stop(self) -> int:
         """
         Ask it to end, and wait until it did.
@@ -253,6 +264,10 @@ class Twistd:
         """
         self.process.send_signal(signal.SIGTERM)
         try:
+            if self._reader is not None:
+                # Until all that print there have ended.
+                self._reader.join(STOP_SECONDS)
+                return self.process.wait(STOP_SECONDS)
             rest, _ = self.process.communicate(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired as error:
             self.process.kill()

@@ -57,6 +57,7 @@ class PlayedForks:
 
     def __init__(self) -> None:
         self.made: list[PlayedWorker] = []
+        self.is_starting = False
 
     def fork(self, worker: int, request: int, control: socket.socket) -> None:
         """

@@ -34,6 +34,9 @@ export PYTHONMALLOC=malloc
 # each object takes a tenth of the time.
 export ASAN_OPTIONS=detect_leaks=0:malloc_context_size=6
 export UBSAN_OPTIONS=print_stacktrace=1
+# Of all chance, as in the Makefile.
+export SEED=${SEED:-$RANDOM}
+echo "SEED=$SEED"
 # Not "fd": a report is written to standard error as the process ends.
-exec "$python" -m pytest --capture=sys --quiet \
+exec "$python" -m pytest --capture=sys --quiet --hypothesis-seed="$SEED" \
     --ignore-glob='*/test_leaks.py' -k 'not Fallback and not Python and not LeakTests' "$@"

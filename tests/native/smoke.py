@@ -41,7 +41,7 @@ def make_fast_path(
     kind: Any,
     root: int,
     lock: int,
-    row: memoryview,
+    counts: object,
     make_template: Callable[[Any], object],
     make_parts: Callable[[Any, Any], object],
 ) -> Any:
@@ -52,7 +52,7 @@ def make_fast_path(
         kind: The compiled class.
         root: The folder of values.
         lock: The file of locks, which only writers need.
-        row: Where it counts.
+        counts: What counts for it.
         make_template: Answers what to do with a head.
         make_parts: Answers how a reply is put together.
     """
@@ -68,10 +68,12 @@ def make_fast_path(
         usage=None,
         keeping=(10, 10, 10, 10, b"%"),
         dates=(2, 2**33),
+        metadata_fields=b"",
         message=(9000, 9),
         min_free=0,
         mode=0o644,
         folder_mode=0o755,
+        flags=(os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_TMPFILE),
         head_bytes=9000,
         target_bytes=9000,
         plain=b"key",
@@ -79,11 +81,7 @@ def make_fast_path(
         report=tuple_of,
         remainder=tuple_of,
         partial=tuple_of,
-        row=row,
-        words=tuple(range(7)),
-        status_words=b"\2" * 1000,
-        bucket_of_exponent=(0,),
-        least_exponent=0,
+        counts=counts,
         make_template=make_template,
         make_parts=make_parts,
         prune=print,
@@ -119,7 +117,7 @@ def check_fast_path(fast_path: Any) -> None:
             fast_path.FastPath,
             root,
             root,
-            row,
+            fast_path.RequestCounts(row, tuple(range(7)), b"\2" * 1000, (0,), 0),
             lambda head: template,
             lambda lines, ending: parts,
         )

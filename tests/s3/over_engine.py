@@ -29,6 +29,11 @@ from tests.s3.cases import EngineCase
 from tests.s3.memory_engine import BUCKET
 from tests.s3.processes import RunningEngine
 
+LOCK = (
+    b'<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope>'
+    b"<locktype><write/></locktype></lockinfo>"
+)
+
 
 def location(engine: RunningEngine, prefix: str) -> str:
     """
@@ -55,10 +60,9 @@ def served(engine: RunningEngine, folder: Path) -> Iterator[Twistd]:
     kvd before an engine, with two workers.
     """
     options = [f"--store={location(engine, 'daemon')}", "--procs=2", "--control=off"]
+    options += ["--body-timeout=2s", "--dialect=/dav/=webdav"]
     environment = {**os.environ, **engine.environment}
-    with Twistd(
-        [*options, "--body-timeout=2s"], folder, environment=environment
-    ) as daemon:
+    with Twistd(options, folder, environment=environment) as daemon:
         yield daemon
         daemon.stop()
         print("".join(daemon.lines)[-5000:])
@@ -229,6 +233,29 @@ class DaemonContract(contract.Conditions):
             else:
                 assert_unsupported(removed, "If-Match for a DELETE")
                 assert 200 == ask(daemon.port, "GET", target).status
+
+    def test_locks_over_the_engine(self, daemon: Twistd) -> None:
+        """
+        WebDAV has them where the engine keeps the conditions that they need; elsewhere
+        none is offered.
+        """
+        keeps = Change.PUT in self.creates & self.replaces
+        offered = ask(daemon.port, "OPTIONS", "/dav/").fields["dav"]
+        assert ("1, 2" if keeps else "1") == offered
+        locked = ask(daemon.port, "LOCK", "/dav/locked", LOCK)
+        if not keeps:
+            assert 501 == locked.status
+            assert 201 == ask(daemon.port, "PUT", "/dav/locked", b"value").status
+            return
+        assert 201 == locked.status
+        token = locked.fields["lock-token"]
+        assert 423 == ask(daemon.port, "LOCK", "/dav/locked", LOCK).status
+        assert 423 == ask(daemon.port, "PUT", "/dav/locked", b"value").status
+        mine = {"If": f"({token})"}
+        assert 204 == ask(daemon.port, "PUT", "/dav/locked", b"value", mine).status
+        unlock = {"Lock-Token": token}
+        assert 204 == ask(daemon.port, "UNLOCK", "/dav/locked", b"", unlock).status
+        assert 204 == ask(daemon.port, "PUT", "/dav/locked", b"value").status
 
     def test_digest_over_the_engine(self, daemon: Twistd) -> None:
         """

@@ -375,6 +375,24 @@ class ConditionTests(FaultCase):
         assert "does not keep If-Match for a DELETE" in said
         assert b"value" == self.get(store)
 
+    def test_the_store_says_whether_it_keeps_both(self) -> None:
+        """
+        So that nothing is offered that needs them; tags may need to be bare.
+        """
+        none = set[tuple[str, str]]()
+        for ignored, bare, kept in (
+            (none, False, True),
+            (none, True, True),
+            ({("PUT", "if-none-match")}, False, False),
+            ({("PUT", "if-match")}, False, False),
+            ({("DELETE", "if-match")}, False, True),
+        ):
+            self.memory.ignored, self.memory.bare_tags = ignored, bare
+            store = self.make_store()
+            answer = store.keeps_conditions()
+            assert isinstance(answer, Deferred)
+            assert (ignored, kept) == (ignored, self.finish(answer))
+
     def test_tags_without_quotes(self) -> None:
         """
         Some engines take no others.

@@ -23,7 +23,14 @@ from twisted.logger import capturedLogs
 
 from kvd.errors import KeyAbsent, NoThread
 from kvd.model.conditions import UNCONDITIONAL
-from kvd.store.epochs import Epochs, SharedSync, begin_epoch, epoch_of, is_of
+from kvd.store.epochs import (
+    Epochs,
+    SharedSync,
+    begin_epoch,
+    epoch_of,
+    is_of,
+    stamp_in_python,
+)
 from kvd.store.file import FileStore
 from kvd.store.locks import LockFile
 from kvd.store.waiting import OffReactor
@@ -266,7 +273,10 @@ class UnsyncedTests(EpochCase):
             utime(path, ns=(ns[0] // 10**9 * 10**9, ns[1] // 10**9 * 10**9))
 
         stores = self.open_stores(2)
-        with mock.patch("os.utime", coarse):
+        with (
+            mock.patch("os.utime", coarse),
+            mock.patch("kvd.store.upload.stamp", stamp_in_python),
+        ):
             self.publish(stores[0], body=b"0")
             self.sync()
             self.publish(stores[0], body=b"1")

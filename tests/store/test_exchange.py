@@ -12,6 +12,7 @@ import pytest
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.exchange import (
     _magic_of,
+    exchange_by_ctypes,
     exchange_is_cheaper,
     exchange_names,
     magic_by_ctypes,
@@ -25,6 +26,8 @@ class ExchangeTests(FolderCase):
     `exchange_names` exchanges two names.
     """
 
+    exchange = staticmethod(exchange_names)
+
     def test_each_name_gets_what_the_other_had(self) -> None:
         """
         Also in different folders.
@@ -32,7 +35,7 @@ class ExchangeTests(FolderCase):
         self.place("here/a", b"one")
         self.place("there/b", b"two")
 
-        exchange_names(self.folder("here"), b"a", self.folder("there"), b"b")
+        self.exchange(self.folder("here"), b"a", self.folder("there"), b"b")
 
         for name, body in (("here/a", b"two"), ("there/b", b"one")):
             with open(os.path.join(self.path, name), "rb") as file:
@@ -46,9 +49,17 @@ class ExchangeTests(FolderCase):
         folder = self.folder()
 
         with pytest.raises(FileNotFoundError, match="'a' -> b'b'"):
-            exchange_names(folder, b"a", folder, b"b")
+            self.exchange(folder, b"a", folder, b"b")
 
         assert ["a"] == self.found()
+
+
+class ExchangeFallbackTests(ExchangeTests):
+    """
+    The same by ctypes.
+    """
+
+    exchange = staticmethod(exchange_by_ctypes)
 
 
 class ChoiceTests(FolderCase):

@@ -20,6 +20,8 @@ from kvd.store.usage import (
     Usage,
     UsageMemory,
     create_usage,
+    quota_in_python,
+    quota_of,
     taken_by,
     taken_by_blocks,
 )
@@ -206,9 +208,9 @@ class CompiledUsageTests(UsageContract, SynchronousTestCase):
         compiled_usage = compiled("_fast_path").Usage  # type: ignore[union-attr]
         for row in (-1, 10):
             with pytest.raises(ValueError, match="no such row"):
-                compiled_usage(memory.bytes, (), row)
+                compiled_usage(memory.bytes, (), row, module.WORDS)
         with pytest.raises(IndexError):
-            compiled_usage(memory.bytes, (), 9).correct(1, 1)
+            compiled_usage(memory.bytes, (), 9, module.WORDS).correct(1, 1)
 
 
 def test_taken_is_the_length_in_whole_blocks() -> None:
@@ -217,3 +219,34 @@ def test_taken_is_the_length_in_whole_blocks() -> None:
     """
     for take in (taken_by, taken_by_blocks):
         assert [4096, 4096, 4096, 8192] == [take(n) for n in (0, 1, 4096, 4097)]
+
+
+def test_both_forms_find_the_same_quota() -> None:
+    """
+    The first whose prefix the key has; 0 for the store's own.
+    """
+    assert quota_of is not quota_in_python
+    for form in (quota_of, quota_in_python):
+        for key, quota in (
+            (b"ci/", 1),
+            (b"ci/a", 1),
+            (b"team/a/b", 2),
+            (b"team/a", 0),
+            (b"ci", 0),
+            (b"", 0),
+        ):
+            assert quota == form(PREFIXES, key), key
+        assert 0 == form((), b"a")
+        assert 1 == form((b"", b"a"), b"a")
+
+
+def test_words_that_a_cell_does_not_have_are_refused() -> None:
+    """
+    A mistake here must not write into the memory of other quotas.
+    """
+    native = compiled("_fast_path")
+    assert native is not None
+    memory = bytearray(64 * 10)
+    for words in ((8, 3, 0, 1, 0, 1, 2, 3, 8), (8, 3, 0, -1, 0, 1, 2, 3, 4), (0,) * 9):
+        with pytest.raises(ValueError, match=r"^a cell has \d words, and none is"):
+            native.Usage(memory, (), 0, words)

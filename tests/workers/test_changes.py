@@ -379,6 +379,23 @@ class RestartTests(ChangesCase):
         assert ["worker 3 does not get ready"] == ended
         assert [0, 1, 2] == self.there()
 
+    def test_the_start_of_the_fork_server_is_waited_for(self) -> None:
+        """
+        Other settings need another one, and on a machine that is very busy its imports
+        take long.
+        """
+        ended = self.begin(self.changes.restart)
+        self.forks.is_starting = True
+        self.reactor.advance(10 * START_SECONDS)
+        self.look()
+        self.forks.is_starting = False
+        self.reactor.advance(START_SECONDS / 2)
+        self.look()
+        assert [] == ended
+
+        self.be_ready(3)
+        assert DRAIN in self.received(0)
+
     def test_if_a_replacement_fails_the_spare_one_stays(self) -> None:
         """
         In its stead; until the workers are counted again.

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
+    Alive,
     Batch,
     Credits,
     Drain,
@@ -113,6 +114,17 @@ class WorkerTests(SynchronousTestCase):
             self.worker.start()
 
         assert [Ready(os.getpid())] == self.supervisor.receive()
+
+    def test_asked_whether_it_lives_it_only_wakes(self) -> None:
+        """
+        Which the scoreboard shows.
+        """
+        self.supervisor.receive()
+        self.supervisor.say(Alive())
+        self.reactor.settle()
+
+        assert [] == self.supervisor.receive()
+        assert 0 == self.stops
 
     def test_it_asks_before_it_leaves(self) -> None:
         """

@@ -248,6 +248,18 @@ class StartTests(PoolCase):
         assert 6 == len(self.forks.made)
         assert any("not ready" in event["log_format"] for event in events)
 
+    def test_a_worker_has_its_time_once_the_fork_server_has_started(self) -> None:
+        """
+        On a machine that is very busy, that may take longer.
+        """
+        self.forks.is_starting = True
+        self.reactor.advance(10 * START_SECONDS)
+        assert 3 == len(self.forks.made)
+
+        self.forks.is_starting = False
+        self.reactor.advance(START_SECONDS)
+        assert 6 == len(self.forks.made)
+
     def test_a_late_answer_is_none_for_the_next_attempt(self) -> None:
         """
         Else a process that is about to end would be shown, and could be killed in place

@@ -211,6 +211,29 @@ class ForkServerProcessTests(SynchronousTestCase):
         self.fork(0)
         assert Fork(0, 10) == self.sent()
 
+    def test_it_starts_until_it_has_answered(self) -> None:
+        """
+        One that is not there does not, nor one that does not compute.
+        """
+        seen = [self.forks.is_starting]
+        self.reactor.advance(1)
+        send(self.controls[0], Alive())
+        self.reactor.settle()
+        seen.append(self.forks.is_starting)
+
+        self.forks.load(Settings(splice=False))
+        seen.append(self.forks.is_starting)
+        for _ in range(2):
+            self.reactor.advance(1)
+        seen.append(self.forks.is_starting)
+
+        self.forks.load(Settings(splice=False))
+        self.short = True
+        self.controls[-1].close()
+        self.reactor.settle()
+        seen.append(self.forks.is_starting)
+        assert [True, False, True, False, False] == seen
+
     def test_its_end_is_followed_by_another(self) -> None:
         """
         At once, then after growing pauses; requests wait for it.

@@ -9,8 +9,11 @@ import select
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from argon2 import PasswordHasher
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -18,7 +21,31 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.verifying import Verifier
 from kvd.workers import verifier
+from kvd.workers.verification import NICE
 from kvd.workers.verifier import VerifierProcess
+
+
+@contextmanager
+def real_time() -> Iterator[None]:
+    """
+    This thread has a real-time priority, as what it starts.
+    """
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def may_be_real_time() -> bool:
+    """
+    Whether this process may have one.
+    """
+    try:
+        with real_time():
+            return True
+    except PermissionError:
+        return False
 
 
 class PollingClock(Clock):
@@ -173,9 +200,33 @@ class VerifierProcessTests(SynchronousTestCase):
         with capturedLogs():
             self.end()
 
+    @pytest.mark.skipif(not may_be_real_time(), reason="it takes CAP_SYS_NICE")
+    def test_a_daemon_at_a_real_time_priority(self) -> None:
+        """
+        Does not pass it on: a password would hold up all who are served for tens of
+        milliseconds, and nice(2) means nothing there.
+        """
+        clock = PollingClock()
+        processes = []
+
+        def spawn(requests: socket.socket) -> subprocess.Popen[bytes]:
+            with real_time():
+                processes.append(verifier.spawn(requests))
+            return processes[-1]
+
+        kept = VerifierProcess(clock, spawn)
+        kept.asking.send(b"no descriptor")
+        clock.poll()
+        cheap = PasswordHasher(1, 8, 1).hash("secret")
+
+        assert Verifier(kept.asking).has_password(cheap, "secret")
+        assert os.SCHED_OTHER == os.sched_getscheduler(processes[0].pid)
+        assert NICE == os.getpriority(os.PRIO_PROCESS, processes[0].pid)
+        kept.stop()
+
     def test_the_true_process(self) -> None:
         """
-        Verifies at the lowest priority, and ends with the daemon, also where others
+        Verifies at a low priority, and ends with the daemon, also where others
         have its socket open.
         """
         before = len(os.listdir("/proc/self/fd"))
@@ -194,7 +245,7 @@ class VerifierProcessTests(SynchronousTestCase):
 
         assert Verifier(other).has_password(cheap, "secret")
         assert not Verifier(other).has_password(cheap, "guess")
-        assert 19 == os.getpriority(os.PRIO_PROCESS, processes[0].pid)
+        assert NICE == os.getpriority(os.PRIO_PROCESS, processes[0].pid)
         kept.stop()
         assert 0 == processes[0].returncode
         other.close()

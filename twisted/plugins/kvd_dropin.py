@@ -80,7 +80,7 @@ classic = Dialect(
 )
 webdav = Dialect(
     "webdav",
-    "WebDAV (class 1), for rclone, davfs2, cadaver, sccache and file managers.",
+    "WebDAV with locks, for rclone, davfs2, cadaver, sccache and file managers.",
     "kvd.http.dialects.webdav.dialect.dialect",
 )
 nx = Dialect(

@@ -13,7 +13,7 @@ from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.http.wire.kept import KeptFields
 from kvd.http.wire.targets import is_path, path_segments
-from kvd.interfaces import IDialect
+from kvd.interfaces import ICollectionDialect, IDialect
 from kvd.model.operations import Operation, Put
 from kvd.model.requests import Request
 from kvd.plugins import IDialectDeclaration, load
@@ -30,6 +30,8 @@ class Mount(NamedTuple):
     dialect: IDialect
     prefix: bytes
     """Of keys, as in `IDialect.understand`."""
+    root_methods: frozenset[str] = frozenset()
+    """Of `ICollectionDialect`."""
 
 
 class Dialects:
@@ -53,7 +55,10 @@ class Dialects:
         }
         self._understood: Memo[Request, Operation] = Memo(MEMO_HEADS)
         self._mounts: list[Mount] = sorted(
-            (Mount(dialect, prefix) for prefix, dialect in by_prefix.items()),
+            (
+                Mount(dialect, prefix, _root_methods(dialect))
+                for prefix, dialect in by_prefix.items()
+            ),
             key=lambda mount: len(mount.prefix),
             reverse=True,
         )
@@ -83,9 +88,10 @@ class Dialects:
             self._elsewhere.dialect.understand(request, b""), request
         )
 
-    def of(self, target: bytes) -> Mount:
+    def of(self, target: bytes, method: str) -> Mount:
         """
-        The dialect for a request target. Two spellings of one path have the same one.
+        The dialect for the target of a request. Two spellings of one path have the same
+        one.
 
         Raises:
             BadRequest: The path is wrongly encoded.
@@ -93,7 +99,9 @@ class Dialects:
         if self._mounts and is_path(target):
             path = b"/".join(path_segments(target))
             for mount in self._mounts:
-                if path.startswith(mount.prefix):
+                if path.startswith(mount.prefix) or (
+                    method in mount.root_methods and path + b"/" == mount.prefix
+                ):
                     return mount
         return self._elsewhere
 
@@ -115,3 +123,9 @@ class Dialects:
         if self._kept is not None and isinstance(operation, Put):
             return self._kept.add(operation, request)
         return operation
+
+
+def _root_methods(dialect: IDialect) -> frozenset[str]:
+    if ICollectionDialect.providedBy(dialect):
+        return ICollectionDialect(dialect).root_methods
+    return frozenset()

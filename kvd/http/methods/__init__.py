@@ -63,7 +63,7 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
             guard.check(request, connection.transport.socket.getsockname())
         check_page(request, connection.context.cors)
         dialects = connection.context.dialects
-        mount = dialects.of(request.target)
+        mount = dialects.of(request.target, request.method)
         dialect = mount.dialect
         operation = dialects.understand(mount, request)
         handler = _HANDLERS[operation.__class__]

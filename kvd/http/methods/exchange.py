@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred
 from kvd.errors import ValueTooLarge
 from kvd.http.request import RequestHandler
 from kvd.http.source import Source
-from kvd.http.values import values_for
 from kvd.model.operations import Exchange
 from kvd.model.replies import Reply
 
@@ -41,7 +40,7 @@ class ExchangeHandler(RequestHandler):
             )
 
     def end(self) -> None:
-        values = values_for(self._context, self._permit, self.scheme)
+        values = self.values()
         body, self._body = self._body, b""
         answer = self._operation.answer(values, body)
         self.when(Deferred.fromCoroutine(answer), self._answered, undo=_close)

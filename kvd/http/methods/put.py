@@ -23,7 +23,6 @@ from kvd.http.fast_path import PartialUpload
 from kvd.http.methods.same_value import OwnDigest, digest_of
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
-from kvd.http.values import values_for
 from kvd.http.wire.digests import Verification
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
@@ -62,7 +61,7 @@ class PutHandler(RequestHandler):
             self._check_then(check, self._begin)
 
     def _check_then(self, check: Check, then: Callable[[], None]) -> None:
-        checked = check(values_for(self._context, self._permit, self.scheme))
+        checked = check(self.values())
 
         def holds(_: None) -> None:
             then()

@@ -8,7 +8,7 @@ spelling could name the same value, or if it could lead out of the store.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -16,23 +16,44 @@ from urllib.parse import unquote_to_bytes
 from kvd.errors import BadRequest, TargetTooLong
 from kvd.http.wire.hosts import is_host
 from kvd.model.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key, is_leftover
+from kvd.native import compiled
 
 MAX_PAGE: Final = 1000
 """
 The longest page of a listing.
 """
 
-# Almost every key: nothing to decode, no dot at the beginning of a segment.
-_HARMLESS: Final = re.compile(
-    rb"/([A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]{0,200}"
-    rb"(?:/[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]{0,200}){0,3})"
+_SEGMENT: Final = (
+    rb"[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]{0,199}(?:/|\Z)"
 )
+_PLAIN: Final = re.compile(rb"/(?:%b)+(?<!/)" % _SEGMENT)
+_MOST_PLAIN_BYTES: Final = 512
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)")
 _SCHEMES: Final = (b"http", b"https")
 _USER: Final = re.compile(rb"\A(?:([A-Za-z][A-Za-z0-9+.-]*://)|(?=[^/]))[^/?]*@")
 _BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _RESERVED: Final = b".kvd"
+
+
+def plain_key_in_python(target: bytes, /) -> bytes | None:
+    """
+    See `plain_key`. Without a C compiler, this does what ``kvd/native/target.c`` does.
+    """
+    if len(target) > 1 + _MOST_PLAIN_BYTES or not _PLAIN.fullmatch(target):
+        return None
+    return target[1:]
+
+
+_native: Final = compiled("_fast_path")
+plain_key: Final[Callable[[bytes], bytes | None]] = (
+    plain_key_in_python if _native is None else _native.plain_key
+)
+"""
+The key in a target that needs no closer look, as in almost every one: no query, nothing
+to decode, no segment that begins with a dot, and none of more than 200 bytes; None for
+any other target.
+"""
 
 
 class Target(NamedTuple):
@@ -125,9 +146,9 @@ def parse_target(target: bytes, method: str) -> Target:
         BadRequest: It does not name a key, a prefix or the server.
         TargetTooLong: The key, or a segment of it, is too long.
     """
-    harmless = _HARMLESS.fullmatch(target)
-    if harmless is not None:
-        return Target(Key(harmless[1]))
+    key = plain_key(target)
+    if key is not None:
+        return Target(Key(key))
     if target == b"*" and method == "OPTIONS":
         return Target()
     query = parse_query(target.partition(b"?")[2])

@@ -5,23 +5,10 @@ Tests for `kvd.http.dialects.webdav`: exchanges with clients, over a store in me
 from __future__ import annotations
 
 import re
-from xml.etree.ElementTree import Element, fromstring
 
-from twisted.internet.task import Clock
-
-from kvd.access.authentication import Authentication
-from kvd.access.counting import CountingMemory
-from kvd.access.rates import Rates
-from kvd.access.rights_file import parse_rights
-from kvd.access.throttle import Throttle
-from kvd.http.authorization import Authorization
 from kvd.model.keys import Key
-from kvd.settings import DialectChoice
-from tests.http.dialects.cases import DialectCase, joined
+from tests.http.dialects.cases import DAV, WebDAVCase
 from tests.http.test_connection import body, detail, field, status
-from tests.stepped import inline
-
-DAV = "{DAV:}"
 
 PROPFIND_OF_RCLONE = b"""<?xml version="1.0"?>
 <d:propfind  xmlns:d="DAV:" xmlns:oc="http://owncloud.org/ns">
@@ -35,25 +22,6 @@ BOMB = b"""<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">
 
 OUTSIDE = b"""<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x SYSTEM "/etc/passwd">]>
 <propfind xmlns="DAV:"><prop><x>&x;</x></prop></propfind>"""
-
-
-class WebDAVCase(DialectCase):
-    """
-    WebDAV below a prefix.
-    """
-
-    dialects = (DialectChoice("/dav/", "webdav"),)
-
-    def propfind(
-        self, path: str, depth: int = 1, content: bytes | None = None
-    ) -> dict[str, Element]:
-        """
-        What is said about resources, by their paths.
-        """
-        reply = self.request(f"PROPFIND {path}", f"Depth: {depth}\r\n", content)
-        assert 207 == status(reply), reply
-        found = fromstring(joined(reply))
-        return {each.findtext(f"{DAV}href") or "": each for each in found}
 
 
 class ResourceTests(WebDAVCase):
@@ -79,6 +47,19 @@ class ResourceTests(WebDAVCase):
         assert f'"{etag}"' == value.findtext(f".//{DAV}getetag")
         assert value.find(f".//{DAV}collection") is None
         assert ["/dav/a/"] == [*self.propfind("/dav/a/", 0)]
+
+    def test_root_has_two_names(self) -> None:
+        """
+        Without its slash, plain methods mean a key beside it.
+        """
+        assert ["/dav/"] == [*self.propfind("/dav")]
+        self.statuses(
+            ("OPTIONS /dav", "", None, 200),
+            ("MKCOL /dav", "", None, 405),
+            ("DELETE /dav", "", None, 404),
+            ("PROPFIND /davy", "Depth: 0\r\n", None, 405),
+            ("PUT /dav", "", b"value", 201),
+        )
 
     def test_root_is_there_without_values(self) -> None:
         """
@@ -128,7 +109,11 @@ class ResourceTests(WebDAVCase):
         """
         In words, and a value cannot be hidden that way.
         """
-        for line in ("PUT /dav/a/.kvd-collection", "MKCOL /dav/.kvd-collection/"):
+        for line in (
+            "PUT /dav/a/.kvd-collection",
+            "MKCOL /dav/.kvd-collection/",
+            "DELETE /dav/.kvd-locks",
+        ):
             reply = self.request(line)
             assert 400 == status(reply)
             assert "choose another" in detail(reply)
@@ -137,13 +122,12 @@ class ResourceTests(WebDAVCase):
 
     def test_conditions_hold(self) -> None:
         """
-        As they do for plain clients; what names a lock is refused, not ignored.
+        As they do for plain clients.
         """
         etag = self.put(b"dav/v", b"value")
         self.statuses(
             ("PUT /dav/v", "If-None-Match: *\r\n", b"x", 412),
             ("DELETE /dav/v", 'If-Match: "other"\r\n', None, 412),
-            ("DELETE /dav/v", "If: (<opaquelocktoken:1>)\r\n", None, 412),
             ("DELETE /dav/v", f'If-Match: "{etag}"\r\n', None, 204),
         )
 
@@ -187,8 +171,13 @@ class PropertyTests(WebDAVCase):
 
     def test_infinite_depth_is_refused(self) -> None:
         """
-        It is what no Depth means, too.
+        Of a collection; it is what no Depth means, too. A value has nothing below.
         """
+        self.put(b"dav/v", b"value")
+        self.statuses(
+            ("PROPFIND /dav/v", "", None, 207),
+            ("PROPFIND /dav/none", "", None, 404),
+        )
         for fields in ("", "Depth: infinity\r\n"):
             reply = self.request("PROPFIND /dav/", fields)
             assert 403 == status(reply)
@@ -376,42 +365,11 @@ class MixedTests(WebDAVCase):
         assert 405 == status(reply)
         assert "--dialect /dav/=webdav" in detail(reply)
 
-    def test_locks_are_not_offered(self) -> None:
-        """
-        OPTIONS says so, and so does the refusal.
-        """
-        reply = self.request("OPTIONS /dav/a")
-        assert (200, b"1") == (status(reply), field(reply, b"DAV"))
-        reply = self.request("LOCK /dav/a", "", b"<lockinfo/>")
-        assert 405 == status(reply)
-        assert b"PROPFIND" in (field(reply, b"Allow") or b"")
-        assert "no locks" in detail(reply)
-
 
 class RightsTests(WebDAVCase):
     """
     Each method needs the rights for what it does.
     """
-
-    def allow(self, *rights: str) -> None:
-        """
-        Anybody has these rights from now on.
-        """
-        self.permit(f'[anonymous.rights]\n"/" = {list(rights)}\n')
-
-    def permit(self, text: str) -> None:
-        """
-        What a rights file says counts from now on.
-        """
-        rules = parse_rights(text, "rights")
-        clock = Clock()
-        memory = CountingMemory()
-        authentication = Authentication(
-            rules, Throttle(clock, memory), inline, lambda password, hashed: False
-        )
-        self.process.authorization = Authorization(
-            rules, authentication, Rates(memory), memory.open_counts(0), clock
-        )
 
     def test_each_method_needs_its_rights(self) -> None:
         """

@@ -2,10 +2,23 @@
 Tests for `kvd.http.wire.targets`.
 """
 
+from unittest import mock
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvd.errors import BadRequest, PeerError, TargetTooLong
-from kvd.http.wire.targets import Target, page_of, parse_target
+from kvd.http.wire.targets import (
+    Target,
+    page_of,
+    parse_target,
+    plain_key,
+    plain_key_in_python,
+)
+from kvd.model.keys import MAX_KEY_BYTES
+from kvd.native import compiled
+from tests.exploring import exploring
 
 KEYS = [
     (b"/k", b"k"),
@@ -181,3 +194,50 @@ def test_impossible_pages_are_refused(target: bytes) -> None:
     """
     with pytest.raises(BadRequest):
         page_of(parse_target(target, "GET").query)
+
+
+SEGMENTS = st.one_of(
+    st.text("aZ09_~!$&'()*+,;=:@-. %?#\x00\x7f\xe9/", max_size=4),
+    st.builds(lambda size: "a" * size, st.integers(0, 300)),
+    st.sampled_from(["", ".", "..", ".kvd", "a.", "-", "A-Z.0"]),
+)
+
+
+@exploring()
+@given(
+    st.sampled_from(["/", "/", "/", "", "h:/"]),
+    st.lists(SEGMENTS, max_size=6).map("/".join),
+)
+def test_a_plain_key_is_the_same_by_either_form(start: str, path: str) -> None:
+    """
+    And the same as with a closer look.
+    """
+    target = (start + path).encode("latin-1")
+    key = plain_key(target)
+
+    assert plain_key_in_python(target) == key
+    if key is not None:
+        with mock.patch("kvd.http.wire.targets.plain_key", return_value=None):
+            assert key == parse_target(target, "GET").key
+
+
+def test_most_keys_are_plain() -> None:
+    """
+    Up to a length that is enough for nearly all.
+    """
+    for form in (plain_key, plain_key_in_python):
+        for key in ("k", "ab/cdef0123", "a/b/c/d/e/f", "~/-/a.b..", "a" * 200):
+            assert key.encode() == form(b"/" + key.encode())
+        long = b"/".join([b"a" * 102] * 5)[:512]
+        assert long == form(b"/" + long)
+        for target in (b"/" + long + b"a", b"/" + b"a" * 201, b"/", b"", b"k", b"/a\n"):
+            assert form(target) is None
+
+
+def test_what_is_compiled_has_room_for_the_longest_key() -> None:
+    """
+    Where it removes values, any key may come.
+    """
+    native = compiled("_fast_path")
+    assert native is not None
+    assert MAX_KEY_BYTES == native.MAX_LONGEST_KEY

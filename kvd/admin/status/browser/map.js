@@ -15,6 +15,15 @@ function makeShades() {
   });
 }
 
+// Black or white: on any shade, one of them has a contrast of 4.5 (WCAG 2.2, 1.4.3).
+function legibleOn(shade) {
+  const [red, green, blue] = shade.match(/\d+/g).map((level) => {
+    const part = level / 255;
+    return part > 0.04045 ? ((part + 0.055) / 1.055) ** 2.4 : part / 12.92;
+  });
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
+}
+
 function showScale(shades) {
   const scale = byId("scale");
   for (const busy of [0, 5, 10, 25, 50, 75, 100]) {
@@ -24,7 +33,7 @@ function showScale(shades) {
       scale.append(step);
     }
     step.style.background = shades[busy];
-    step.style.color = busy >= 25 ? "var(--card)" : "var(--ink)";
+    step.style.color = legibleOn(shades[busy]);
   }
 }
 

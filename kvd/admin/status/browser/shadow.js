@@ -52,8 +52,10 @@ function showShadowFigures(status, shadow) {
   rows.forEach((texts, at) => {
     if (!body.rows[at]) {
       const row = make("tr");
-      const rest = at ? "td" : "th";
-      row.append(make("th", { scope: "row" }), make(rest), make(rest));
+      // The corner heads nothing.
+      const first = at ? make("th", { scope: "row" }) : make("td");
+      const rest = () => (at ? make("td") : make("th", { scope: "col" }));
+      row.append(first, rest(), rest());
       body.append(row);
     }
     texts.forEach((text, column) => put(body.rows[at].cells[column], text));

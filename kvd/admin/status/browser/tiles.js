@@ -44,7 +44,7 @@ function showTiles(status, now) {
     let tile = list.querySelector(`[data-tile="${key}"]`);
     if (!tile) {
       tile = make("div", { class: "tile", "data-tile": key });
-      tile.append(make("h3", {}, title), make("b"), make("p"));
+      tile.append(make("h2", {}, title), make("b"), make("p"));
       list.append(tile);
     }
     put(tile.children[1], value);

@@ -12,13 +12,11 @@ from dataclasses import replace
 from typing import Final
 
 from kvd.errors import (
-    AccessRefused,
     BadRequest,
     CodingUnsupported,
     Fault,
     Forbidden,
     KeyAbsent,
-    KeyConflict,
     MetadataTooLarge,
     MethodNotAllowed,
     PeerError,
@@ -40,11 +38,15 @@ from kvd.http.dialects.webdav.documents import (
     response,
     text_of,
 )
+from kvd.http.dialects.webdav.locking import Claim
+from kvd.http.dialects.webdav.locks import Locks, discovery, forget, supported
 from kvd.http.dialects.webdav.resources import (
     LIVE,
+    LOCKING,
     MARKER,
     Path,
     Resource,
+    check_parent,
     dead_properties,
     find,
     find_collection,
@@ -63,7 +65,8 @@ from kvd.model.replies import Reply
 from kvd.model.values import Entry, Metadata
 
 METHODS: Final = (
-    "OPTIONS, GET, HEAD, PUT, DELETE, PROPFIND, PROPPATCH, MKCOL, COPY, MOVE"
+    "OPTIONS, GET, HEAD, PUT, DELETE, PROPFIND, PROPPATCH, MKCOL, COPY, MOVE, LOCK,"
+    " UNLOCK"
 )
 
 _ABSENT: Final = Conditions(if_none_match=EntityTags(any=True))
@@ -79,53 +82,84 @@ How many failures of one request are told.
 """
 
 
+async def options(values: Values, body: bytes) -> Reply:
+    """
+    Say what is offered: locks only where the store can have any. Windows and davfs2
+    look for these names.
+    """
+    classes = "1, 2" if await values.can_lock() else "1"
+    return Reply(200, [("DAV", classes), ("MS-Author-Via", "DAV"), ("Allow", METHODS)])
+
+
 # -- PROPFIND -----------------------------------------------------------------
 
 
 async def propfind(
-    values: Values, body: bytes, path: Path, *, with_members: bool
+    values: Values, body: bytes, path: Path, claim: Claim, *, depth: bytes
 ) -> Reply:
     """
-    Describe a resource, and the members of a collection if they are asked for.
+    Describe a resource, and the members of a collection if they are asked for; but not
+    all that is below, however deep (RFC 4918 section 9.1).
     """
     asked = read_propfind(body)
+    locks = await _locks_for(values, asked, claim)
     resource = await find(values, path)
     if resource is None:
         raise _absent(path)
     members: AsyncGenerator[Sequence[Entry], None] | None = None
     first: Sequence[Entry] = ()
-    if with_members and resource.is_collection:
+    if resource.is_collection and depth == b"infinity":
+        return Reply(403, _FIELDS, condition("propfind-finite-depth"))
+    if resource.is_collection and depth == b"1":
         members = values.folder(path.prefix)
         first = await first_slice(members)
-    described = _describe(values, asked, resource, first, members)
+    described = _describe(values, asked, locks, resource, first, members)
     return Reply(207, _FIELDS, described)
+
+
+async def _locks_for(values: Values, asked: Asked, claim: Claim) -> Locks | None:
+    """
+    The locks, if properties of them are asked for and the store can have any.
+    """
+    has_states = bool(claim.states.lists)
+    of_locks = asked.names is None or not LOCKING.isdisjoint(asked.names)
+    if not has_states and (not of_locks or not await values.can_lock()):
+        return None
+    return (await claim.held(values)).locks
 
 
 async def _describe(
     values: Values,
     asked: Asked,
+    locks: Locks | None,
     resource: Resource,
     first: Sequence[Entry],
     members: AsyncGenerator[Sequence[Entry], None] | None,
 ) -> AsyncGenerator[bytes, None]:
-    yield HEAD + _response(resource, asked)
+    yield HEAD + _response(resource, asked, locks)
     if members is not None:
         try:
-            yield await _responses(values, asked, first)
+            yield await _responses(values, asked, locks, first)
             async for entries in members:
-                yield await _responses(values, asked, entries)
+                yield await _responses(values, asked, locks, entries)
         finally:
             await members.aclose()
     yield TAIL
 
 
-async def _responses(values: Values, asked: Asked, entries: Sequence[Entry]) -> bytes:
+async def _responses(
+    values: Values, asked: Asked, locks: Locks | None, entries: Sequence[Entry]
+) -> bytes:
     found = [await member(values, entry) for entry in entries]
-    return b"".join(_response(each, asked) for each in found if each is not None)
+    return b"".join(_response(each, asked, locks) for each in found if each is not None)
 
 
-def _response(resource: Resource, asked: Asked) -> bytes:
+def _response(resource: Resource, asked: Asked, locks: Locks | None) -> bytes:
     properties = properties_of(resource)
+    if locks is not None:
+        properties[DAV + "supportedlock"] = supported()
+        found_locks = locks.covering(resource.path.key)
+        properties[DAV + "lockdiscovery"] = discovery(found_locks)
     if asked.only_names:
         return response(resource.href, {200: names_of(properties)})
     if asked.names is None:
@@ -138,22 +172,16 @@ def _response(resource: Resource, asked: Asked) -> bytes:
     return response(resource.href, found)
 
 
-async def refuse_infinity(values: Values, body: bytes) -> Reply:
-    """
-    Refuse a PROPFIND of all that is below, however deep (RFC 4918 section 9.1).
-    """
-    return Reply(403, _FIELDS, condition("propfind-finite-depth"))
-
-
 # -- PROPPATCH ----------------------------------------------------------------
 
 
-async def proppatch(values: Values, body: bytes, path: Path) -> Reply:
+async def proppatch(values: Values, body: bytes, path: Path, claim: Claim) -> Reply:
     """
     Set and remove properties: all of them or none. The value is published again with
     them, so its entity tag changes.
     """
     changes = read_propertyupdate(body)
+    (await claim.held(values)).check(path)
     resource = await find(values, path)
     if resource is None:
         raise _absent(path)
@@ -226,7 +254,7 @@ def _not_patched(
 # -- MKCOL --------------------------------------------------------------------
 
 
-async def mkcol(values: Values, body: bytes, path: Path) -> Reply:
+async def mkcol(values: Values, body: bytes, path: Path, claim: Claim) -> Reply:
     """
     Make a collection that lasts without values.
     """
@@ -234,11 +262,13 @@ async def mkcol(values: Values, body: bytes, path: Path) -> Reply:
         raise CodingUnsupported(
             "MKCOL with a body is not supported: make the collection without one."
         )
+    held = await claim.held(values)
     if path.is_root or await find(values, replace(path, is_collection=False)):
         raise MethodNotAllowed(
             f"/{escape(path.key)} is there already: MKCOL makes only what is not.",
             METHODS,
         )
+    held.check(path, members=True)
     await check_parent(values, path)
     try:
         await values.write(path.marker, b"", _ABSENT)
@@ -249,55 +279,30 @@ async def mkcol(values: Values, body: bytes, path: Path) -> Reply:
     return Reply(201)
 
 
-async def check_parent(values: Values, path: Path) -> None:
-    """
-    Check that the collection is there that something is made in (RFC 4918 section 5.1).
-
-    Raises:
-        KeyConflict: It is not.
-    """
-    parent = path.parent
-    if await find_collection(values, parent) is None:
-        raise KeyConflict(
-            f"The collection /{escape(parent.key)}/ is not there: make it with MKCOL."
-        )
-
-
-async def check_put(values: Values, path: Path) -> None:
-    """
-    Check whether a value can be put at a path. Whoever may write and not read learns
-    nothing here, and stores all the same.
-
-    Raises:
-        KeyConflict: The collection that it would be in is not there.
-    """
-    try:
-        await check_parent(values, path)
-    except AccessRefused:
-        return
-
-
 # -- DELETE -------------------------------------------------------------------
 
 
 async def delete(
-    values: Values, body: bytes, path: Path, conditions: Conditions
+    values: Values, body: bytes, path: Path, claim: Claim, conditions: Conditions
 ) -> Reply:
     """
     Remove a value, or a collection with all that is in it.
     """
     if path.is_root:
         raise Forbidden("The root collection cannot be removed.")
-    if not path.is_collection:
-        try:
-            await values.remove(Key(path.key), conditions)
-        except KeyAbsent:
-            pass
-        else:
-            return _done(values, 204)
-    if await find_collection(values, path) is None:
-        raise _absent(path)
-    failures = await _remove_all(values, path)
+    held = await claim.held(values)
+    held.check(path, deep=True, members=True)
+    failures: list[bytes] = []
+    try:
+        if path.is_collection:
+            raise _absent(path)
+        await values.remove(Key(path.key), conditions)
+    except KeyAbsent:
+        if await find_collection(values, path) is None:
+            raise
+        failures = await _remove_all(values, path)
+    if not failures and held.locks.all:
+        await forget(values, claim.prefix, path, root=True)
     return _outcome(values, failures, 204)
 
 
@@ -329,6 +334,7 @@ async def transfer(
     body: bytes,
     source: Path,
     target: Path,
+    claim: Claim,
     *,
     overwrite: bool,
     moves: bool,
@@ -342,11 +348,15 @@ async def transfer(
         body: Of the request; has no meaning.
         source: What is copied.
         target: Where to.
+        claim: What the request says of locks.
         overwrite: Whether what is there already may be replaced.
         moves: Whether the source is removed.
         with_members: Whether a collection is copied with what is in it.
     """
     _check_apart(source, target)
+    held = await claim.held(values)
+    if moves:
+        held.check(source, deep=True, members=True)
     found = await find(values, source)
     if found is None:
         raise _absent(source)
@@ -355,8 +365,8 @@ async def transfer(
         raise PreconditionFailed(
             f"/{escape(target.key)} is there already, and Overwrite is F."
         )
-    if not target.is_root:
-        await check_parent(values, target)
+    held.check(target, deep=True, members=there is None)
+    await check_parent(values, target)
     failures: list[bytes] = []
     if there is not None and there.is_collection:
         failures = await _remove_all(values, target)
@@ -370,6 +380,11 @@ async def transfer(
         conditions = UNCONDITIONAL if overwrite else _ABSENT
         step = values.move if moves else values.copy
         await step(Key(source.key), Key(target.key), conditions)
+    if not failures and held.locks.all:
+        # Locks stay where they are: on the target, and not on what is there no more.
+        await forget(values, claim.prefix, target, root=False)
+        if moves:
+            await forget(values, claim.prefix, source, root=True)
     return _outcome(values, failures, 201 if there is None else 204)
 
 

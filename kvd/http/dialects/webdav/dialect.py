@@ -14,37 +14,53 @@ from kvd.errors import (
     BadRequest,
     Forbidden,
     ForeignDestination,
+    Locked,
     MethodNotAllowed,
-    PreconditionFailed,
 )
+from kvd.http.dialects.paths import check_method
 from kvd.http.dialects.webdav import answers
 from kvd.http.dialects.webdav.answers import METHODS
-from kvd.http.dialects.webdav.resources import Path, path_of
+from kvd.http.dialects.webdav.documents import XML_TYPE
+from kvd.http.dialects.webdav.locking import (
+    Claim,
+    check_early,
+    check_locks,
+    check_place,
+    lock,
+    seconds_of,
+    token_of,
+    unlock,
+)
+from kvd.http.dialects.webdav.resources import MARKER, Path, path_of
+from kvd.http.dialects.webdav.states import states_of
 from kvd.http.wire.digests import digests_of
 from kvd.http.wire.fields import conditions_of, metadata_of
 from kvd.http.wire.kept import CLIENT_TIME, KeptFields
+from kvd.http.wire.replies import NO_SNIFFING
 from kvd.http.wire.targets import authority_of
 from kvd.http.wire.unsupported import refuse_unsupported
-from kvd.interfaces import IDialect
+from kvd.interfaces import ICollectionDialect
 from kvd.model.keys import Key
 from kvd.model.operations import (
     Delete,
     Exchange,
-    FixedReply,
     Get,
     List,
     Operation,
     Put,
+    WriteBelow,
 )
 from kvd.model.replies import Reply
 from kvd.model.requests import Request
 
 _CLIENT_TIME: Final = KeptFields((CLIENT_TIME,))
 
-# The names of Windows' and davfs2's checks; no lock is ever offered.
-_OFFERED: Final = (("DAV", "1"), ("MS-Author-Via", "DAV"), ("Allow", METHODS))
-
 _DEFAULT_PORT: Final = re.compile(rb":(?:80|443)?$")
+
+_SHORT: Final = 16 * 1024
+"""
+The longest body before which the locks are not looked at.
+"""
 
 _NO_BODY: Final = 64 * 1024
 """
@@ -52,46 +68,42 @@ So much of a body without a meaning is read past.
 """
 
 
-@implementer(IDialect)
+@implementer(ICollectionDialect)
 class WebDAV:
     """
-    The dialect of RFC 4918, class 1.
+    The dialect of RFC 4918.
     """
+
+    # Windows names a collection without its slash.
+    root_methods = frozenset(METHODS.split(", ")) - {"GET", "HEAD", "PUT", "DELETE"}
 
     def understand(self, request: Request, prefix: bytes) -> Operation:
         method = request.method
         if method == "OPTIONS":
-            return FixedReply(200, _OFFERED)
-        if method not in METHODS.split(", "):
-            raise MethodNotAllowed(
-                f"{method} is not allowed here; {METHODS} are. kvd offers no locks"
-                " (class 1).",
-                METHODS,
-            )
-        if b"if" in request.fields:
-            raise PreconditionFailed(
-                "If names locks or states, and kvd has no locks: use If-Match and"
-                " If-None-Match."
-            )
+            return Exchange(answers.options, (), _NO_BODY)
+        check_method(request, METHODS, "WebDAV")
         path = path_of(request.target, prefix)
         if method in ("GET", "HEAD"):
             return _get(request, path)
+        claim = Claim(prefix, states_of(request.fields.get(b"if"), path, prefix))
         if method == "PUT":
-            return _put(request, path)
+            return _put(request, path, claim)
         if method == "DELETE":
             needs = (Delete(Key(path.key)),)
             conditions = conditions_of(request)
-            answer = partial(answers.delete, path=path, conditions=conditions)
+            answer = partial(
+                answers.delete, path=path, claim=claim, conditions=conditions
+            )
             return Exchange(answer, needs, _NO_BODY)
         if method == "PROPFIND":
-            return _propfind(request, path)
-        if method == "PROPPATCH":
-            needs_put = (Put(Key(path.key)),)
-            return Exchange(partial(answers.proppatch, path=path), needs_put)
-        if method == "MKCOL":
-            needs_put = (Put(Key(path.key)),)
-            return Exchange(partial(answers.mkcol, path=path), needs_put)
-        return _transfer(request, path, prefix, moves=method == "MOVE")
+            return _propfind(request, path, claim)
+        if method in ("LOCK", "UNLOCK"):
+            return _locking(request, path, claim)
+        if method in ("PROPPATCH", "MKCOL"):
+            step = answers.mkcol if method == "MKCOL" else answers.proppatch
+            answer = partial(step, path=path, claim=claim)
+            return Exchange(answer, (Put(Key(path.key)),))
+        return _transfer(request, path, claim, moves=method == "MOVE")
 
     def render(
         self,
@@ -100,6 +112,8 @@ class WebDAV:
         operation: Operation | None,
         writing: bool,
     ) -> Reply:
+        if isinstance(reply.error, Locked):
+            reply.fields, reply.body = (XML_TYPE, NO_SNIFFING), reply.error.holder
         return reply
 
 
@@ -110,7 +124,7 @@ def _get(request: Request, path: Path) -> Operation:
     return Get(Key(path.key), conditions_of(request), body=with_body)
 
 
-def _put(request: Request, path: Path) -> Put:
+def _put(request: Request, path: Path, claim: Claim) -> Put:
     if path.is_collection:
         raise MethodNotAllowed(
             "PUT makes a value, and its path does not end with a slash; MKCOL makes a"
@@ -122,33 +136,58 @@ def _put(request: Request, path: Path) -> Put:
             "PUT with Content-Range is not supported: send the whole value."
         )
     refuse_unsupported(request, {})
+    # A short body has come with its head, and need not be refused early.
+    is_short = request.length is not None and request.length <= _SHORT
+    check = partial(check_early, claim=claim) if not is_short else check_place
     put = Put(
         Key(path.key),
         conditions_of(request),
         metadata_of(request),
         digests_of(request),
-        check=partial(answers.check_put, path=path),
+        check=partial(check, path=path),
+        confirm=partial(check_locks, path=path, claim=claim),
     )
     return _CLIENT_TIME.add(put, request)
 
 
-def _propfind(request: Request, path: Path) -> Exchange:
+def _locking(request: Request, path: Path, claim: Claim) -> Exchange:
+    fields = request.fields
+    # That of what is locked: a collection is locked by whoever may write in it.
+    needs: tuple[Put | List, ...] = (
+        Put(Key(path.prefix + MARKER if path.is_collection else path.key)),
+    )
+    if request.method == "UNLOCK":
+        token = token_of(fields.get(b"lock-token"))
+        answer = partial(unlock, path=path, claim=claim, token=token)
+        return Exchange(answer, needs, _NO_BODY)
+    depth = fields.get(b"depth", b"infinity").lower()
+    if depth not in (b"0", b"infinity"):
+        raise BadRequest("Depth has to be 0 or infinity for LOCK.")
+    if depth == b"infinity":
+        # Nobody locks others out of what he may not write himself.
+        needs = (*needs, WriteBelow(path.prefix))
+    answer = partial(
+        lock,
+        path=path,
+        claim=claim,
+        infinite=depth == b"infinity",
+        seconds=seconds_of(fields.get(b"timeout")),
+    )
+    return Exchange(answer, needs, _NO_BODY)
+
+
+def _propfind(request: Request, path: Path, claim: Claim) -> Exchange:
     depth = request.fields.get(b"depth", b"infinity").lower()
     needs: tuple[Get | List, ...] = (List(path.prefix),)
     if not path.is_collection:
         needs = (Get(Key(path.key)), *needs)
-    if depth == b"infinity":
-        return Exchange(answers.refuse_infinity, needs)
-    if depth not in (b"0", b"1"):
+    if depth not in (b"0", b"1", b"infinity"):
         raise BadRequest("Depth has to be 0, 1 or infinity.")
-    with_members = depth == b"1"
-    answer = partial(answers.propfind, path=path, with_members=with_members)
+    answer = partial(answers.propfind, path=path, claim=claim, depth=depth)
     return Exchange(answer, needs)
 
 
-def _transfer(
-    request: Request, source: Path, prefix: bytes, *, moves: bool
-) -> Exchange:
+def _transfer(request: Request, source: Path, claim: Claim, *, moves: bool) -> Exchange:
     fields = request.fields
     overwrite = fields.get(b"overwrite", b"T").upper()
     if overwrite not in (b"T", b"F"):
@@ -158,7 +197,7 @@ def _transfer(
         raise BadRequest(
             "Depth has to be infinity for MOVE, and 0 or infinity for COPY."
         )
-    target = _destination(request, prefix)
+    target = _destination(request, claim.prefix)
     if source.is_root or target.is_root:
         raise Forbidden("The root collection can be neither copied nor replaced.")
     needs: list[Get | Put | Delete] = [Get(Key(source.key)), Put(Key(target.key))]
@@ -168,6 +207,7 @@ def _transfer(
         answers.transfer,
         source=source,
         target=target,
+        claim=claim,
         overwrite=overwrite == b"T",
         moves=moves,
         with_members=depth == b"infinity",

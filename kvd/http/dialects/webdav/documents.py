@@ -15,10 +15,17 @@ from kvd.http.dialects.xml_reader import parse
 
 DAV: Final = "{DAV:}"
 
-HEAD: Final = b'<?xml version="1.0" encoding="utf-8"?>\n<D:multistatus xmlns:D="DAV:">'
+_DECLARED: Final = b'<?xml version="1.0" encoding="utf-8"?>\n'
+
+HEAD: Final = _DECLARED + b'<D:multistatus xmlns:D="DAV:">'
 TAIL: Final = b"\n</D:multistatus>\n"
 
 XML_TYPE: Final = ("Content-Type", 'application/xml; charset="utf-8"')
+
+MAX_OWNER_BYTES: Final = 1024
+"""
+Of a lock; davfs2 says a user, Windows a name with its domain.
+"""
 
 
 class Asked(NamedTuple):
@@ -90,6 +97,43 @@ def read_propertyupdate(body: bytes) -> list[Change]:
     return changes
 
 
+class LockInfo(NamedTuple):
+    """
+    What a LOCK asks for.
+    """
+
+    exclusive: bool
+    owner: str
+    """As XML; empty if the client says nothing of it."""
+
+
+def read_lockinfo(body: bytes) -> LockInfo:
+    """
+    The body of a LOCK for a new lock (RFC 4918 section 9.10).
+
+    Raises:
+        BadRequest: It is no such document.
+    """
+    root = parse(body)
+    if root.tag != DAV + "lockinfo":
+        raise _unexpected(root, "DAV: lockinfo")
+    kinds = {child.tag for child in root.iterfind(f"{DAV}locktype/*")}
+    scopes = {child.tag for child in root.iterfind(f"{DAV}lockscope/*")}
+    if kinds != {DAV + "write"} or len(scopes) != 1:
+        raise BadRequest("A lockinfo has the locktype write and one lockscope in it.")
+    (scope,) = scopes
+    if scope not in (DAV + "exclusive", DAV + "shared"):
+        raise BadRequest("A lockscope is exclusive or shared.")
+    found = root.find(DAV + "owner")
+    owner = "" if found is None else text_of(found)
+    if len(owner) > MAX_OWNER_BYTES:
+        raise BadRequest(
+            f"The owner of a lock may have {MAX_OWNER_BYTES} bytes as XML, not"
+            f" {len(owner)}."
+        )
+    return LockInfo(scope == DAV + "exclusive", owner)
+
+
 def _unexpected(root: Element, right: str) -> BadRequest:
     return BadRequest(
         f"The XML begins with {root.tag[:80]!r}, but has to be a {right}."
@@ -114,12 +158,12 @@ def property_of(name: str, content: str = "") -> str:
     return text_of(Element(name))
 
 
-def response(href: str, found: Mapping[int, Iterable[str]]) -> bytes:
+def response(path: str, found: Mapping[int, Iterable[str]]) -> bytes:
     """
     What is said about one resource.
 
     Args:
-        href: Its path, percent-encoded.
+        path: Of it, percent-encoded.
         found: Properties as XML, by status.
     """
     parts = [
@@ -127,15 +171,15 @@ def response(href: str, found: Mapping[int, Iterable[str]]) -> bytes:
         "</D:propstat>"
         for status, properties in found.items()
     ]
-    return f"\n<D:response>{_href(href)}{''.join(parts)}</D:response>".encode()
+    return f"\n<D:response>{href(path)}{''.join(parts)}</D:response>".encode()
 
 
-def failure(href: str, status: int, sentence: str) -> bytes:
+def failure(path: str, status: int, sentence: str) -> bytes:
     """
     What went wrong with one resource.
     """
     return (
-        f"\n<D:response>{_href(href)}{_status(status)}<D:responsedescription>"
+        f"\n<D:response>{href(path)}{_status(status)}<D:responsedescription>"
         f"{escape_text(sentence)}</D:responsedescription></D:response>"
     ).encode()
 
@@ -147,15 +191,24 @@ def multistatus(responses: Iterable[bytes]) -> bytes:
     return HEAD + b"".join(responses) + TAIL
 
 
-def condition(name: str) -> bytes:
+def condition(name: str, content: str = "") -> bytes:
     """
     The body of a refusal that names the condition which does not hold (RFC 4918 section
-    16).
+    16), with its content as XML.
     """
     return (
-        b'<?xml version="1.0" encoding="utf-8"?>\n<D:error xmlns:D="DAV:">'
-        + f"<D:{name}/></D:error>\n".encode()
+        _DECLARED
+        + (
+            f'<D:error xmlns:D="DAV:">{property_of(DAV + name, content)}</D:error>\n'
+        ).encode()
     )
+
+
+def properties(content: str) -> bytes:
+    """
+    A document with nothing but properties.
+    """
+    return _DECLARED + f'<D:prop xmlns:D="DAV:">{content}</D:prop>\n'.encode()
 
 
 def names_of(elements: Iterable[str]) -> Iterator[str]:
@@ -165,7 +218,10 @@ def names_of(elements: Iterable[str]) -> Iterator[str]:
     return map(property_of, elements)
 
 
-def _href(path: str) -> str:
+def href(path: str) -> str:
+    """
+    The URL of something, or its percent-encoded path, as XML.
+    """
     return f"<D:href>{escape_text(path)}</D:href>"
 
 

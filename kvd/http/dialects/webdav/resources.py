@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from typing import Final
 from xml.sax.saxutils import escape as escape_text
 
-from kvd.errors import AccessRefused, BadRequest
+from kvd.errors import AccessRefused, BadRequest, KeyConflict
 from kvd.http.dialects.webdav.documents import DAV, property_of
 from kvd.http.wire.kept import CLIENT_TIME, client_time
 from kvd.http.wire.replies import http_date
 from kvd.http.wire.targets import key_of_segments, path_segments
 from kvd.model.exchanges import Values
 from kvd.model.keys import Key, escape
+from kvd.model.locks import LOCKS
 from kvd.model.values import Folder, Metadata, ValueInfo
 
 MARKER: Final = b".kvd-collection"
@@ -74,6 +75,12 @@ class Path:
         return key_of_segments([*self.key.split(b"/"), MARKER])
 
 
+RESERVED: Final = (MARKER, LOCKS)
+"""
+Segments that no client can use.
+"""
+
+
 def path_of(target: bytes, prefix: bytes) -> Path:
     """
     What a target names.
@@ -94,11 +101,12 @@ def path_of(target: bytes, prefix: bytes) -> Path:
     is_collection = not segments[-1]
     if is_collection:
         segments.pop()
-    if MARKER in segments:
-        raise BadRequest(
-            f"{MARKER.decode()} is the name of a value that kvd keeps in collections:"
-            " choose another one."
-        )
+    for name in RESERVED:
+        if name in segments:
+            raise BadRequest(
+                f"{name.decode()} is the name of a value that kvd keeps in collections:"
+                " choose another one."
+            )
     if len(segments) == len(folders):
         return Path(b"/".join(segments), True, True)
     is_at_top = len(segments) == len(folders) + 1
@@ -155,6 +163,20 @@ async def find_collection(values: Values, path: Path) -> Resource | None:
     return Resource(path, marker, is_collection=True)
 
 
+async def check_parent(values: Values, path: Path) -> None:
+    """
+    Check that the collection is there that something is made in (RFC 4918 section 5.1).
+
+    Raises:
+        KeyConflict: It is not.
+    """
+    parent = path.parent
+    if await find_collection(values, parent) is None:
+        raise KeyConflict(
+            f"The collection /{escape(parent.key)}/ is not there: make it with MKCOL."
+        )
+
+
 async def has_values(values: Values, path: Path) -> bool:
     """
     Whether a collection has a value anywhere below.
@@ -173,7 +195,7 @@ async def member(values: Values, entry: ValueInfo | Folder) -> Resource | None:
     A member of a collection, as a store lists it; None for what clients do not see.
     """
     if isinstance(entry, ValueInfo):
-        if entry.key.endswith(b"/" + MARKER):
+        if entry.key.rpartition(b"/")[2] in RESERVED:
             return None
         return Resource(Path(entry.key, False, False), entry, is_collection=False)
     path = Path(entry.prefix[:-1], False, True)
@@ -202,6 +224,12 @@ LIVE: Final = frozenset(
 )
 """
 The properties that only kvd sets.
+"""
+
+
+LOCKING: Final = frozenset((DAV + "lockdiscovery", DAV + "supportedlock"))
+"""
+Those that tell of locks.
 """
 
 

@@ -1,0 +1,372 @@
+"""
+Locks of WebDAV (RFC 4918 sections 6 and 7), and the record of them.
+
+All locks below the prefix of the dialect are in one value, ``.kvd-locks``, which no
+client sees. A lock is added, refreshed or removed by replacing the record, on the
+condition that it is the one that was read. So of two locks that exclude each other only
+one is granted, whichever workers and machines are asked, also if one is on a collection
+and the other on something in it; and a lock outlives the workers.
+
+Whoever changes a value reads the record before, and again before the value is
+published. The record is not read in the same step as the change is made: a change that
+is being published while a lock is granted can appear just after.
+
+A lock ends by its timeout, by the clock of the machine that looks. What has ended is
+left out when the record is read, and is gone with its next change.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+from uuid import uuid4
+
+from kvd.errors import (
+    Locked,
+    OperationUnsupported,
+    PreconditionFailed,
+    StoreBusy,
+    StoreFault,
+)
+from kvd.http.dialects.webdav.documents import DAV, condition, href, property_of
+from kvd.http.dialects.webdav.resources import Path
+from kvd.model.exchanges import SMALL_BYTES, Values
+from kvd.model.keys import escape
+from kvd.model.values import ValueInfo
+
+MOST_LOCKS: Final = 1000
+"""
+Below the prefix of one dialect.
+"""
+
+MAX_SECONDS: Final = 3600
+"""
+How long a lock lasts at most without being refreshed.
+"""
+
+_TRIES: Final = 10
+"""
+How often a change of the record is tried that others come before.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """
+    A lock on a value, or on a collection.
+    """
+
+    token: str
+    """A URI that nobody guesses; but whoever may read properties sees it."""
+    key: str
+    """As `Path.key`, each byte as a character."""
+    is_collection: bool
+    exclusive: bool
+    """Otherwise it is shared: it stands beside other shared ones."""
+    infinite: bool
+    """Whether all below a collection is locked. Otherwise only which members the
+    collection has, and its properties, are."""
+    owner: str
+    """What its client has said of whom it is, as XML; may be empty."""
+    user: str | None
+    """Who has made it; nobody else can use it."""
+    seconds: int
+    """How long it was granted for, each time."""
+    expires: float
+    """In seconds since the epoch."""
+
+    @property
+    def path(self) -> Path:
+        """
+        What is locked.
+        """
+        return Path(self.key.encode("latin-1"), False, self.is_collection)
+
+    @property
+    def href(self) -> str:
+        """
+        The percent-encoded path of what is locked.
+        """
+        path = self.path
+        slash = "/" if self.is_collection and path.key else ""
+        return f"/{escape(path.key)}{slash}"
+
+    def covers(self, key: bytes) -> bool:
+        """
+        Whether what is at a key is locked by it.
+        """
+        path = self.path
+        return key == path.key or (self.infinite and key.startswith(path.prefix))
+
+
+def new_lock(
+    path: Path,
+    *,
+    is_collection: bool,
+    exclusive: bool,
+    infinite: bool,
+    owner: str,
+    user: str | None,
+    seconds: int,
+) -> Lock:
+    """
+    A lock that begins now.
+    """
+    return Lock(
+        # Older clients know no other tokens.
+        f"opaquelocktoken:{uuid4()}",
+        path.key.decode("latin-1"),
+        is_collection,
+        exclusive,
+        infinite,
+        owner,
+        user,
+        seconds,
+        now() + seconds,
+    )
+
+
+def now() -> float:
+    """
+    The time, in seconds since the epoch.
+    """
+    return time.time()
+
+
+class Locks:
+    """
+    The locks below the prefix of a dialect, as they were at one moment.
+    """
+
+    def __init__(self, locks: Iterable[Lock]) -> None:
+        at = now()
+        self.all: Final = [lock for lock in locks if lock.expires > at]
+
+    def covering(self, key: bytes) -> list[Lock]:
+        """
+        Those by which what is at a key is locked.
+        """
+        return [lock for lock in self.all if lock.covers(key)]
+
+    def below(self, path: Path) -> list[Lock]:
+        """
+        Those on what is in a collection, to any depth.
+        """
+        return [lock for lock in self.all if lock.path.key.startswith(path.prefix)]
+
+    def without(self, gone: Iterable[Lock]) -> Locks:
+        """
+        All but some.
+        """
+        tokens = {lock.token for lock in gone}
+        return Locks(lock for lock in self.all if lock.token not in tokens)
+
+    def refreshed(self, lock: Lock, seconds: int) -> tuple[Locks, Lock]:
+        """
+        The same, with one that lasts from now on again; and that one.
+        """
+        again = replace(lock, seconds=seconds, expires=now() + seconds)
+        others = self.without([lock]).all
+        return Locks([*others, again]), again
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """
+    The locks, and which of them the sender of a request has.
+    """
+
+    locks: Locks
+    tokens: frozenset[str]
+    """Those that the sender says to have."""
+    user: str | None
+    """The sender."""
+
+    def check(self, path: Path, *, deep: bool = False, members: bool = False) -> None:
+        """
+        Check that the sender may change what is at a path.
+
+        Args:
+            path: Where.
+            deep: Whether all that is below is changed too.
+            members: Whether it is made or removed, which changes the collection that it
+                is in.
+
+        Raises:
+            Locked: It has a lock that the sender does not have, or does not name.
+        """
+        changed = {path.key}
+        if deep:
+            changed.update(lock.path.key for lock in self.locks.below(path))
+        if members and not path.is_root:
+            changed.add(path.parent.key)
+        for key in sorted(changed):
+            locks = self.locks.covering(key)
+            if locks and not any(map(self.has, locks)):
+                raise submit(locks)
+
+    def has(self, lock: Lock) -> bool:
+        """
+        Whether the sender has a lock, and says so.
+        """
+        return lock.token in self.tokens and lock.user == self.user
+
+
+def submit(locks: Sequence[Lock]) -> Locked:
+    """
+    The refusal of what needs a token of one of these locks.
+    """
+    paths = ", ".join(dict.fromkeys(lock.href for lock in locks))
+    roots = "".join(href(lock.href) for lock in locks)
+    body = condition("lock-token-submitted", roots)
+    return Locked(
+        f"{paths} is locked: send the token of the lock in If, as the user who has made"
+        " it.",
+        body,
+    )
+
+
+# -- the record ---------------------------------------------------------------
+
+
+async def locks_of(values: Values, prefix: bytes) -> Locks:
+    """
+    The locks below the prefix of a dialect.
+    """
+    return (await _record(values, prefix))[0]
+
+
+async def _record(values: Values, prefix: bytes) -> tuple[Locks, ValueInfo | None]:
+    known, data = await values.locks(prefix)
+    return _locks_in(data), known
+
+
+def _locks_in(data: bytes) -> Locks:
+    if not data:
+        return Locks([])
+    try:
+        found: Mapping[str, Any] = json.loads(data)
+        return Locks([Lock(**each) for each in found["locks"]])
+    except (ValueError, LookupError, TypeError) as problem:
+        # Nobody is let through because a record is damaged.
+        raise StoreFault(
+            "The record of the locks cannot be read: another program has changed the"
+            " value .kvd-locks. Remove it at the machine; then nothing is locked."
+        ) from problem
+
+
+class Changing:
+    """
+    Changes the record of the locks.
+    """
+
+    def __init__(self, values: Values, prefix: bytes) -> None:
+        """
+        Args:
+            values: What the sender may use.
+            prefix: That of the dialect.
+        """
+        self._values = values
+        self._prefix = prefix
+        self._known: ValueInfo | None = None
+        self._tries = 0
+
+    async def read(self) -> Locks:
+        """
+        The locks as they are now.
+
+        Raises:
+            OperationUnsupported: The store can have none.
+            StoreBusy: Others change them all the time.
+        """
+        if not await self._values.can_lock():
+            raise OperationUnsupported(
+                "This store, or the engine behind it, does not keep the conditions by"
+                " which locks hold between workers: kvd offers none (WebDAV class 1)."
+            )
+        self._tries += 1
+        if self._tries > _TRIES:
+            raise StoreBusy("Others change the locks all the time: try again.")
+        locks, self._known = await _record(self._values, self._prefix)
+        return locks
+
+    async def keep(self, locks: Locks) -> bool:
+        """
+        Replace the locks; returns False if they are others now than those that were
+        read.
+
+        Raises:
+            StoreBusy: There are too many.
+        """
+        data = b""
+        if locks.all:
+            data = json.dumps({"locks": [asdict(lock) for lock in locks.all]}).encode()
+        if len(locks.all) > MOST_LOCKS or len(data) > SMALL_BYTES:
+            raise StoreBusy(
+                f"There are at most {MOST_LOCKS} locks below /{escape(self._prefix)}:"
+                " release some, or wait until they end."
+            )
+        try:
+            await self._values.keep_locks(self._prefix, data, self._known)
+        except PreconditionFailed:
+            return False
+        return True
+
+
+async def forget(values: Values, prefix: bytes, path: Path, *, root: bool) -> None:
+    """
+    Remove the locks on what was removed.
+
+    Args:
+        values: What the sender may use.
+        prefix: That of the dialect.
+        path: Where it was.
+        root: Whether also those on the path itself, not only on what was below.
+    """
+    changing = Changing(values, prefix)
+    while True:
+        locks = await changing.read()
+        gone = locks.below(path)
+        if root:
+            gone += [lock for lock in locks.all if lock.path.key == path.key]
+        if not gone or await changing.keep(locks.without(gone)):
+            return
+
+
+# -- as XML -------------------------------------------------------------------
+
+
+def supported() -> str:
+    """
+    The property ``supportedlock``.
+    """
+    entries = (
+        f"<D:lockentry><D:lockscope><D:{scope}/></D:lockscope>"
+        "<D:locktype><D:write/></D:locktype></D:lockentry>"
+        for scope in ("exclusive", "shared")
+    )
+    return property_of(DAV + "supportedlock", "".join(entries))
+
+
+def discovery(locks: Sequence[Lock]) -> str:
+    """
+    The property ``lockdiscovery``.
+    """
+    return property_of(DAV + "lockdiscovery", "".join(map(_active, locks)))
+
+
+def _active(lock: Lock) -> str:
+    scope = "exclusive" if lock.exclusive else "shared"
+    depth = "infinity" if lock.infinite else "0"
+    left = max(math.ceil(lock.expires - now()), 1)
+    return (
+        f"<D:activelock><D:locktype><D:write/></D:locktype>"
+        f"<D:lockscope><D:{scope}/></D:lockscope><D:depth>{depth}</D:depth>"
+        f"{lock.owner}<D:timeout>Second-{left}</D:timeout>"
+        f"<D:locktoken>{href(lock.token)}</D:locktoken>"
+        f"<D:lockroot>{href(lock.href)}</D:lockroot></D:activelock>"
+    )

@@ -1,0 +1,176 @@
+"""
+The field ``If`` (RFC 4918 section 10.4): which states must hold, and which locks the
+sender has.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from kvd.errors import BadRequest, PreconditionFailed
+from kvd.http.dialects.webdav.locks import Locks
+from kvd.http.dialects.webdav.resources import Path, path_of
+from kvd.model.exchanges import Values
+from kvd.model.keys import Key
+
+_PART: Final = re.compile(
+    rb"[ \t]*(?:<(?P<uri>[^<>]*)>|(?P<open>\()|(?P<close>\))|(?P<not>not)\b"
+    rb'|\[[ \t]*(?P<weak>W/)?"(?P<etag>[^"]*)"[ \t]*\])[ \t]*',
+    re.IGNORECASE,
+)
+
+
+class State(NamedTuple):
+    """
+    One condition.
+    """
+
+    token: str | None
+    """That what is locked has a lock with this token."""
+    etag: str | None
+    """That the value has this entity tag."""
+    negated: bool
+
+
+class StateList(NamedTuple):
+    """
+    Conditions that have to hold together.
+    """
+
+    path: Path | None
+    """Of what they are about; None: of something that is not in this dialect."""
+    states: tuple[State, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """
+    Lists, of which one has to hold; without any, nothing has to.
+    """
+
+    lists: tuple[StateList, ...] = ()
+
+    @property
+    def tokens(self) -> frozenset[str]:
+        """
+        Of the locks that the sender says to have.
+        """
+        return frozenset(
+            state.token
+            for each in self.lists
+            for state in each.states
+            if state.token is not None
+        )
+
+
+NO_STATES: Final = States()
+
+
+def states_of(field: bytes | None, path: Path, prefix: bytes) -> States:
+    """
+    Parse the field.
+
+    Args:
+        field: Its value; None: there is none.
+        path: Of the request.
+        prefix: That of the dialect.
+
+    Raises:
+        BadRequest: It is malformed.
+    """
+    if field is None:
+        return NO_STATES
+    lists: list[StateList] = []
+    about: Path | None = path
+    is_tagged = False
+    inner: list[State] | None = None
+    is_negated = False
+    at = 0
+    while at < len(field):
+        part = _PART.match(field, at)
+        if part is None:
+            raise _malformed(field)
+        at = part.end()
+        kind = part.lastgroup
+        if inner is None:
+            if kind == "open":
+                inner = []
+            elif kind == "uri" and (is_tagged or not lists):
+                is_tagged, about = True, _about(part["uri"], prefix)
+            else:
+                raise _malformed(field)
+        elif kind == "close" and inner and not is_negated:
+            lists.append(StateList(about, tuple(inner)))
+            inner = None
+        elif kind == "not" and not is_negated:
+            is_negated = True
+        elif kind in ("uri", "etag"):
+            inner.append(_state(part, is_negated))
+            is_negated = False
+        else:
+            raise _malformed(field)
+    if inner is not None or not lists:
+        raise _malformed(field)
+    return States(tuple(lists))
+
+
+def _state(part: re.Match[bytes], is_negated: bool) -> State:
+    uri, etag = part["uri"], part["etag"]
+    if uri is not None:
+        return State(uri.decode("latin-1"), None, is_negated)
+    # kvd makes no weak tags.
+    text = "" if part["weak"] else etag.decode("latin-1")
+    return State(None, text, is_negated)
+
+
+def _about(uri: bytes, prefix: bytes) -> Path | None:
+    try:
+        return path_of(uri, prefix)
+    except BadRequest:
+        return None
+
+
+def _malformed(field: bytes) -> BadRequest:
+    return BadRequest(
+        f"If is {field[:80].decode('latin-1')!r}, but has to have lists such as"
+        ' (<TOKEN> ["ENTITY TAG"]), each perhaps behind the <URL> that it is about.'
+    )
+
+
+async def check_states(values: Values, states: States, locks: Locks) -> None:
+    """
+    Check that one of the lists holds.
+
+    Raises:
+        PreconditionFailed: None does.
+    """
+    if not states.lists:
+        return
+    for each in states.lists:
+        if await _holds(values, each, locks):
+            return
+    raise PreconditionFailed(
+        "None of the lists in If holds: a lock has ended, or is on something else, or"
+        " the value has another entity tag."
+    )
+
+
+async def _holds(values: Values, asked: StateList, locks: Locks) -> bool:
+    path = asked.path
+    for state in asked.states:
+        if path is None:
+            found = False
+        elif state.token is not None:
+            found = any(lock.token == state.token for lock in locks.covering(path.key))
+        else:
+            found = not path.is_root and await _has_etag(values, path, state.etag)
+        if found == state.negated:
+            return False
+    return True
+
+
+async def _has_etag(values: Values, path: Path, etag: str | None) -> bool:
+    info = await values.stat(Key(path.key))
+    return info is not None and info.etag == etag
