@@ -35,11 +35,16 @@ LOCK = (
 )
 
 
-def location(engine: RunningEngine, prefix: str) -> str:
+def location(engine: RunningEngine, prefix: str, most: int | None = None) -> str:
     """
     A store in an engine.
+
+    Args:
+        engine: Runs.
+        prefix: That of the store.
+        most: How many of its gateways are used; None: all.
     """
-    return f"s3://{BUCKET}/{prefix}?endpoint={','.join(engine.urls)}"
+    return f"s3://{BUCKET}/{prefix}?endpoint={','.join(engine.urls[:most])}"
 
 
 @contextmanager

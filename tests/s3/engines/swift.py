@@ -60,7 +60,7 @@ class SwiftStoreTests(over_engine.RealStoreContract):
     creates = replaces = NONE
 
 
-class TestKvdOverSwift(suite.WholeContract):
+class TestKvdOverSwift(over_engine.DaemonContract, suite.WholeContract):
     """
     What a client sees of kvd over Swift.
     """
