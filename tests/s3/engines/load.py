@@ -76,7 +76,7 @@ def read(port: int, target: str) -> str:
 
 
 def assert_node_is_not_missed(
-    engine: RunningEngine, port: int, *, replaces: bool
+    engine: RunningEngine, port: int, *, replaces: bool, settle_seconds: float
 ) -> None:
     """
     A node is killed while clients store values, and returns. No acknowledged value is
@@ -86,6 +86,7 @@ def assert_node_is_not_missed(
         engine: Runs.
         port: That of a kvd before it.
         replaces: Whether values replace others.
+        settle_seconds: How long the older one may still be read.
     """
     until = time.monotonic() + LOAD_SECONDS
     writers = [Writer(port, number, until) for number in range(WRITERS)]
@@ -103,6 +104,10 @@ def assert_node_is_not_missed(
     once = sum(writer.failed_once for writer in writers)
     count = sum(writer.count for writer in writers)
     print(f"{count} stored, {once} of them retried by the client")
-    found = {target: read(port, target) for target in acknowledged}
-    assert acknowledged == found
+    wrong = [t for t, digest in acknowledged.items() if read(port, t) != digest]
+    print(f"{len(wrong)} were read with another value at first")
+    deadline = time.monotonic() + settle_seconds
+    while wrong and time.monotonic() < deadline:
+        wrong = [t for t in wrong if read(port, t) != acknowledged[t]]
+    assert [] == wrong
     assert [] == [said for writer in writers for said in writer.failed_twice]
