@@ -14,7 +14,7 @@ from kvd.access.tokens import token_digest
 from kvd.errors import StoreFull
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.dialects.webdav import locks
+from kvd.http.dialects.webdav import answers, locks
 from kvd.interfaces import IConditionalStore
 from kvd.model.keys import Key
 from kvd.settings import DialectChoice
@@ -474,6 +474,40 @@ class RefusalTests(LockCase):
         ):
             reply = self.request("PROPFIND /dav/v", f"Depth: 0\r\nIf: {text}\r\n")
             assert (text, expected) == (text, status(reply))
+
+    def test_what_lists_repeat_is_looked_up_once(self) -> None:
+        """
+        Otherwise a small request could ask a thousand times for a value, or compare a
+        thousand locks a thousand times.
+        """
+        self.put(b"dav/v", b"value")
+        stat, asked = self.store.stat, list[Key]()
+
+        def counted(key: Key) -> Any:
+            asked.append(key)
+            return stat(key)
+
+        self.patch(self.store, "stat", counted)
+        lists = '(["a"]) (Not <DAV:no-lock> ["b"])' * 50
+        self.statuses(("DELETE /dav/v", f"If: {lists}\r\n", None, 412))
+        assert [Key(b"dav/v")] == asked
+
+    def test_members_are_told_in_pieces(self) -> None:
+        """
+        Of which all arrive: each member has all locks on the collection.
+        """
+        self.patch(answers, "PIECE_BYTES", 1)
+        for name in (b"v", b"w", b"x"):
+            self.put(b"dav/" + name, b"value")
+        self.lock("/dav/", scope="shared")
+        self.lock("/dav/", scope="shared")
+        self.lock("/dav/w", scope="shared")
+        found = self.propfind("/dav/")
+        locked = {
+            path: len(each.findall(f".//{DAV}activelock"))
+            for path, each in found.items()
+        }
+        assert {"/dav/": 2, "/dav/v": 2, "/dav/w": 3, "/dav/x": 2} == locked
 
     def test_locks_are_bounded(self) -> None:
         """

@@ -145,12 +145,20 @@ class Locks:
     def __init__(self, locks: Iterable[Lock]) -> None:
         at = now()
         self.all: Final = [lock for lock in locks if lock.expires > at]
+        # A listing asks for each of its members, and ``If`` may name many paths.
+        self._by_key: Final[dict[bytes, list[Lock]]] = {}
+        for lock in self.all:
+            self._by_key.setdefault(lock.path.key, []).append(lock)
 
     def covering(self, key: bytes) -> list[Lock]:
         """
         Those by which what is at a key is locked.
         """
-        return [lock for lock in self.all if lock.covers(key)]
+        found = [*self._by_key.get(key, ())]
+        while key and self._by_key:
+            key = key.rpartition(b"/")[0]
+            found += [lock for lock in self._by_key.get(key, ()) if lock.infinite]
+        return found
 
     def below(self, path: Path) -> list[Lock]:
         """
