@@ -12,6 +12,7 @@ from typing import Final
 from kvd.errors import (
     AccessRefused,
     BadRequest,
+    Forbidden,
     KvdError,
     Locked,
     MethodNotAllowed,
@@ -264,10 +265,7 @@ async def unlock(
         if not named:
             return Reply(409, _FIELDS, condition("lock-token-matches-request-uri"))
         if named[0].user != values.user:
-            raise Locked(
-                "Only the user who has made this lock can release it.",
-                condition("lock-token-submitted", href(named[0].href)),
-            )
+            raise Forbidden("Only the user who has made this lock can release it.")
         if await changing.keep(held.locks.without(named)):
             return Reply(204)
 
