@@ -11,14 +11,16 @@ from xml.etree.ElementTree import fromstring
 from zope.interface import implementer
 
 from kvd.access.tokens import token_digest
-from kvd.errors import StoreFull
+from kvd.errors import PreconditionFailed, StoreFull
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.dialects.webdav import answers, locks
 from kvd.interfaces import IConditionalStore
+from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
+from kvd.model.values import Published
 from kvd.settings import DialectChoice
-from kvd.store.memory import MemoryStore
+from kvd.store.memory import MemoryStore, MemoryUpload
 from tests.http.dialects.cases import DAV, WebDAVCase
 from tests.http.test_connection import body, detail, field, status
 
@@ -397,6 +399,29 @@ class LastingTests(LockCase):
         reply = self.request("LOCK /dav/c/", "", INFO.format("exclusive", "").encode())
         assert 207 == status(reply)
         assert ["/dav/c/v"] == [root for *_, root in self.discovered("/dav/c/v")]
+
+    def test_lock_whose_reply_from_the_engine_was_lost_is_granted(self) -> None:
+        """
+        And released. Asked again, the engine says that somebody came before: it was
+        this request itself.
+        """
+        self.put(b"dav/v", b"value")
+        commit, lost = MemoryUpload._commit, list[bool]()
+
+        def commit_twice(upload: MemoryUpload, conditions: Conditions) -> Published:
+            published = commit(upload, conditions)
+            lost.append(not lost or not lost[-1])
+            if lost[-1]:
+                raise PreconditionFailed("Somebody came before.")
+            return published
+
+        self.patch(MemoryUpload, "_commit", commit_twice)
+        token = self.lock("/dav/v")
+        assert 1 == len(self.discovered("/dav/v"))
+        lost.clear()
+        self.unlock("/dav/v", token)
+        assert [True] == lost
+        assert [] == self.discovered("/dav/v")
 
     def test_lock_without_its_value_is_not_kept(self) -> None:
         """

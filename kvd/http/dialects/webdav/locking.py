@@ -36,6 +36,7 @@ from kvd.http.dialects.webdav.locks import (
     discovery,
     locks_of,
     new_lock,
+    new_token,
 )
 from kvd.http.dialects.webdav.resources import Path, check_parent, find
 from kvd.http.dialects.webdav.states import States, check_states
@@ -154,14 +155,18 @@ async def lock(
         return await _refresh(values, path, claim, seconds)
     asked = read_lockinfo(body)
     changing = Changing(values, claim.prefix)
+    token = new_token()
     while True:
-        locks = await changing.read()
+        read = await changing.read()
+        # It is there already if it was kept and the engine's reply was lost.
+        locks = read.without(each for each in read.all if each.token == token)
         held = await claim.among(values, locks)
         found = await find(values, path)
         if found is None:
             await _check_absent(values, path, held)
         added = new_lock(
             path,
+            token,
             is_collection=found is not None and found.is_collection,
             exclusive=asked.exclusive,
             infinite=infinite,
@@ -259,13 +264,17 @@ async def unlock(
     Release a lock, named by any path that it covers.
     """
     changing = Changing(values, claim.prefix)
+    was_there = False
     while True:
         held = await claim.among(values, await changing.read())
         named = [each for each in held.locks.covering(path.key) if each.token == token]
+        if not named and was_there:
+            return Reply(204)
         if not named:
             return Reply(409, _FIELDS, condition("lock-token-matches-request-uri"))
         if named[0].user != values.user:
             raise Forbidden("Only the user who has made this lock can release it.")
+        was_there = True
         if await changing.keep(held.locks.without(named)):
             return Reply(204)
 

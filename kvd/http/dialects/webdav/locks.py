@@ -103,8 +103,17 @@ class Lock:
         return key == path.key or (self.infinite and key.startswith(path.prefix))
 
 
+def new_token() -> str:
+    """
+    The token of a new lock.
+    """
+    # Older clients know no other ones.
+    return f"opaquelocktoken:{uuid4()}"
+
+
 def new_lock(
     path: Path,
+    token: str,
     *,
     is_collection: bool,
     exclusive: bool,
@@ -117,8 +126,7 @@ def new_lock(
     A lock that begins now.
     """
     return Lock(
-        # Older clients know no other tokens.
-        f"opaquelocktoken:{uuid4()}",
+        token,
         path.key.decode("latin-1"),
         is_collection,
         exclusive,
@@ -305,7 +313,8 @@ class Changing:
     async def keep(self, locks: Locks) -> bool:
         """
         Replace the locks; returns False if they are others now than those that were
-        read.
+        read. These may be the new ones: an engine whose reply was lost is asked again,
+        and says that somebody came before.
 
         Raises:
             StoreBusy: There are too many.
