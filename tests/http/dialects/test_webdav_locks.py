@@ -173,6 +173,37 @@ class WritingTests(LockCase):
         assert 423 == status(begun.send(b"w").receive())
         assert b"value" == self.value(b"dav/v")
 
+    def test_entity_tag_in_states_holds_while_the_value_is_changed(self) -> None:
+        """
+        As one in If-Match does: somebody else comes after all that was checked before.
+        """
+        commit, remove = MemoryUpload.commit, MemoryStore.remove
+        others: list[bytes] = []
+
+        def come_before() -> None:
+            if others:
+                self.put(b"dav/v", others.pop())
+
+        def commit_after(upload: MemoryUpload, conditions: Conditions) -> Any:
+            come_before()
+            return commit(upload, conditions)
+
+        def remove_after(store: MemoryStore, key: Key, conditions: Conditions) -> Any:
+            come_before()
+            return remove(store, key, conditions)
+
+        self.patch(MemoryUpload, "commit", commit_after)
+        self.patch(MemoryStore, "remove", remove_after)
+        for line, content in (("PUT /dav/v", b"new"), ("DELETE /dav/v", None)):
+            states = f'If: (["{self.put(b"dav/v", b"value")}"])\r\n'
+            others.append(b"other")
+            reply = self.request(line, states, content)
+            assert (line, 412, []) == (line, status(reply), others)
+            assert b"other" == self.value(b"dav/v")
+            etag = self.put(b"dav/v", b"value")
+            reply = self.request(line, f'If: (["x"]) (["{etag}"])\r\n', content)
+            assert (line, 204) == (line, status(reply))
+
     def test_long_body_is_refused_before_it_comes(self) -> None:
         """
         Its client need not send it.

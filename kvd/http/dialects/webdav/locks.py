@@ -2,10 +2,10 @@
 Locks of WebDAV (RFC 4918 sections 6 and 7), and the record of them.
 
 All locks below the prefix of the dialect are in one value, ``.kvd-locks``, which no
-client of a dialect reads. A lock is added, refreshed or removed by replacing the record, on the
-condition that it is the one that was read. So of two locks that exclude each other only
-one is granted, whichever workers and machines are asked, also if one is on a collection
-and the other on something in it; and a lock outlives the workers.
+client of a dialect reads. A lock is added, refreshed or removed by replacing the
+record, on the condition that it is the one that was read. So of two locks that exclude
+each other only one is granted, whichever workers and machines are asked, also if one is
+on a collection and the other on something in it; and a lock outlives the workers.
 
 Whoever changes a value reads the record before, and again before the value is
 published. The record is not read in the same step as the change is made: a change that

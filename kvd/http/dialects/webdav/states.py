@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from kvd.errors import BadRequest, PreconditionFailed
 from kvd.http.dialects.webdav.locks import Locks
 from kvd.http.dialects.webdav.resources import Path, path_of
+from kvd.model.conditions import EntityTags
 from kvd.model.exchanges import Values
 from kvd.model.keys import Key
 
@@ -63,6 +64,25 @@ class States:
             for state in each.states
             if state.token is not None
         )
+
+    def expected(self, path: Path) -> EntityTags | None:
+        """
+        The entity tags of which the value at a path has to have one, for any list to
+        hold; None if that is not known.
+        """
+        tags: set[str] = set()
+        for each in self.lists:
+            if each.path is None or each.path.key != path.key:
+                return None
+            own = {
+                state.etag
+                for state in each.states
+                if state.etag is not None and not state.negated
+            }
+            if not own:
+                return None
+            tags |= own
+        return EntityTags(frozenset(tags)) if tags else None
 
 
 NO_STATES: Final = States()
