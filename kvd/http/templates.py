@@ -371,8 +371,10 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         or not process.dialects.has_plain
     ):
         return None
-    templates = _Templates(native, process, near is not None)
     state = store.fast_path_state
+    if not state.keeps_attributes:
+        return None
+    templates = _Templates(native, process, near is not None)
     made = native.FastPath(
         root=state.root,
         lock=state.lock.descriptor,

@@ -91,7 +91,7 @@ checksum(const char *bytes, size_t size)
     return ~sum;
 }
 
-/* Mark a new folder as made by kvd. */
+/* Mark a new folder as made by kvd, if the file system keeps marks. */
 static int
 mark(int folder)
 {
@@ -103,7 +103,8 @@ mark(int folder)
     int size = snprintf(text, sizeof text, "folder %o %u %u %x",
                         status.st_mode & 07777, status.st_uid, status.st_gid,
                         checksum(list, (size_t)list_bytes));
-    return fsetxattr(folder, MARK_NAME, text, (size_t)size, 0);
+    return fsetxattr(folder, MARK_NAME, text, (size_t)size, 0) < 0 && errno != EOPNOTSUPP
+               ? -1 : 0;
 }
 
 /* Make a folder and open it. */

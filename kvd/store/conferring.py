@@ -8,6 +8,10 @@ like this expects the values in it to get these properties, and the folder to st
 the last value is removed. So kvd marks the folders that it makes, with an extended
 attribute that records their owner, mode and list, and prunes no other folders. A marked
 folder whose owner, mode or list has changed since counts as the administrator's.
+
+Where the file system keeps no extended attributes, folders cannot be marked. There kvd
+prunes those that look like the ones that it makes: with the owner, mode and list of its
+own folder ``.kvd``.
 """
 
 from __future__ import annotations
@@ -17,6 +21,11 @@ import os
 import stat
 from typing import Final, NamedTuple
 from zlib import crc32
+
+HIDDEN_NAME: Final = ".kvd"
+"""
+Of kvd's own folder in the root; see `kvd.store.hidden`.
+"""
 
 _DEFAULT_LIST: Final = "system.posix_acl_default"
 
@@ -85,22 +94,44 @@ def make_folder(folder: int, name: str | bytes, mode: int) -> int:
 
 def mark(folder: int) -> None:
     """
-    Mark an open folder as made by kvd.
+    Mark an open folder as made by kvd, if the file system keeps marks.
     """
-    os.setxattr(folder, _MARK, _mark_of(folder))
+    try:
+        os.setxattr(folder, _MARK, _mark_of(folder))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
 
 
-def is_own(folder: int) -> bool:
+def is_own(folder: int, root: int | None = None) -> bool:
     """
     Whether kvd made an open folder and its owner, mode and list are unchanged.
+
+    Args:
+        folder: The folder.
+        root: The store's folder. If it is given, a folder of a file system without
+            marks counts as made by kvd if it looks like that.
     """
     try:
         found = os.getxattr(folder, _MARK)
     except OSError as error:
+        if error.errno == errno.EOPNOTSUPP and root is not None:
+            return _looks_own(folder, root)
         if error.errno in _NONE:
             return False
         raise
     return found == _mark_of(folder)
+
+
+def _looks_own(folder: int, root: int) -> bool:
+    try:
+        hidden = os.open(HIDDEN_NAME, _FLAGS, dir_fd=root)
+    except OSError:
+        return False
+    try:
+        return _mark_of(hidden) == _mark_of(folder)
+    finally:
+        os.close(hidden)
 
 
 def is_plain(folder: int) -> bool:

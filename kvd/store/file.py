@@ -11,6 +11,8 @@ The file store: every value is a file below one folder, named by its key, usable
                 0, 1, …
                 k2.ab␟cdef   what was ab/cdef before   (kvd.store.writeback)
             resumable/       uploads of several requests (kvd.store.resuming)
+            attributes/      of values, where the file system keeps none
+                             (kvd.store.sidecars)
 
 A value is written to the upload folder of the process. A commit sets an attribute that
 identifies the value (`kvd.store.attribute`) and renames the file to its key while it
@@ -61,11 +63,12 @@ from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.resuming import ResumableFolder
 from kvd.store.resumption import Resumption
+from kvd.store.sidecars import Sidecars, keeps_attributes
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
 from kvd.store.uploads import Kept, Left, UploadFolder, sweep
-from kvd.store.value import is_absence
+from kvd.store.value import FileValue, is_absence
 from kvd.store.waiting import OffReactor, Underway, resolved
 from kvd.store.writeback import Writeback
 
@@ -87,6 +90,9 @@ class FastPathState:
 
     root: int
     """A descriptor of the store's folder."""
+    keeps_attributes: bool
+    """Whether the file system keeps the attributes of values; otherwise there is no
+    fast path."""
     lock: LockFile
     exchanges: bool
     """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
@@ -179,7 +185,10 @@ class FileStore:
                 resumable = ResumableFolder(hidden, modes.folder)
                 opened.callback(resumable.close)
             self._opened = opened.pop_all()
-        tree = self._tree = Tree(self._root, modes)
+        sidecars = None
+        if not keeps_attributes(lock.descriptor):
+            sidecars = Sidecars(self._root, modes)
+        tree = self._tree = Tree(self._root, modes, sidecars)
         self._locks = KeyLocks(lock, clock, self._underway)
         self._restore(left)
         self._writeback = None
@@ -205,6 +214,8 @@ class FileStore:
             off_reactor,
             self._syncs,
             self._full,
+            # A value without its attribute must not be a torn one.
+            syncs_first=sidecars is not None and self._writeback is not None,
         )
         self.resumable = Resumption(
             resumable,
@@ -216,6 +227,7 @@ class FileStore:
         )
         self.fast_path_state = FastPathState(
             self._root,
+            sidecars is None,
             lock,
             tree.exchanges,
             tree.kept,
@@ -416,21 +428,33 @@ class FileStore:
 
     def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
         act = partial(self._remove_now, key, conditions)
-        answer = self._locks.holding(key, act)
         if self._syncs is None:
-            return answer
+            return self._locks.holding(key, lambda: self._tree.forget(act()))
+        answer = self._locks.holding(key, act)
         return self._underway.shield(self._remove_on_disk(key, answer, self._syncs))
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> FileListing:
         return FileListing(
-            self._root, prefix, after, limit, self._off_reactor, self._underway
+            self._root,
+            prefix,
+            after,
+            limit,
+            self._off_reactor,
+            self._underway,
+            self._tree.sidecars,
         )
 
     def list_folder(
         self, prefix: bytes, after: bytes, limit: int | None
     ) -> FileFolderListing:
         return FileFolderListing(
-            self._root, prefix, after, limit, self._off_reactor, self._underway
+            self._root,
+            prefix,
+            after,
+            limit,
+            self._off_reactor,
+            self._underway,
+            self._tree.sidecars,
         )
 
     def close(self) -> Answer[None]:
@@ -504,21 +528,24 @@ class FileStore:
         if self._writeback is not None:
             self._writeback.soon()
 
-    def _remove_now(self, key: Key, conditions: Conditions) -> None:
+    def _remove_now(self, key: Key, conditions: Conditions) -> FileValue:
         try:
-            size = self._tree.remove(key, conditions)
-            if self._admission is not None:
-                self._admission.removed(key, size)
+            value = self._tree.remove(key, conditions)
         except OSError as error:
             if is_absence(error):  # Removed by a program that takes no locks.
                 raise absence(key) from error
             raise fault_of(error, f"/{escape(key)} cannot be removed") from error
+        if self._admission is not None:
+            self._admission.removed(key, value.info.size)
+        return value
 
     async def _remove_on_disk(
-        self, key: Key, answer: Answer[None], syncs: Syncs
+        self, key: Key, answer: Answer[FileValue], syncs: Syncs
     ) -> None:
-        await resolved(answer)
+        value = await resolved(answer)
         await syncs.folders(split(key)[0])
+        # Until now a power cut may bring it back.
+        self._tree.forget(value)
 
 
 def threads_of(syncing: OffReactor | None) -> int:

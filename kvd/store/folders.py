@@ -162,7 +162,7 @@ def prune(root: int, parents: Parents) -> None:
             folder = inner
         for name, container in reversed(walked):
             try:
-                if not is_own(folder):
+                if not is_own(folder, root):
                     return
                 outer = os.open("..", FOLDER_FLAGS, dir_fd=folder)
                 os.close(folder)

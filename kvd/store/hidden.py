@@ -2,19 +2,17 @@
 The folder ``.kvd``, which contains kvd's own files.
 
 It contains nothing that is needed while kvd does not run, except uploads that broke off
-and may go on. Another program, for example one that cleans up temporary files, may
-remove it at any time; then kvd makes it again.
+and may go on, and attributes of values (`kvd.store.sidecars`). Another program, for
+example one that cleans up temporary files, may remove it at any time; then kvd makes it
+again.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Final
 
-from kvd.store.conferring import make_folder
+from kvd.store.conferring import HIDDEN_NAME, make_folder
 from kvd.store.folders import FOLDER_FLAGS
-
-HIDDEN_NAME: Final = ".kvd"
 
 
 def open_hidden(root: int, mode: int) -> int:

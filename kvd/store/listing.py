@@ -29,6 +29,7 @@ from kvd.model.keys import Key
 from kvd.model.values import Entry, ValueInfo
 from kvd.store.faults import fault_of
 from kvd.store.folders import Parents, open_folder
+from kvd.store.sidecars import Sidecars
 from kvd.store.tree import Tree
 from kvd.store.value import is_absence
 from kvd.store.waiting import OffReactor, Underway
@@ -274,12 +275,14 @@ class FileListing(_Listing[ValueInfo]):
         limit: int | None,
         off_reactor: OffReactor,
         underway: Underway,
+        sidecars: Sidecars | None = None,
     ) -> None:
         root = os.dup(root)  # The store may be closed before this listing.
+        sidecars = sidecars and sidecars.of(root)
         taker = (
-            Stream(describe)
+            Stream(partial(describe, sidecars))
             if limit is None
-            else Page(after, limit, partial(look, Tree(root)))
+            else Page(after, limit, partial(look, Tree(root, sidecars=sidecars)))
         )
         super().__init__(root, prefix, taker, walk, off_reactor, underway)
 
@@ -298,12 +301,14 @@ class FileFolderListing(_Listing[Entry]):
         limit: int | None,
         off_reactor: OffReactor,
         underway: Underway,
+        sidecars: Sidecars | None = None,
     ) -> None:
         root = os.dup(root)
+        sidecars = sidecars and sidecars.of(root)
         taker = (
-            Stream(describe_entry)
+            Stream(partial(describe_entry, sidecars))
             if limit is None
-            else Page(after, limit, partial(look_entry, root))
+            else Page(after, limit, partial(look_entry, root, sidecars))
         )
         super().__init__(root, prefix, taker, walk_folder, off_reactor, underway)
 

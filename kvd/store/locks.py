@@ -44,10 +44,10 @@ from kvd.interfaces import Answer
 from kvd.model.keys import Key, escape
 from kvd.native import compiled
 from kvd.settings import DEFAULT_MODES, Modes
-from kvd.store.conferring import conferred
+from kvd.store.conferring import HIDDEN_NAME, conferred
 from kvd.store.epochs import begin_epoch
 from kvd.store.faults import fault_of
-from kvd.store.hidden import HIDDEN_NAME, open_hidden
+from kvd.store.hidden import open_hidden
 from kvd.store.waiting import Underway
 
 T = TypeVar("T")

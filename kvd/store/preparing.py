@@ -7,7 +7,6 @@ have.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from typing import Final
@@ -46,8 +45,8 @@ def make_root(
     """
     if sys.platform != "linux":
         raise StoreUnusable(
-            "the file store needs Linux: it relies on open-file-description locks"
-            f" and extended attributes, which {sys.platform} does not have"
+            "the file store needs Linux: it relies on open-file-description locks,"
+            f" which {sys.platform} does not have"
         )
     try:
         missing = _missing(path)
@@ -115,6 +114,14 @@ def probe(store: FileStore, path: str) -> None:
     key = Key(b".kvd-probe-" + new_etag().encode("ascii"))
     # The largest possible attribute: file systems have different limits.
     name = "content-type"
+    if not store.fast_path_state.keeps_attributes:
+        # Backups have to keep it.
+        _log.warn(
+            "the file system of the store {path} keeps no extended attributes: kvd"
+            " keeps the ids and metadata of values in {path}/.kvd/attributes, and"
+            " serves them more slowly",
+            path=path,
+        )
     metadata = {name: "x" * (MAX_METADATA_BYTES - len(name))}
     try:
         try:
@@ -136,11 +143,4 @@ def probe(store: FileStore, path: str) -> None:
 
 
 def _unusable(path: str, fault: Fault) -> StoreUnusable:
-    cause = fault.__cause__
-    if isinstance(cause, OSError) and cause.errno == errno.EOPNOTSUPP:
-        return StoreUnusable(
-            f"the filesystem of the store {path} keeps no extended attributes"
-            " (user_xattr), in which kvd stores ids and metadata; ext4, xfs, btrfs"
-            " and tmpfs do"
-        )
     return StoreUnusable(f"the store {path} cannot be used: {fault.sentence}")

@@ -14,6 +14,7 @@ from kvd.native import compiled
 from kvd.store.candidates import Candidate
 from kvd.store.folders import open_folder, split
 from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.sidecars import Sidecars, keeps_attributes
 from kvd.store.usage import taken_by
 
 STAYS: Final = -1
@@ -52,6 +53,9 @@ class Remover:
         self._root = root
         self._file = file
         self._locks = locks
+        self._sidecars = None
+        if not keeps_attributes(file.descriptor):
+            self._sidecars = Sidecars(root)
 
     def remove(
         self, candidates: list[Candidate], wanted: int, protected: Protected
@@ -69,7 +73,7 @@ class Remover:
         Returns:
             What came of the first of them: of one at least, if bytes are wanted.
         """
-        if _native is not None:
+        if _native is not None and self._sidecars is None:
             done: list[int] | None = _native.remove_unchanged(
                 self._root, self._file.descriptor, candidates, wanted, *protected
             )
@@ -79,7 +83,8 @@ class Remover:
                     for size in done
                 ]
         # Without a C compiler, this does what ``kvd/native/remove.c`` does in one call;
-        # also where the file of locks has to be opened anew, or cannot be locked.
+        # also where the file of locks has to be opened anew, or cannot be locked, and
+        # where attributes are in files of their own, which have to be removed too.
         removed: list[Removed] = []
         for candidate in candidates:
             if wanted <= 0:
@@ -111,6 +116,8 @@ class Remover:
             ):
                 return STAYS
             os.unlink(name, dir_fd=folder)
+            if self._sidecars is not None:
+                self._sidecars.remove(key, status)
             return status.st_size
         finally:
             os.close(folder)

@@ -23,6 +23,7 @@ from kvd.store.epochs import Epochs, is_of
 from kvd.store.exchange import exchange_is_cheaper, exchange_names
 from kvd.store.faults import absence, folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
+from kvd.store.sidecars import Sidecars
 from kvd.store.unwritten import has_no_place
 from kvd.store.uploads import SLASH, Kept, UploadFolder
 from kvd.store.value import (
@@ -102,8 +103,8 @@ class _Placed(NamedTuple):
     A publication that was done.
     """
 
-    replaced_bytes: int | None
-    """The size of the value that was replaced, if there was one."""
+    replaced: FileValue | None
+    """The value that was replaced, if there was one; closed."""
 
 
 class Tree:
@@ -111,14 +112,21 @@ class Tree:
     The files below one root.
     """
 
-    def __init__(self, root: int, modes: Modes = DEFAULT_MODES) -> None:
+    def __init__(
+        self,
+        root: int,
+        modes: Modes = DEFAULT_MODES,
+        sidecars: Sidecars | None = None,
+    ) -> None:
         """
         Args:
             root: The store's folder; the caller closes it.
             modes: The modes of folders that are made.
+            sidecars: Where the attributes of values are; None: in the file system.
         """
         self._root = root
         self._modes = modes
+        self.sidecars = sidecars
         self.exchanges = exchange_is_cheaper(root)
         """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
         self.kept: dict[Key, bytes] | None = None
@@ -149,7 +157,7 @@ class Tree:
         try:
             folder = self._enter(parents)
             try:
-                return open_value(folder, name, key)
+                return open_value(folder, name, key, self.sidecars)
             finally:
                 self.leave(folder)
         except OSError as error:
@@ -218,7 +226,7 @@ class Tree:
         seal: Callable[[float | None, int], object],
         *,
         synced: bool = False,
-    ) -> int | None:
+    ) -> FileValue | None:
         """
         Rename a finished file to its key.
 
@@ -234,7 +242,8 @@ class Tree:
                 be kept.
 
         Returns:
-            The size of the value that the key had; None: it had none.
+            The value that the key had, closed; None: it had none. When its name is
+            lost on the disk too, `forget` it.
 
         Raises:
             CannotBeKept: The file must be synced first.
@@ -245,7 +254,7 @@ class Tree:
                     uploads, upload, key, conditions, seal, synced=synced
                 )
                 if placed is not None:
-                    return placed.replaced_bytes
+                    return placed.replaced
             raise StoreFault(
                 f"/{escape(key)} cannot be published: other processes keep removing its"
                 " folder or the upload itself."
@@ -275,7 +284,7 @@ class Tree:
         except NotADirectoryError as error:
             raise self._path_conflict(key) from error
         try:
-            current = _current(folder, name, key)
+            current = self._current(folder, name, key)
             conditions.check_change(None if current is None else current.info)
             # The date of a foreign file may be in the future. Then no client has seen
             # it (`kvd.http.methods.get`).
@@ -297,7 +306,7 @@ class Tree:
             return None
         finally:
             self.leave(folder)
-        return _Placed(None if current is None else current.info.size)
+        return _Placed(current)
 
     def _replace(
         self,
@@ -374,7 +383,7 @@ class Tree:
         except OSError:
             return False
         try:
-            if _is_torn(folder, name, kept.key) and _is_whole(kept):
+            if self._is_torn(folder, name, kept.key) and self._is_whole(kept):
                 os.rename(kept.name, name, src_dir_fd=kept.folder, dst_dir_fd=folder)
                 return True
         except OSError as error:
@@ -384,12 +393,12 @@ class Tree:
             self.leave(folder)
         return False
 
-    def remove(self, key: Key, conditions: Conditions) -> int:
+    def remove(self, key: Key, conditions: Conditions) -> FileValue:
         """
         Remove a value, and the folders that become empty.
 
         Returns:
-            The size of the value.
+            The value, closed. When its name is lost on the disk too, `forget` it.
 
         Raises:
             KeyAbsent: The key has no value.
@@ -398,7 +407,7 @@ class Tree:
         parents, name = split(key)
         folder = self._enter(parents)
         try:
-            current = _current(folder, name, key)
+            current = self._current(folder, name, key)
             if current is None:
                 raise absence(key)
             conditions.check_change(current.info)
@@ -409,20 +418,98 @@ class Tree:
         # Pruning needs no lock, but happens under the key's lock so that a later sync
         # finds the remaining folders.
         prune(self._root, parents)
-        return current.info.size
+        return current
+
+    def forget(self, value: FileValue) -> None:
+        """
+        Remove what is left of a value that has lost its name. Not earlier: its readers
+        need its sidecar.
+        """
+        if self.sidecars is not None and value.is_ours:
+            self.sidecars.remove(value.info.key, value.status)
+
+    def _current(self, folder: int, name: bytes, key: Key) -> FileValue | None:
+        """
+        Describe a file of a folder as a value, which is closed; return None if it is
+        not a value.
+        """
+        try:
+            value = open_value(folder, name, key, self.sidecars)
+        except OSError as error:
+            if is_absence(error):
+                return None
+            raise
+        if value is not None:
+            value.close()
+        return value
+
+    def _is_torn(self, folder: int, name: bytes, key: Key) -> bool:
+        """
+        Whether a file lacks some of what kvd wrote.
+
+        Raises:
+            OSError: It cannot be opened; see `is_absence`.
+        """
+        descriptor = open_file(folder, name)
+        try:
+            described = describe(descriptor, key, self.sidecars)
+            return described is None and stat.S_ISREG(os.fstat(descriptor).st_mode)
+        finally:
+            os.close(descriptor)
+
+    def _is_whole(self, kept: Kept) -> bool:
+        """
+        Whether a file is a value and has everything that was written.
+
+        Raises:
+            OSError: It cannot be opened; see `is_absence`.
+        """
+        descriptor = open_file(kept.folder, kept.name)
+        try:
+            described = describe(descriptor, kept.key, self.sidecars)
+            return described is not None and (
+                described.is_ours or not kept.may_be_unfinished
+            )
+        finally:
+            os.close(descriptor)
 
 
-def open_value(folder: int, name: bytes, key: Key) -> FileValue | None:
+def open_value(
+    folder: int, name: bytes, key: Key, sidecars: Sidecars | None = None
+) -> FileValue | None:
     """
     Open a file of a folder as a value; return None if it is not a value.
+
+    Args:
+        folder: The folder.
+        name: The name of the file.
+        key: The key of the value.
+        sidecars: Where its attribute is; None: in the file system.
 
     Raises:
         OSError: It cannot be opened; see `is_absence`.
     """
+    for _ in range(_TRIES):
+        value = _open_once(folder, name, key, sidecars)
+        if (
+            sidecars is None
+            or value is None
+            or value.is_ours
+            or _has_name(value, folder, name)
+        ):
+            return value
+        # It was replaced, and its sidecar removed, before that was read.
+        value.close()
+    raise StoreFault(f"/{escape(key)} cannot be opened: it is replaced all the time.")
+
+
+def _open_once(
+    folder: int, name: bytes, key: Key, sidecars: Sidecars | None
+) -> FileValue | None:
     descriptor = open_file(folder, name)
     value = None
     try:
-        described = describe(descriptor, key)
+        described = describe(descriptor, key, sidecars)
         if described is not None:
             value = FileValue(descriptor, described)
     finally:
@@ -431,20 +518,16 @@ def open_value(folder: int, name: bytes, key: Key) -> FileValue | None:
     return value
 
 
-def _current(folder: int, name: bytes, key: Key) -> FileValue | None:
+def _has_name(value: FileValue, folder: int, name: bytes) -> bool:
     """
-    Describe a file of a folder as a value, which is closed; return None if it is not a
-    value.
+    Whether the file of a value still has its name. If another file has it, or none,
+    that may be a value too: its sidecar is written before.
     """
     try:
-        value = open_value(folder, name, key)
-    except OSError as error:
-        if is_absence(error):
-            return None
-        raise
-    if value is not None:
-        value.close()
-    return value
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, value.status)
 
 
 def _keep(uploads: UploadFolder, folder: int, name: bytes, key: Key) -> bytes:
@@ -475,38 +558,6 @@ def _keep(uploads: UploadFolder, folder: int, name: bytes, key: Key) -> bytes:
         # Not permitted, not supported, or too many links.
         raise CannotBeKept from error
     return kept
-
-
-def _is_torn(folder: int, name: bytes, key: Key) -> bool:
-    """
-    Whether a file lacks some of what kvd wrote.
-
-    Raises:
-        OSError: It cannot be opened; see `is_absence`.
-    """
-    descriptor = open_file(folder, name)
-    try:
-        described = describe(descriptor, key)
-        return described is None and stat.S_ISREG(os.fstat(descriptor).st_mode)
-    finally:
-        os.close(descriptor)
-
-
-def _is_whole(kept: Kept) -> bool:
-    """
-    Whether a file is a value and has everything that was written.
-
-    Raises:
-        OSError: It cannot be opened; see `is_absence`.
-    """
-    descriptor = open_file(kept.folder, kept.name)
-    try:
-        described = describe(descriptor, kept.key)
-        return described is not None and (
-            described.is_ours or not kept.may_be_unfinished
-        )
-    finally:
-        os.close(descriptor)
 
 
 def _is_folder(folder: int, name: bytes) -> bool:

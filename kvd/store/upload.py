@@ -14,7 +14,8 @@ durability ``disk`` it is also sealed before its sync, so that one sync covers
 everything. If it is published in a later second, or after a value with a later date, it
 is sealed again, and synced again before the folders. At durability ``process`` a value
 is synced only if the value that it replaces cannot be kept; its seal then need not be
-synced, since the journal writes it to the disk before the name.
+synced, since the journal writes it to the disk before the name. Where attributes are in
+files of their own (`kvd.store.sidecars`), each value is synced before it is published.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ from kvd.store.faults import fault_of
 from kvd.store.folders import split
 from kvd.store.locks import KeyLocks
 from kvd.store.reservation import UNLIMITED, Reservation
+from kvd.store.sidecars import Sidecar
 from kvd.store.sync import Syncs, sync_file
 from kvd.store.tree import CannotBeKept, Tree
 from kvd.store.uploads import UploadFolder
+from kvd.store.value import FileValue
 from kvd.store.waiting import OffReactor, Underway, resolved
 
 
@@ -62,6 +65,9 @@ class UploadContext:
     """None at durability ``process``."""
     full: Callable[[], None]
     """Called when there was no room."""
+    syncs_first: bool = False
+    """Whether values are synced before they are published at durability ``process``
+    too."""
 
 
 @implementer(IUpload)
@@ -112,6 +118,8 @@ class FileUpload:
         self._sealed = synced
         self._etag = attribute.new_etag() if synced is None else synced.etag
         self._size = written if synced is None else synced.size
+        self._sidecar: Sidecar | None = None
+        self._replaced: FileValue | None = None
         self._descriptor, self._name = file or shared.uploads.create(parent)
 
     def leave(self) -> tuple[int, bytes]:
@@ -171,6 +179,8 @@ class FileUpload:
             return shared.underway.shield(work)
         try:
             self._measure()
+            if shared.syncs_first:
+                return shared.underway.shield(self._publish_synced(conditions))
             answer = self._publish(conditions)
         except CannotBeKept:
             return shared.underway.shield(self._publish_synced(conditions))
@@ -188,14 +198,22 @@ class FileUpload:
             if synced is None:
                 self._measure()
                 synced = self._seal(None, 0)
-                await syncs.file(self._descriptor)
+                await self._sync(syncs)
             published = await resolved(self._publish(conditions))
             if published.info is not synced:
-                await syncs.file(self._descriptor)
+                await self._sync(syncs)
         finally:
             self._end()
         await syncs.folders(split(self._key)[0])
+        # Until now a power cut may bring it back.
+        self._forget_replaced()
         return published
+
+    async def _sync(self, syncs: Syncs) -> None:
+        await syncs.file(self._descriptor)
+        if self._sidecar is not None:
+            await syncs.file(self._sidecar.descriptor)
+            await syncs.folders(self._sidecar.folders)
 
     async def _end_after(
         self, answer: Deferred[Published], conditions: Conditions
@@ -249,12 +267,8 @@ class FileUpload:
         published_us = now_us
         if earliest is not None:
             published_us = max(now_us, round(earliest * 1_000_000))
-        text = attribute.encode(
-            self._etag, self._size, published_us, self._metadata_lines
-        )
         try:
-            os.setxattr(self._descriptor, attribute.NAME, text)
-            stamp(self._descriptor, published_us, epoch)
+            published_us = self._set_attribute(published_us, epoch)
         except OSError as error:
             if error.errno == errno.ENOSPC and self._has_room():
                 raise MetadataTooLarge(
@@ -269,13 +283,56 @@ class FileUpload:
         )
         return self._sealed
 
+    def _set_attribute(self, published_us: int, epoch: int) -> int:
+        """
+        Set the file's attribute and times; see `_seal`.
+
+        Returns:
+            The time that it got.
+        """
+        sidecars = self._shared.tree.sidecars
+        if sidecars is not None:
+            self._drop_sidecar()
+            self._sidecar = sidecars.write(
+                self._descriptor, self._key, published_us, self._attribute
+            )
+            return self._sidecar.published_us
+        os.setxattr(self._descriptor, attribute.NAME, self._attribute(published_us))
+        stamp(self._descriptor, published_us, epoch)
+        return published_us
+
+    def _attribute(self, published_us: int) -> bytes:
+        return attribute.encode(
+            self._etag, self._size, published_us, self._metadata_lines
+        )
+
+    def _drop_sidecar(self, *, remove: bool = True) -> None:
+        """
+        Forget the sidecar.
+
+        Args:
+            remove: Whether it is of no use, since there is no such value.
+        """
+        sidecars, sidecar = self._shared.tree.sidecars, self._sidecar
+        if sidecars is None or sidecar is None:
+            return
+        self._sidecar = None
+        os.close(sidecar.descriptor)
+        if remove:
+            sidecars.remove_at(sidecar.path)
+        sidecars.sweep()
+
     def _has_room(self) -> bool:
         """
         Whether the disk still has room, so that only the space for the attributes of a
         file is full: ext4 has one block for it.
         """
         space = os.fstatvfs(self._descriptor)
-        return bool(self._metadata_lines) and space.f_bavail > 0
+        return (
+            bool(self._metadata_lines)
+            and space.f_bavail > 0
+            and self._shared.tree.sidecars is None
+        )
 
     def _publish(
         self, conditions: Conditions, *, synced: bool = False
@@ -297,9 +354,17 @@ class FileUpload:
         except OSError as error:
             raise self._fault_of(error, "published") from error
         self._name = b""
-        self._reservation.published(replaced)
+        self._replaced = replaced
+        self._reservation.published(None if replaced is None else replaced.info.size)
+        if shared.syncs is None:
+            self._forget_replaced()
         assert self._sealed is not None
         return Published(self._sealed, created=replaced is None)
+
+    def _forget_replaced(self) -> None:
+        replaced, self._replaced = self._replaced, None
+        if replaced is not None:
+            self._shared.tree.forget(replaced)
 
     def _end(self) -> None:
         """
@@ -309,6 +374,7 @@ class FileUpload:
         if descriptor < 0:
             return
         os.close(descriptor)
+        self._drop_sidecar(remove=bool(self._name))
         if self._name:
             self._shared.uploads.remove(self._name)
         self._reservation.release()

@@ -39,11 +39,14 @@ from kvd.native import compiled
 from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.conferring import ALL_OF_A_FILE, Conferred, conferred, make_folder
 from kvd.store.folders import FOLDER_FLAGS
+from kvd.store.sidecars import SIDECARS_NAME
 
 RESUMABLE_NAME: Final = "resumable"
 """
 Of the folder in ``.kvd`` that belongs to no process (`kvd.store.resuming`).
 """
+
+_SHARED_NAMES: Final = (RESUMABLE_NAME, SIDECARS_NAME)
 
 # A process sweeps once, at its start, for some milliseconds.
 _TRIES: Final = 100
@@ -334,7 +337,7 @@ def sweep(hidden: int) -> list[Left]:
         names = [
             entry.name
             for entry in entries
-            if entry.name != RESUMABLE_NAME and entry.is_dir(follow_symlinks=False)
+            if entry.name not in _SHARED_NAMES and entry.is_dir(follow_symlinks=False)
         ]
     for name in names:
         try:

@@ -30,6 +30,7 @@ from kvd.model.keys import Key, escape
 from kvd.model.values import ValueInfo
 from kvd.store import attribute
 from kvd.store.faults import fault_of
+from kvd.store.sidecars import Sidecars
 from kvd.store.unwritten import has_unwritten_parts
 
 READ_FLAGS: Final = (
@@ -93,13 +94,18 @@ class Described(NamedTuple):
     status: os.stat_result
 
 
-def describe(descriptor: int, key: Key) -> Described | None:
+def describe(descriptor: int, key: Key, sidecars: Sidecars | None) -> Described | None:
     """
     Describe an open file as the value of a key; return None if it is not a value, or if
     it is torn, which is logged.
+
+    Args:
+        descriptor: The descriptor of the file.
+        key: The key.
+        sidecars: Where its attribute is; None: in the file system.
     """
     status = os.fstat(descriptor)
-    text = _attribute_of(descriptor)
+    text = _attribute_of(descriptor, key, status, sidecars)
     time = divmod(status.st_mtime_ns, 1_000_000_000)
     kind = attribute.kind_of(text, status.st_mode, status.st_size, *time)
     if kind == attribute.NO_VALUE:
@@ -132,11 +138,15 @@ def describe(descriptor: int, key: Key) -> Described | None:
     return Described(info, True, status)
 
 
-def _attribute_of(descriptor: int) -> bytes | None:
+def _attribute_of(
+    descriptor: int, key: Key, status: os.stat_result, sidecars: Sidecars | None
+) -> bytes | None:
     """
     The attribute of a file; None if it has none.
     """
     try:
+        if sidecars is not None:
+            return sidecars.read(key, status)
         return os.getxattr(descriptor, attribute.NAME)
     except OSError as error:
         if error.errno in _NO_ATTRIBUTE:

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from kvd.model.keys import MAX_KEY_BYTES, MAX_SEGMENT_BYTES, Key, escape, is_leftover
 from kvd.model.values import Entry, Folder, ValueInfo
 from kvd.store.folders import FOLDER_FLAGS, open_folder
+from kvd.store.sidecars import Sidecars
 from kvd.store.tree import Tree, open_value
 from kvd.store.value import FileValue, is_absence
 
@@ -86,14 +87,22 @@ class Batch(NamedTuple):
     names: Sequence[bytes]
 
 
-def describe(folder: int, name: bytes, key: Key) -> ValueInfo | None:
+def describe(
+    sidecars: Sidecars | None, folder: int, name: bytes, key: Key
+) -> ValueInfo | None:
     """
     Describe a value; return None if it is not a value, gone, or not readable for kvd.
+
+    Args:
+        sidecars: Where its attribute is; None: in the file system.
+        folder: The folder that it is in.
+        name: The name of its file.
+        key: Its key.
 
     Raises:
         OSError: It cannot be described.
     """
-    return _info_from(partial(open_value, folder, name, key), key)
+    return _info_from(partial(open_value, folder, name, key, sidecars), key)
 
 
 def look(tree: Tree, key: Key) -> ValueInfo | None:
@@ -103,26 +112,28 @@ def look(tree: Tree, key: Key) -> ValueInfo | None:
     return _info_from(partial(tree.open, key), key)
 
 
-def describe_entry(folder: int, name: bytes, key: Key) -> Entry | None:
+def describe_entry(
+    sidecars: Sidecars | None, folder: int, name: bytes, key: Key
+) -> Entry | None:
     """
     Describe what a name of `walk_folder` stands for; return None if it is no value, and
-    no folder that has any.
+    no folder that has any. See `describe`.
 
     Raises:
         OSError: It cannot be described.
     """
     if not name.endswith(b"/"):
-        return describe(folder, name, key)
+        return describe(sidecars, folder, name, key)
     inner = _open_inner(folder, name[:-1], key[:-1])
     return Folder(key) if inner is not None and _has_value(inner, key) else None
 
 
-def look_entry(root: int, key: Key) -> Entry | None:
+def look_entry(root: int, sidecars: Sidecars | None, key: Key) -> Entry | None:
     """
     Like `describe_entry`, from the root, after the walk.
     """
     if not key.endswith(b"/"):
-        return look(Tree(root), key)
+        return look(Tree(root, sidecars=sidecars), key)
     try:
         inner = open_folder(root, key[:-1].split(b"/"))
     except OSError as error:
@@ -135,7 +146,8 @@ def look_entry(root: int, key: Key) -> Entry | None:
 def _has_value(folder: int, prefix: bytes) -> bool:
     with closing(walk(folder, prefix, Span())) as walked:
         return any(
-            describe(batch.folder, name, Key(batch.prefix + name)) is not None
+            # Whatever its attribute says.
+            describe(None, batch.folder, name, Key(batch.prefix + name)) is not None
             for batch in walked
             for name in batch.names
         )

@@ -34,17 +34,18 @@ Of tests that use `fuse`. Containers often have no ``/dev/fuse``; then it is sai
 
 
 @contextmanager
-def fuse(folder: Path) -> Iterator[Path]:
+def fuse(folder: Path, *options: str) -> Iterator[Path]:
     """
     A folder on FUSE, for as long as the context lasts.
 
     Args:
         folder: Where it is mounted; made, and another beside it, which it shows.
+        options: Of bindfs.
     """
     shown = folder.with_name(f"{folder.name}-shown")
     for each in folder, shown:
         each.mkdir()
-    subprocess.run(["bindfs", str(shown), str(folder)], check=True)
+    subprocess.run(["bindfs", *options, str(shown), str(folder)], check=True)
     try:
         yield folder
     finally:

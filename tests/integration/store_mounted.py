@@ -13,6 +13,7 @@ from socket import socketpair
 import pytest
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
 from kvd.errors import MetadataTooLarge, StoreFull, StoreUnusable
 from kvd.http.context import ProcessContext
@@ -175,11 +176,28 @@ def read_only(path: str) -> None:
 
 def no_attributes(path: str) -> None:
     """
-    A filesystem without extended attributes is no store.
+    A filesystem without extended attributes is a store like others: values have their
+    metadata and take it along, folders come and go.
     """
     mount("ramfs", path, "mode=755")
-    unusable(path, "no extended attributes")
+    with capturedLogs() as events:
+        store = open_store(path)
+    assert ["keeps no extended attributes" in event["log_format"] for event in events]
+    for body in b"old", b"new":
+        metadata = {"content-type": f"text/{body.decode()}"}
+        upload = store.begin_at_once(Key(b"a/b/c"), 3, metadata)
+        upload.write(body)
+        upload.commit(UNCONDITIONAL)
+        info = open_store(path).stat(Key(b"a/b/c"))
+        assert metadata == info.metadata
+        assert 2 == len(files(path))
+    os.mkdir(f"{path}/a/others")
+    os.chmod(f"{path}/a/others", 0o777)
+    put(store, b"a/others/key", 0, 0)
+    for key in (b"a/b/c", b"a/others/key"):
+        store.remove(Key(key), UNCONDITIONAL)
     assert [] == files(path)
+    assert ["others"] == os.listdir(f"{path}/a")
 
 
 def not_permitted(path: str) -> None:

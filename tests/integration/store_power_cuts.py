@@ -236,6 +236,51 @@ def unwritten_is_absent(disk: DiskImage) -> None:
     store.close()
 
 
+def attributes_of_their_own_are_as_safe(disk: DiskImage) -> None:
+    """
+    Where the file system keeps no extended attributes: at durability ``disk`` a value
+    is there with its metadata. At ``process`` it is the old one or the new one, and
+    whole; it has its own metadata, or none if it is new.
+    """
+    with mock.patch("kvd.store.file.keeps_attributes", return_value=False):
+        for durability in "disk", "process":
+            keys = [Key(b"%b/%d" % (durability.encode(), n)) for n in range(10)]
+            store = open_store(disk, durability)
+            for key in keys:
+                put_typed(store, key, b"old" * 2000)
+            os.sync()
+            for key in keys:
+                put_typed(store, key, b"new" * 2000)
+            with open(disk.path / "other", "w") as other:
+                os.fsync(other)
+            disk.shut_down()
+            store.close()
+            disk.unmount()
+            disk.mount()
+            store = open_store(disk, durability)
+            for key in keys:
+                body = body_of(store, key)
+                kind = body[:3].decode()
+                assert body == kind.encode() * 2000
+                known = store.stat(key).metadata
+                if durability == "disk":
+                    assert kind == "new"
+                assert known == {"content-type": kind} or (
+                    durability == "process" and kind == "new" and not known
+                )
+            store.close()
+
+
+def put_typed(store: FileStore, key: Key, body: bytes) -> None:
+    """
+    Store a value whose content type is its beginning.
+    """
+    metadata = {"content-type": body[:3].decode()}
+    upload = store.begin_at_once(key, len(body), metadata)
+    upload.write(body)
+    finished(upload.commit(UNCONDITIONAL))
+
+
 def listed(store: FileStore) -> list[bytes]:
     """
     All keys.
@@ -269,12 +314,12 @@ def cut_behind(disk: DiskImage, store: FileStore) -> Iterator[None]:
     tree = store._tree
     publish, remove = tree.publish, tree.remove
 
-    def publish_and_cut(*args: Any, **named: Any) -> int | None:
+    def publish_and_cut(*args: Any, **named: Any) -> object:
         replaced = publish(*args, **named)
         disk.shut_down()
         return replaced
 
-    def remove_and_cut(*args: Any) -> int:
+    def remove_and_cut(*args: Any) -> object:
         size = remove(*args)
         disk.shut_down()
         return size
@@ -304,6 +349,7 @@ CASES: dict[str, Callable[[DiskImage], None]] = {
         replaced_is_old_or_new,
         replaced_by_several_is_no_older,
         unwritten_is_absent,
+        attributes_of_their_own_are_as_safe,
     )
 }
 

@@ -5,6 +5,7 @@ A folder for each test, and file stores in it.
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
 from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.sidecars import path_of
 from kvd.store.sync import sync_folders_in_python, sync_in_python
 from kvd.store.uploads import key_of
 from kvd.store.waiting import OffReactor, Underway
@@ -111,9 +113,20 @@ class FileStoreCase(Asking, FolderCase):
     has_epochs = False
     """Whether it is one of a single machine, whose processes share their syncs."""
 
+    keeps_attributes = True
+    """Whether the file system keeps extended attributes."""
+
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
+
+    def freeze(self) -> None:
+        """
+        Date all values of this test in the same second: one that is published in
+        another second than it was sealed in is sealed, and synced, once more.
+        """
+        now = time.time_ns()
+        self.patch(time, "time_ns", lambda: now)
 
     def make_store(self) -> IStore:
         return self.open_store()
@@ -129,10 +142,12 @@ class FileStoreCase(Asking, FolderCase):
         choice = "kvd.store.tree.exchange_is_cheaper"
         disk = "kvd.store.file.is_on_a_disk"
         single = "kvd.store.file.is_of_one_machine"
+        attributes = "kvd.store.file.keeps_attributes"
         with (
             mock.patch(choice, return_value=self.exchanges),
             mock.patch(disk, return_value=self.keeps),
             mock.patch(single, return_value=self.has_epochs),
+            mock.patch(attributes, return_value=self.keeps_attributes),
         ):
             store = FileStore(
                 self.path, durability or self.durability, self.clock, off_reactor
@@ -169,12 +184,25 @@ class FileStoreCase(Asking, FolderCase):
 
     def debris(self) -> list[str]:
         """
-        What uploads have left behind, apart from kept values.
+        What uploads have left behind, apart from kept values and the sidecars of
+        values.
         """
         hidden = os.path.join(self.path, ".kvd")
-        return [
+        needed = {os.path.join(self.path, path) for path in self.sidecars()}
+        found = {
             os.path.join(folder, file)
             for folder, _, files in os.walk(hidden)
             for file in files
             if file != "lock" and key_of(os.fsencode(file)) is None
+        }
+        return sorted(found - needed)
+
+    def sidecars(self) -> list[str]:
+        """
+        Where the sidecars of all files would be.
+        """
+        return [
+            os.fsdecode(path_of(Key(os.fsencode(name)), status))
+            for name in self.found()
+            for status in [os.lstat(os.path.join(self.path, name))]
         ]

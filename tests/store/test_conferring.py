@@ -3,8 +3,10 @@ Tests of `kvd.store.conferring` and its users: what folders confer on values, an
 replacement and removal leave.
 """
 
+import errno
 import os
 import pwd
+import shutil
 import stat
 import struct
 from collections.abc import Iterator
@@ -17,8 +19,10 @@ from kvd.errors import KeyConflict
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import Modes, User
+from kvd.store.conferring import is_own, mark
 from kvd.store.file import FileStore
 from kvd.store.file_maker import FileStoreMaker
+from kvd.store.folders import prune
 from kvd.system.privileges import acting_as
 from tests.http.fast_path.cases import FastPathCase, put
 from tests.privileges import take_root
@@ -313,6 +317,34 @@ class PruningTests(ConferringCase):
                 self.publish(self.open_store(), Key(b"c/d/k"))
                 self.result(self.store.remove(Key(b"c/d/k"), UNCONDITIONAL))
             assert [] == self.found()
+
+    def test_without_marks_looks_decide(self) -> None:
+        """
+        Where the file system keeps none: a folder that looks as kvd's own does goes.
+        """
+        unsupported = OSError(errno.EOPNOTSUPP, "Operation not supported")
+        for name in ".kvd", "alike", "changed":
+            os.makedirs(self.path_of(name), exist_ok=True)
+            os.chmod(self.path_of(name), 0o755)
+        os.chmod(self.path_of("changed"), 0o775)
+        root, alike, changed = (
+            self.folder(),
+            self.folder("alike"),
+            self.folder("changed"),
+        )
+        with (
+            mock.patch("os.setxattr", side_effect=unsupported),
+            mock.patch("os.getxattr", side_effect=unsupported),
+        ):
+            mark(alike)
+            assert is_own(alike, root)
+            assert not is_own(changed, root)
+            assert not is_own(alike)
+            prune(root, [b"changed"])
+            prune(root, [b"alike"])
+            assert [".kvd", "changed"] == sorted(os.listdir(self.path))
+            shutil.rmtree(self.path_of(".kvd"))
+            assert not is_own(changed, root)
 
     def test_no_value_replaces_a_folder_that_confers(self) -> None:
         """

@@ -51,6 +51,26 @@ class DiskContractTests(StoreContract, FileStoreCase):
     durability = "disk"
 
 
+class SidecarProcessContractTests(StoreContract, FileStoreCase):
+    """
+    `FileStore` is a store where the file system keeps no extended attributes, at
+    durability ``process``: on a disk, so that values are synced first.
+    """
+
+    durability = "process"
+    keeps = True
+    keeps_attributes = False
+
+
+class SidecarDiskContractTests(StoreContract, FileStoreCase):
+    """
+    The same at durability ``disk``.
+    """
+
+    durability = "disk"
+    keeps_attributes = False
+
+
 class FileStoreMakerTests(FolderCase):
     """
     The plugin behind ``file:`` in the settings.
@@ -140,12 +160,6 @@ class FileStoreMakerTests(FolderCase):
             pytest.raises(StoreUnusable, match=r"opened: Permission denied \(\.kvd\)$"),
         ):
             maker.prepare(self.path)
-        unsupported = OSError(errno.EOPNOTSUPP, "Operation not supported")
-        with (
-            mock.patch("os.setxattr", side_effect=unsupported),
-            pytest.raises(StoreUnusable, match="no extended attributes"),
-        ):
-            maker.prepare(self.path)
         with (
             mock.patch("sys.platform", "plan9"),
             pytest.raises(StoreUnusable, match=r"needs Linux.* plan9"),
@@ -174,10 +188,12 @@ class FileStoreMakerTests(FolderCase):
         """
         setxattr = os.setxattr
 
-        def small_block(descriptor: int, name: str, text: bytes) -> None:
+        def small_block(
+            descriptor: int, name: str, text: bytes, flags: int = 0
+        ) -> None:
             if len(text) > 900:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            setxattr(descriptor, name, text)
+            setxattr(descriptor, name, text, flags)
 
         with mock.patch("os.setxattr", small_block), capturedLogs() as events:
             maker.prepare(self.path)
