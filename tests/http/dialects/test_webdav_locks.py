@@ -454,6 +454,29 @@ class LastingTests(LockCase):
         assert [True] == lost
         assert [] == self.discovered("/dav/v")
 
+    def test_lock_on_what_was_made_again_is_kept(self) -> None:
+        """
+        A DELETE removes the locks that were there before it, and none that somebody
+        else got since.
+        """
+        self.put(b"dav/v", b"value")
+        token = self.lock("/dav/v")
+        remove, granted = MemoryStore.remove, list[str]()
+
+        def remove_before(store: MemoryStore, key: Key, conditions: Conditions) -> Any:
+            removed = remove(store, key, conditions)
+            # The record still has the lock, until it ends.
+            self.time += 3600
+            own, self.client = self.client, self.connect()
+            granted.append(self.lock("/dav/v", expected=201))
+            self.client = own
+            return removed
+
+        self.patch(MemoryStore, "remove", remove_before)
+        self.statuses(("DELETE /dav/v", held(token), None, 204))
+        self.statuses(("PUT /dav/v", "", b"new", 423))
+        self.unlock("/dav/v", granted[0])
+
     def test_lock_without_its_value_is_not_kept(self) -> None:
         """
         The value could not be made.

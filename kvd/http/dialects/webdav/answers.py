@@ -321,8 +321,8 @@ async def delete(
         if await find_collection(values, path) is None:
             raise
         failures = await _remove_all(values, path)
-    if not failures and held.locks.all:
-        await forget(values, claim.prefix, path, root=True)
+    if not failures:
+        await forget(values, claim.prefix, held.locks.within(path))
     return _outcome(values, failures, 204)
 
 
@@ -400,11 +400,12 @@ async def transfer(
         conditions = UNCONDITIONAL if overwrite else _ABSENT
         step = values.move if moves else values.copy
         await step(Key(source.key), Key(target.key), conditions)
-    if not failures and held.locks.all:
+    if not failures:
         # Locks stay where they are: on the target, and not on what is there no more.
-        await forget(values, claim.prefix, target, root=False)
+        gone = held.locks.below(target)
         if moves:
-            await forget(values, claim.prefix, source, root=True)
+            gone += held.locks.within(source)
+        await forget(values, claim.prefix, gone)
     return _outcome(values, failures, 201 if there is None else 204)
 
 

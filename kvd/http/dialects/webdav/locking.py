@@ -34,6 +34,7 @@ from kvd.http.dialects.webdav.locks import (
     Lock,
     Locks,
     discovery,
+    forget,
     locks_of,
     new_lock,
     new_token,
@@ -185,7 +186,7 @@ async def lock(
         except PreconditionFailed:
             found = await find(values, path)
         except KvdError:
-            await _release(values, claim.prefix, added)
+            await forget(values, claim.prefix, [added])
             raise
     fields = (*_FIELDS, ("Lock-Token", f"<{added.token}>"))
     status = 201 if found is None else 200
@@ -229,12 +230,6 @@ def _hindered(hindering: list[Lock], added: Lock) -> Reply:
     said = [failure(root, 423, "This is locked already.") for root in others]
     said.append(failure(added.href, 424, "Something in it is locked already."))
     return Reply(207, _FIELDS, multistatus(said))
-
-
-async def _release(values: Values, prefix: bytes, added: Lock) -> None:
-    changing = Changing(values, prefix)
-    while not await changing.keep((await changing.read()).without([added])):
-        pass
 
 
 async def _refresh(values: Values, path: Path, claim: Claim, seconds: int) -> Reply:

@@ -168,6 +168,12 @@ class Locks:
             found += [lock for lock in self._by_key.get(key, ()) if lock.infinite]
         return found
 
+    def within(self, path: Path) -> list[Lock]:
+        """
+        Those on something itself, and on what is in it.
+        """
+        return [*self._by_key.get(path.key, ()), *self.below(path)]
+
     def below(self, path: Path) -> list[Lock]:
         """
         Those on what is in a collection, to any depth.
@@ -334,24 +340,21 @@ class Changing:
         return True
 
 
-async def forget(values: Values, prefix: bytes, path: Path, *, root: bool) -> None:
+async def forget(values: Values, prefix: bytes, gone: Sequence[Lock]) -> None:
     """
     Remove the locks on what was removed.
 
     Args:
         values: What the sender may use.
         prefix: That of the dialect.
-        path: Where it was.
-        root: Whether also those on the path itself, not only on what was below.
+        gone: Those that were there before. Somebody else may have made the same again
+            since, and have locked it.
     """
+    if not gone:
+        return
     changing = Changing(values, prefix)
-    while True:
-        locks = await changing.read()
-        gone = locks.below(path)
-        if root:
-            gone += [lock for lock in locks.all if lock.path.key == path.key]
-        if not gone or await changing.keep(locks.without(gone)):
-            return
+    while not await changing.keep((await changing.read()).without(gone)):
+        pass
 
 
 # -- as XML -------------------------------------------------------------------
