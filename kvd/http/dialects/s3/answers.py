@@ -18,7 +18,7 @@ from kvd.http.dialects.s3.documents import (
     read,
     refusal,
 )
-from kvd.http.dialects.s3.names import MARKER, Bucket, is_part, own_tag, tag_of
+from kvd.http.dialects.s3.names import MARKER, Bucket, is_hidden, own_tag, tag_of
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import Values
 from kvd.model.keys import Key
@@ -137,7 +137,7 @@ async def delete_bucket(values: Values, body: bytes, bucket: Bucket) -> Reply:
     async with aclosing(values.list(bucket.prefix)) as walked:
         async for infos in walked:
             for info in infos:
-                if info.key != marker and not is_part(info.key):
+                if info.key != marker and not is_hidden(info.key):
                     return refusal(
                         409, "BucketNotEmpty", "The bucket has objects: remove them."
                     )

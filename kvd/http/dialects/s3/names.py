@@ -14,6 +14,7 @@ from kvd.http.dialects.paths import key_of
 from kvd.http.wire.fields import conditions_of
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
+from kvd.model.locks import LOCKS
 from kvd.model.requests import Request
 from kvd.model.uploads import MULTIPART
 
@@ -21,6 +22,9 @@ MARKER: Final = b".kvd-collection"
 """
 The last segment of the value that an object is whose key ends with a slash.
 """
+
+# WebDAV may speak below a bucket, or beside it for the same keys.
+_RESERVED: Final = (MULTIPART, MARKER, LOCKS)
 
 TAG_END: Final = "-1"
 
@@ -56,11 +60,11 @@ class Bucket:
             BadRequest: They are none of a key, or are reserved.
             TargetTooLong: They are too long for one.
         """
-        if MULTIPART in segments or MARKER in segments:
-            raise BadRequest(
-                f"{MULTIPART.decode()} and {MARKER.decode()} are reserved for kvd:"
-                " choose another key."
-            )
+        for name in _RESERVED:
+            if name in segments:
+                raise BadRequest(
+                    f"{name.decode()} is reserved for kvd: choose another key."
+                )
         if not segments[-1]:
             segments = [*segments[:-1], MARKER]
         return key_of(self.prefix, segments)
@@ -98,11 +102,12 @@ def is_marker(key: bytes) -> bool:
     return key.endswith(b"/" + MARKER)
 
 
-def is_part(key: bytes) -> bool:
+def is_hidden(key: bytes) -> bool:
     """
-    Whether a value, or a folder, is a part of an upload.
+    Whether a value, or a folder, is no object: a part of an upload, or the record of
+    WebDAV's locks.
     """
-    return b"/" + MULTIPART + b"/" in key
+    return b"/" + MULTIPART + b"/" in key or key.endswith(b"/" + LOCKS)
 
 
 def tag_of(etag: str) -> str:

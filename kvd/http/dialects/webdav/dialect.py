@@ -5,6 +5,7 @@ Understands the requests of WebDAV.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -40,6 +41,7 @@ from kvd.http.wire.replies import NO_SNIFFING
 from kvd.http.wire.targets import authority_of
 from kvd.http.wire.unsupported import refuse_unsupported
 from kvd.interfaces import ICollectionDialect
+from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
 from kvd.model.operations import (
     Delete,
@@ -90,7 +92,7 @@ class WebDAV:
             return _put(request, path, claim)
         if method == "DELETE":
             needs = (Delete(Key(path.key)),)
-            conditions = conditions_of(request)
+            conditions = _conditions(request, path, claim)
             answer = partial(
                 answers.delete, path=path, claim=claim, conditions=conditions
             )
@@ -141,13 +143,25 @@ def _put(request: Request, path: Path, claim: Claim) -> Put:
     check = partial(check_early, claim=claim) if not is_short else check_place
     put = Put(
         Key(path.key),
-        conditions_of(request),
+        _conditions(request, path, claim),
         metadata_of(request),
         digests_of(request),
         check=partial(check, path=path),
         confirm=partial(check_locks, path=path, claim=claim),
     )
     return _CLIENT_TIME.add(put, request)
+
+
+def _conditions(request: Request, path: Path, claim: Claim) -> Conditions:
+    """
+    The conditions of a change, with those in ``If`` that the store can check in the
+    same step as it makes the change.
+    """
+    conditions = conditions_of(request)
+    expected = claim.states.expected(path)
+    if expected is None or conditions.if_match or conditions.if_unmodified_since:
+        return conditions
+    return replace(conditions, if_match=expected)
 
 
 def _locking(request: Request, path: Path, claim: Claim) -> Exchange:
