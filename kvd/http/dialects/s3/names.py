@@ -14,17 +14,11 @@ from kvd.http.dialects.paths import key_of
 from kvd.http.wire.fields import conditions_of
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
-from kvd.model.locks import LOCKS
 from kvd.model.requests import Request
-from kvd.model.uploads import MULTIPART
-
-MARKER: Final = b".kvd-collection"
-"""
-The last segment of the value that an object is whose key ends with a slash.
-"""
+from kvd.model.reserved import COLLECTION, LOCKS, MULTIPART
 
 # WebDAV may speak below a bucket, or beside it for the same keys.
-_RESERVED: Final = (MULTIPART, MARKER, LOCKS)
+_RESERVED: Final = (MULTIPART, COLLECTION, LOCKS)
 
 TAG_END: Final = "-1"
 
@@ -66,7 +60,7 @@ class Bucket:
                     f"{name.decode()} is reserved for kvd: choose another key."
                 )
         if not segments[-1]:
-            segments = [*segments[:-1], MARKER]
+            segments = [*segments[:-1], COLLECTION]
         return key_of(self.prefix, segments)
 
     def object(self, text: str) -> Key:
@@ -82,7 +76,7 @@ class Bucket:
         The key of an object, from its value's or from the prefix of a folder.
         """
         inner = key[len(self.prefix) :]
-        return inner[: -len(MARKER)] if is_marker(key) else inner
+        return inner[: -len(COLLECTION)] if is_marker(key) else inner
 
 
 def bucket_of(prefix: bytes, name: bytes) -> Bucket:
@@ -99,7 +93,7 @@ def is_marker(key: bytes) -> bool:
     """
     Whether a value is an object whose key ends with a slash.
     """
-    return key.endswith(b"/" + MARKER)
+    return key.endswith(b"/" + COLLECTION)
 
 
 def is_hidden(key: bytes) -> bool:

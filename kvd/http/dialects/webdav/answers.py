@@ -43,7 +43,6 @@ from kvd.http.dialects.webdav.locks import Locks, discovery, forget, supported
 from kvd.http.dialects.webdav.resources import (
     LIVE,
     LOCKING,
-    MARKER,
     Path,
     Resource,
     check_parent,
@@ -62,6 +61,7 @@ from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import Values, first_slice
 from kvd.model.keys import Key, escape
 from kvd.model.replies import Reply
+from kvd.model.reserved import COLLECTION
 from kvd.model.values import Entry, Metadata
 
 METHODS: Final = (
@@ -442,7 +442,7 @@ async def _transfer_all(
         async for infos in walked:
             for info in infos:
                 try:
-                    if info.key == prefix + MARKER:
+                    if info.key == prefix + COLLECTION:
                         # The target has one already.
                         if moves:
                             await values.remove(info.key)

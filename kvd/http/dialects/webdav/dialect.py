@@ -32,7 +32,7 @@ from kvd.http.dialects.webdav.locking import (
     token_of,
     unlock,
 )
-from kvd.http.dialects.webdav.resources import MARKER, Path, path_of
+from kvd.http.dialects.webdav.resources import Path, path_of
 from kvd.http.dialects.webdav.states import states_of
 from kvd.http.wire.digests import digests_of
 from kvd.http.wire.fields import conditions_of, metadata_of
@@ -54,6 +54,7 @@ from kvd.model.operations import (
 )
 from kvd.model.replies import Reply
 from kvd.model.requests import Request
+from kvd.model.reserved import COLLECTION
 
 _CLIENT_TIME: Final = KeptFields((CLIENT_TIME,))
 
@@ -168,7 +169,7 @@ def _locking(request: Request, path: Path, claim: Claim) -> Exchange:
     fields = request.fields
     # That of what is locked: a collection is locked by whoever may write in it.
     needs: tuple[Put | List, ...] = (
-        Put(Key(path.prefix + MARKER if path.is_collection else path.key)),
+        Put(Key(path.prefix + COLLECTION if path.is_collection else path.key)),
     )
     if request.method == "UNLOCK":
         token = token_of(fields.get(b"lock-token"))
