@@ -312,8 +312,15 @@ FastPath_serve_secure(FastPath *self, PyObject *const *arguments, Py_ssize_t cou
         PyErr_SetString(PyExc_TypeError, "serve_secure takes two arguments");
         return NULL;
     }
+    /* Mostly the request that comes with the end of the handshake. */
+    PyObject *joined = PyDict_GetItemWithError(self->joined, arguments[0]);
+    if (joined == NULL && PyErr_Occurred())
+        return NULL;
+    Py_XINCREF(joined);
     self->secure = arguments[1];
+    self->records = joined == NULL ? NULL : ((Joined *)joined)->records;
     PyObject *outcome = FastPath_serve(self, arguments[0]);
-    self->secure = NULL;
+    self->secure = self->records = NULL;
+    Py_XDECREF(joined);
     return outcome;
 }

@@ -5,6 +5,7 @@ A folder for each test, and file stores in it.
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -118,6 +119,14 @@ class FileStoreCase(Asking, FolderCase):
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
+
+    def freeze(self) -> None:
+        """
+        Date all values of this test in the same second: one that is published in
+        another second than it was sealed in is sealed, and synced, once more.
+        """
+        now = time.time_ns()
+        self.patch(time, "time_ns", lambda: now)
 
     def make_store(self) -> IStore:
         return self.open_store()

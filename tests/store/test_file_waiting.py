@@ -31,6 +31,10 @@ class WaitingTests(FileStoreCase):
     Waits do not block the reactor, and all work is finished.
     """
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.freeze()
+
     def test_commit_waits_for_a_locked_key(self) -> None:
         """
         While another process has locked the key, a commit answers later and evaluates
