@@ -68,12 +68,12 @@ class System:
         """
         self.have("apt-get", APT_GET.replace("{folder}", str(self.folder)))
 
-    def prepare(self) -> subprocess.CompletedProcess[str]:
+    def prepare(self, *engines: str) -> subprocess.CompletedProcess[str]:
         """
         Run the script.
         """
         return subprocess.run(
-            ["/bin/bash", str(self.folder / "tests" / "prepare.sh")],
+            ["/bin/bash", str(self.folder / "tests" / "prepare.sh"), *engines],
             env={"PATH": str(self.folder / "bin"), "PYTHON": "python"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -149,6 +149,20 @@ def test_where_there_is_no_apt_get_the_packages_are_named(tmp_path: Path) -> Non
 
     assert 1 == done.returncode
     assert "not installed here: gcc libc6-dev" in done.stderr
+
+
+def test_engines_are_needed_where_they_are_named(tmp_path: Path) -> None:
+    """
+    By ``make test-engines`` alone.
+    """
+    system = System(tmp_path, without=["ceph", "memcached"])
+    system.be(0)
+
+    assert 0 == system.prepare().returncode
+    assert 0 == system.prepare("seaweedfs", "cluster").returncode
+    said = system.prepare("ceph", "swift").stderr
+    packages = "ceph-mon ceph-mgr ceph-osd radosgw ceph-common memcached"
+    assert f"not installed here: {packages}\n" in said
 
 
 def test_what_is_still_missing_after_that_is_named(tmp_path: Path) -> None:

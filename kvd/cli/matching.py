@@ -12,6 +12,7 @@ import click
 from kvd.cli.errors import ABSENT
 from kvd.cli.patterns import Pattern
 from kvd.client import Client, Entry, NotKvd
+from kvd.model.reserved import is_reserved
 
 
 class NothingFound(click.ClickException):
@@ -31,11 +32,12 @@ def all_below(prefix: str) -> Pattern:
 
 async def matching(client: Client, pattern: Pattern) -> AsyncIterator[Entry]:
     """
-    The values with matching keys, in the order of their keys. Only what is below the
-    fixed beginning of the pattern is listed.
+    The values with matching keys, in the order of their keys, without those that
+    dialects keep for themselves. Only what is below the fixed beginning of the pattern
+    is listed.
     """
     async for entry in client.list_in_order(pattern.below):
-        if pattern.matches(entry.key):
+        if pattern.matches(entry.key) and not is_reserved(entry.key):
             yield entry
 
 

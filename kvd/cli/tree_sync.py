@@ -40,6 +40,7 @@ from kvd.client import (
     Unreachable,
 )
 from kvd.client.resuming import LEAST_BYTES
+from kvd.model.reserved import is_reserved
 from kvd.moving.mirror import Choices, Counts
 
 READ_BYTES: Final = 1024 * 1024
@@ -131,6 +132,8 @@ class TreeSync:
         async for entry in self.client.list_in_order(below):
             if not entry.key.startswith(below):
                 raise NotKvd("What answered is not kvd: it lists what is elsewhere.")
+            if is_reserved(entry.key):
+                continue
             other = entry.key[len(below) :]
             while file is not None and name < other:
                 yield Both(name, file, None)

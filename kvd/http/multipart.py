@@ -28,7 +28,8 @@ from kvd.http.wire.targets import key_of_segments
 from kvd.interfaces import IStore, IValue
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
-from kvd.model.uploads import MULTIPART, PartInfo
+from kvd.model.reserved import MULTIPART
+from kvd.model.uploads import PartInfo
 from kvd.model.values import Metadata, ValueInfo
 from kvd.store.level import list_folder
 from kvd.store.waiting import resolved

@@ -25,8 +25,8 @@ from kvd.interfaces import ICachingStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import SMALL_BYTES
 from kvd.model.keys import Key
-from kvd.model.locks import LOCKS
 from kvd.model.operations import Delete, Get, List, Operation, Put, PutPart
+from kvd.model.reserved import LOCKS
 from kvd.model.uploads import PartInfo
 from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
 from kvd.store.conditional import keeps_conditions

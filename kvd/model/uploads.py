@@ -5,17 +5,10 @@ Uploads that several requests write.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import Metadata
-
-MULTIPART: Final = b".kvd-multipart"
-"""
-The name of folders with parts of values that are uploaded in parts, and with what is
-known of these uploads.
-"""
 
 
 @dataclass(frozen=True, slots=True)

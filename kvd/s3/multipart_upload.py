@@ -24,6 +24,7 @@ from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import Metadata, Published
 from kvd.s3.buffered_upload import BUFFERED_BYTES
+from kvd.s3.endpoints import Endpoint
 from kvd.s3.record import fields_of
 from kvd.s3.requests import Ask
 from kvd.s3.upload import ObjectUpload, UploadContext, changed_after, too_late
@@ -112,6 +113,8 @@ class MultipartUpload(ObjectUpload):
         self._chunks: list[bytes] = []
         self._part: Part | None = None
         self._id = ""
+        self._endpoint: Endpoint | None = None
+        """Where it began: others may not have heard of it yet."""
         self._tags: list[str] = []
         self._sending: Deferred[None] | None = None
 
@@ -147,13 +150,16 @@ class MultipartUpload(ObjectUpload):
         if not self._id:
             fields = fields_of(self._etag, self._metadata, begun=changed_after(None))
             reply = await self._engine.ask(Ask("POST", self._name, "uploads=", fields))
+            self._endpoint = reply.endpoint
             document = await self._engine.document(reply)
             self._id = quote(document.findtext("UploadId") or "", safe="")
             if not self._id:
                 raise EngineFailed("The engine gave no id to an upload in parts.")
         part.rewind()
         query = f"partNumber={len(self._tags) + 1}&uploadId={self._id}"
-        reply = await self._engine.ask(Ask("PUT", self._name, query, body=part))
+        reply = await self._engine.ask(
+            Ask("PUT", self._name, query, body=part, endpoint=self._endpoint)
+        )
         self._engine.dismiss(reply)
         self._tags.append(reply.field("ETag"))
         part.clear()
@@ -187,7 +193,14 @@ class MultipartUpload(ObjectUpload):
         current = await self._current()
         gone = frozenset({404})
         reply = await self._engine.ask(
-            Ask("POST", self._name, query, body=body, expected=gone)
+            Ask(
+                "POST",
+                self._name,
+                query,
+                body=body,
+                expected=gone,
+                endpoint=self._endpoint,
+            )
         )
         document = await self._engine.document(reply)
         # If the reply to a first attempt was lost, there are no parts any more.
@@ -207,7 +220,13 @@ class MultipartUpload(ObjectUpload):
         query, gone = f"uploadId={upload}", frozenset({404})
         try:
             reply = await self._engine.ask(
-                Ask("DELETE", self._name, query, expected=gone)
+                Ask(
+                    "DELETE",
+                    self._name,
+                    query,
+                    expected=gone,
+                    endpoint=self._endpoint,
+                )
             )
             self._engine.dismiss(reply)
         except Exception:

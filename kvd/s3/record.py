@@ -35,6 +35,17 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _TYPE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
+FIELD_BYTES: Final = 252
+"""
+How much of the metadata is in one field: Swift takes 256 bytes, if it is not told
+otherwise.
+"""
+
+
+def _metadata_field(number: int) -> str:
+    return f"{_PREFIX}metadata" + (f"-{number + 1}" if number else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """
@@ -74,8 +85,9 @@ def fields_of(
     if sha256 is not None:
         fields[f"{_PREFIX}sha256"] = sha256
     if metadata:
-        lines = encode_metadata(metadata)
-        fields[f"{_PREFIX}metadata"] = b64encode(lines).decode("ascii")
+        text = b64encode(encode_metadata(metadata)).decode("ascii")
+        for number, at in enumerate(range(0, len(text), FIELD_BYTES)):
+            fields[_metadata_field(number)] = text[at : at + FIELD_BYTES]
     # For whoever else reads the bucket.
     kind = metadata.get("content-type", "")
     if _TYPE.fullmatch(kind):
@@ -118,7 +130,10 @@ def _last_modified(reply: Reply) -> float:
 
 
 def _metadata_of(reply: Reply) -> Mapping[str, str]:
-    text = reply.field(f"{_PREFIX}metadata")
+    text, number = "", 0
+    while piece := reply.field(_metadata_field(number)):
+        text += piece
+        number += 1
     try:
         return decode_metadata(b64decode(text, validate=True))
     except (binascii.Error, MalformedAttribute):

@@ -21,7 +21,8 @@ changed has another time, and so no sidecar, like a file that never had one.
 - The time is that of publication, in microseconds. If a sidecar of this name exists,
   the value gets a later time: so no two values of a key share one.
 - A file system that keeps whole seconds only has no times enough. There the number of
-  the inode is part of the name too: no two files that exist have the same one.
+  the inode is part of the name too: no two files that exist have the same one, so a
+  later time is needed only if the sidecar of a file that is gone has the name.
   Elsewhere it is not, so a copy or a backup keeps the attributes of values, if it has
   the sidecars and the times.
 - A power cut may leave a sidecar without its content. The checksum tells. So that a
@@ -47,9 +48,8 @@ import os
 import random
 import re
 import stat
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -58,9 +58,8 @@ from zlib import crc32
 from kvd.model.keys import Key, escape
 from kvd.model.values import MAX_METADATA_BYTES
 from kvd.settings import DEFAULT_MODES, Modes
-from kvd.store.conferring import HIDDEN_NAME, make_folder
-from kvd.store.folders import FOLDER_FLAGS, open_folder, split
-from kvd.store.hidden import open_hidden
+from kvd.store.conferring import HIDDEN_NAME
+from kvd.store.folders import open_folder, open_path, split
 
 SIDECARS_NAME: Final = "attributes"
 """
@@ -69,7 +68,8 @@ Of the folder in ``.kvd``.
 
 SWEPT_SECONDS: Final = 3600.0
 """
-Sidecars that are younger stay: their values may be about to be published.
+Sidecars that are younger stay: their values may be about to be published, or restored
+from a backup.
 """
 
 SWEPT_AT_ONCE: Final = 2
@@ -139,6 +139,8 @@ class Sidecar(NamedTuple):
     """To sync it by; whoever has asked for the sidecar closes it."""
     published_us: int
     """The time of the value's file, in microseconds since the epoch."""
+    came: float
+    """When it was written, in seconds since the epoch; see `Sidecars.sweep`."""
 
     @property
     def folders(self) -> list[bytes]:
@@ -184,7 +186,8 @@ class Sidecars:
 
     def _read(self, path: bytes) -> tuple[Key, bytes] | None:
         try:
-            file = os.open(path, _READ_FLAGS, dir_fd=self._root)
+            with self._folder_of(path) as (folder, name):
+                file = os.open(name, _READ_FLAGS, dir_fd=folder)
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
@@ -197,6 +200,20 @@ class Sidecars:
             os.close(file)
         return _decode(text)
 
+    @contextmanager
+    def _folder_of(
+        self, path: bytes, *, make: bool = False
+    ) -> Iterator[tuple[int, bytes]]:
+        """
+        The folder of a sidecar, open, and its name there. No link leads to it.
+        """
+        way, _, name = path.rpartition(b"/")
+        folder = open_path(self._root, way, self._modes.folder if make else -1)
+        try:
+            yield folder, name
+        finally:
+            os.close(folder)
+
     def write(
         self,
         file: int,
@@ -205,9 +222,9 @@ class Sidecars:
         attribute_of: Callable[[int], bytes],
     ) -> Sidecar:
         """
-        Set the times of a file and write its sidecar. The times are later by some
-        microseconds if there is such a sidecar, and whole seconds if the file system
-        keeps no others.
+        Set the times of a file and write its sidecar. The times are whole seconds if
+        the file system keeps no others, and later by the least difference that it keeps
+        if there is such a sidecar.
 
         Args:
             file: The file of a value that has not been published, open.
@@ -228,45 +245,35 @@ class Sidecars:
             path = path_of(key, status)
             text = _encode(key, attribute_of(got_us))
             try:
-                return Sidecar(path, self._create(path, text), got_us)
+                descriptor, came = self._create(path, text)
+                return Sidecar(path, descriptor, got_us, came)
             except FileExistsError:
-                if _has_fraction(status):
-                    wanted_us += later_us
-                    later_us = min(10 * later_us, _MOST_LATER_US)
-                else:
-                    # Of a file that was removed, since this one has its inode.
-                    self.remove_at(path)
+                # Where the inode counts, it is of a file that is gone. It stays all the
+                # same: whoever has removed that file may remove its sidecar only now.
+                wanted_us += later_us if _has_fraction(status) else _SECOND_US
+                later_us = min(10 * later_us, _MOST_LATER_US)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
-    def _create(self, path: bytes, text: bytes) -> int:
+    def _create(self, path: bytes, text: bytes) -> tuple[int, float]:
         for _ in range(_TRIES):
             try:
-                file = os.open(path, _WRITE_FLAGS, self._modes.file, dir_fd=self._root)
+                with self._folder_of(path, make=True) as (folder, name):
+                    file = os.open(name, _WRITE_FLAGS, self._modes.file, dir_fd=folder)
             except FileNotFoundError:
-                self._make_folders(path)
-                continue
+                continue  # Removed meanwhile.
             try:
                 written = os.write(file, text)
                 if written < len(text):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                # NFS sends what was written when a descriptor is closed: only then it
+                # is known that there is room, and other machines read it.
+                os.close(os.dup(file))
+                return file, _came_at(os.fstat(file))
             except BaseException:
-                os.close(file)
                 self.remove_at(path)
+                os.close(file)
                 raise
-            return file
         raise FileNotFoundError(errno.ENOENT, "another program removes it", path)
-
-    def _make_folders(self, path: bytes) -> None:
-        folder = open_hidden(self._root, self._modes.folder)
-        for name in path.split(b"/")[1:-1]:
-            try:
-                inner = _enter(folder, name, self._modes.folder)
-            except FileNotFoundError:
-                return  # Removed meanwhile.
-            finally:
-                os.close(folder)
-            folder = inner
-        os.close(folder)
 
     def remove(self, key: Key, status: os.stat_result) -> None:
         """
@@ -283,36 +290,37 @@ class Sidecars:
         """
         Remove a sidecar by its path; see `remove`.
         """
-        with suppress(OSError):
-            os.unlink(path, dir_fd=self._root)
+        with suppress(OSError), self._folder_of(path) as (folder, name):
+            os.unlink(name, dir_fd=folder)
 
-    def sweep(self, count: int = SWEPT_AT_ONCE) -> None:
+    def sweep(self, now: float, count: int = SWEPT_AT_ONCE) -> None:
         """
         Look at some sidecars, and remove those whose values are gone. All of them are
         looked at in turns.
+
+        Args:
+            now: The present, by the clock of the file system.
+            count: How many.
         """
-        with suppress(OSError):  # The next time, perhaps.
-            if not self._names:
-                self._names = self._next_names()
-            for _ in range(min(count, len(self._names))):
-                self._sweep(self._names.pop())
-
-    def _next_names(self) -> list[str]:
-        self._shard = (self._shard + 1) % _SHARDS
-        path = b"%b/%02x" % (_FOLDER, self._shard)
-        folder = os.open(path, FOLDER_FLAGS, dir_fd=self._root)
+        if not self._names:
+            self._shard = (self._shard + 1) % _SHARDS
+        shard = b"%b/%02x/" % (_FOLDER, self._shard)
         try:
-            return os.listdir(folder)
-        finally:
-            os.close(folder)
+            with self._folder_of(shard) as (folder, _):
+                self._names = self._names or os.listdir(folder)
+                for _ in range(min(count, len(self._names))):
+                    with suppress(OSError):  # It is gone, for example.
+                        self._sweep(shard, folder, self._names.pop(), now)
+        except OSError:
+            self._names = []  # There is no such folder: the next one, the next time.
 
-    def _sweep(self, name: str) -> None:
+    def _sweep(self, shard: bytes, folder: int, name: str, now: float) -> None:
         if not _NAME.fullmatch(name):
             return  # Another program has put it there.
-        path = b"%b/%02x/%b" % (_FOLDER, self._shard, os.fsencode(name))
-        written = os.stat(path, dir_fd=self._root, follow_symlinks=False).st_mtime
-        if written + SWEPT_SECONDS > time.time():
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if _came_at(status) + SWEPT_SECONDS > now:
             return
+        path = shard + os.fsencode(name)
         found = self._read(path)
         if found is None or self._value_path(found[0]) != path:
             self.remove_at(path)
@@ -337,15 +345,17 @@ class Sidecars:
         return path_of(key, status) if stat.S_ISREG(status.st_mode) else None
 
 
-def _enter(folder: int, name: bytes, mode: int) -> int:
-    try:
-        return make_folder(folder, name, mode)
-    except FileExistsError:
-        return os.open(name, FOLDER_FLAGS, dir_fd=folder)
-
-
 def _has_fraction(status: os.stat_result) -> bool:
     return status.st_mtime_ns % _SECOND_NS != 0
+
+
+def _came_at(status: os.stat_result) -> float:
+    """
+    When a sidecar was written, or copied with its times, by the clock of the file
+    system. A new sidecar that has neither time yet is not taken for an old one: NFS
+    first stores a number of its own in those that can be set.
+    """
+    return max(status.st_ctime, status.st_mtime)
 
 
 def path_of(key: Key, status: os.stat_result) -> bytes:

@@ -24,6 +24,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -317,10 +318,11 @@ class FileUpload:
         if sidecars is None or sidecar is None:
             return
         self._sidecar = None
-        os.close(sidecar.descriptor)
+        with suppress(OSError):  # It says nothing new: all was sent, or synced, before.
+            os.close(sidecar.descriptor)
         if remove:
             sidecars.remove_at(sidecar.path)
-        sidecars.sweep()
+        sidecars.sweep(sidecar.came)
 
     def _has_room(self) -> bool:
         """

@@ -106,7 +106,11 @@ def describe(descriptor: int, key: Key, sidecars: Sidecars | None) -> Described 
     """
     status = os.fstat(descriptor)
     text = _attribute_of(descriptor, key, status, sidecars)
-    time = divmod(status.st_mtime_ns, 1_000_000_000)
+    changed_ns = status.st_mtime_ns
+    if sidecars is not None:
+        # All of it is in the sidecar's name; the attribute has microseconds.
+        changed_ns -= changed_ns % 1000
+    time = divmod(changed_ns, 1_000_000_000)
     kind = attribute.kind_of(text, status.st_mode, status.st_size, *time)
     if kind == attribute.NO_VALUE:
         return None

@@ -90,6 +90,22 @@ def test_a_folder_goes_and_comes(shell: Shell) -> None:
     assert 2 * len(files) == len(shell.succeed("ls", "tree").splitlines())
 
 
+def test_what_dialects_keep_for_themselves_stays(shell: Shell) -> None:
+    """
+    Records of theirs are listed, but they refuse them in requests.
+    """
+    make_files(shell.folder, {"in/value": b"1", "record": b"2"})
+    shell.succeed("put", "-r", "own", "in")
+    for record in (".kvd-locks", "a/.kvd-collection", ".kvd-multipart/id/7"):
+        shell.succeed("put", f"own/{record}", "record")
+    shell.succeed("get", "-r", "own", "got")
+    shell.succeed("sync", f"{shell.environment['KVD_URL']}/own", "synced")
+
+    assert {"value": b"1"} == files_in(shell.folder / "got")
+    assert {"value": b"1"} == files_in(shell.folder / "synced")
+    assert 4 == len(shell.succeed("ls", "own").splitlines())
+
+
 def test_two_files_for_one_key_are_refused_before_any_is_sent(shell: Shell) -> None:
     """
     Also where one of them is deep in a folder.

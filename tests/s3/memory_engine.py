@@ -1,5 +1,6 @@
 """
-An S3 engine in memory, a test double. It passes what SeaweedFS passes (`test_engine`).
+An S3 engine in memory, a test double. It passes what SeaweedFS passes (`test_engine`),
+and is as narrow as others are.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ SECRET_KEY = "kvdsecret"
 BUCKET = "values"
 
 MAX_NAME_BYTES = 1024
+MAX_FIELD_BYTES = 256
 MIB = 1024 * 1024
 SKEW_SECONDS = 15 * 60
 
@@ -161,11 +163,14 @@ class MemoryEngine(Resource):
         return f"<?xml version='1.0' encoding='UTF-8'?>\n{text}".encode()
 
     def _fields(self, request: Request) -> dict[str, str]:
-        return {
+        fields = {
             name: value
             for name, value in _fields(request).items()
             if name.startswith("x-amz-meta-") or name == "content-type"
         }
+        if any(len(value) > MAX_FIELD_BYTES for value in fields.values()):
+            raise Refusal(400, "InvalidRequest")
+        return fields
 
     # -- objects --------------------------------------------------------------
 

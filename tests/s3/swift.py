@@ -56,7 +56,6 @@ mount_check = false
 disable_fallocate = true
 fallocate_reserve = 0
 log_level = WARNING
-log_address = {settings}/none
 
 [pipeline:main]
 pipeline = {kind}-server
@@ -76,7 +75,6 @@ bind_port = {port}
 workers = 0
 swift_dir = {settings}
 log_level = WARNING
-log_address = {settings}/none
 
 [pipeline:main]
 pipeline = {filters} proxy-server
@@ -188,7 +186,7 @@ class Swift:
                 text += f"\n[filter:{name}]\nuse = egg:swift#{name}\n"
             path = self._write(f"gateway-{number}", text)
             program = PROGRAMS / "swift-proxy-server"
-            self._processes.start(f"gateway-{number}", [program, path])
+            self._processes.start(f"gateway-{number}", [program, "--verbose", path])
         for number, port in enumerate(self._gateways):
             self._processes.wait_until(
                 partial(has_bucket, "127.0.0.1", port, BUCKET, USER),
@@ -220,7 +218,7 @@ class Swift:
         """
         for kind in KINDS:
             settings = self._settings / f"{kind}-{node}.conf"
-            command = [PROGRAMS / f"swift-{kind}-server", settings]
+            command = [PROGRAMS / f"swift-{kind}-server", "--verbose", settings]
             self._processes.start(f"{kind}-{node}", command)
 
     def kill_node(self, node: int) -> None:

@@ -28,6 +28,7 @@ from kvd.errors import (
 )
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
+from kvd.s3 import multipart_upload
 from kvd.s3.connections import IDLE_SECONDS
 from kvd.s3.engine import ATTEMPTS
 from kvd.s3.requests import Ask
@@ -362,6 +363,19 @@ class ConditionTests(FaultCase):
             assert "does not keep If-Match" in self.error(ConditionUnsupported, ask)
         assert b"value" == self.get(store)
 
+    def test_removal_is_refused_where_nothing_is_replaced(self) -> None:
+        """
+        An engine that compares only before it removes, as Swift does, takes what comes
+        meanwhile with it.
+        """
+        self.memory.ignored = {("PUT", "if-match")}
+        store = self.make_store()
+        etag = self.put(store).info.etag
+        said = self.error(ConditionUnsupported, lambda: store.remove(KEY, holds(etag)))
+
+        assert "does not keep If-Match for a DELETE" in said
+        assert b"value" == self.get(store)
+
     def test_the_store_says_whether_it_keeps_both(self) -> None:
         """
         So that nothing is offered that needs them; tags may need to be bare.
@@ -455,6 +469,23 @@ class EndpointsTests(FaultCase):
 
         assert self.memory.seen
         assert self.second.seen
+
+    def test_parts_are_sent_where_the_upload_began(self) -> None:
+        """
+        The other one may not have heard of the upload yet.
+        """
+        self.patch(multipart_upload, "PART_BYTES", len(LARGE) // 4)
+        store = self.make_store()
+        for upload in (self.begin(store), self.begin(store)):
+            for at in range(0, len(LARGE), 65_536):
+                self.result(upload.write(LARGE[at : at + 65_536]))
+            if not self.memory.objects:
+                self.result(upload.commit(UNCONDITIONAL))
+                assert LARGE == self.get(store)
+        upload.discard()
+        self.reactor.settle(50)
+
+        assert {} == self.memory.uploads == self.second.uploads
 
     def test_store_may_be_closed_twice(self) -> None:
         """

@@ -5,13 +5,16 @@ The tests of `kvd.store.sidecars`. The contract of stores holds with them too
 """
 
 import errno
+import fcntl
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from itertools import count
 from random import Random
+from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
 
@@ -57,6 +60,20 @@ def whole_seconds() -> Iterator[None]:
         utime(file, ns=(ns[0] // 10**9 * 10**9, ns[1] // 10**9 * 10**9))
 
     with mock.patch("os.utime", set_seconds):
+        yield
+
+
+@contextmanager
+def inexact_times() -> Iterator[None]:
+    """
+    A file system that keeps times as numbers with a floating point.
+    """
+    utime = os.utime
+
+    def set_inexactly(file: Any, *, ns: tuple[int, int]) -> None:
+        utime(file, ns=(ns[0], round(ns[1] / 10**9 * 2**22) * 10**9 // 2**22))
+
+    with mock.patch("os.utime", set_inexactly):
         yield
 
 
@@ -109,21 +126,13 @@ class SidecarCase(FileStoreCase):
             for name in names
         )
 
-    def sweep_all(self) -> None:
+    def sweep_all(self, later_seconds: float = SWEPT_SECONDS + 60) -> None:
         """
-        Let uploads end until all have been looked at.
+        Let uploads end some time later until all have been looked at.
         """
         sidecars = Sidecars(self.folder())
         for _ in range(2 * 256):
-            sidecars.sweep(9)
-
-    def age(self, seconds: float = SWEPT_SECONDS + 60) -> None:
-        """
-        Let all sidecars be older.
-        """
-        then = time.time() - seconds
-        for path in self.all_sidecars():
-            os.utime(path, (then, then), follow_symlinks=False)
+            sidecars.sweep(time.time() + later_seconds, 9)
 
     @contextmanager
     def killed_at_publication(self) -> Iterator[None]:
@@ -245,7 +254,8 @@ class SidecarTests(SidecarCase):
     def test_whole_seconds(self) -> None:
         """
         A file system that keeps no others has values of equal length and time. Each has
-        its sidecar, and so has one whose file has the number of a file that is gone.
+        its sidecar, and so has one whose file has the number of a file that is gone: it
+        gets a later time.
         """
         with whole_seconds(), mock.patch("time.time_ns", return_value=10**18 + 7):
             for number in range(4):
@@ -255,12 +265,63 @@ class SidecarTests(SidecarCase):
                 assert [self.sidecar_of()] == self.all_sidecars()
             os.unlink(os.path.join(self.path, "key"))
             (left,) = self.all_sidecars()
-            with mock.patch(
-                "kvd.store.sidecars.path_of",
-                return_value=os.fsencode(os.path.relpath(left, self.path)),
-            ):
-                self.publish_as("text/new")
-                assert "text/new" == type_of(self.store.stat(KEY))
+
+            def path_with_same_number(key: Key, status: os.stat_result) -> bytes:
+                if status.st_mtime_ns > 10**18:
+                    return path_of(key, status)
+                return os.fsencode(os.path.relpath(left, self.path))
+
+            with mock.patch("kvd.store.sidecars.path_of", path_with_same_number):
+                info = self.publish_as("text/new")
+                assert 10**9 + 1 == info.changed
+                assert info == self.store.stat(KEY)
+
+    def test_whole_seconds_and_a_number_that_is_used_again(self) -> None:
+        """
+        At durability ``disk``, a third value whose file has the number of the first one
+        keeps its sidecar when that of the first one goes.
+        """
+        self.store = self.open_store("disk")
+        # The file system may use the number of the first one again, too.
+        numbers: dict[int, int] = {}
+        others: list[str] = []
+        folders = Syncs.folders
+
+        def path_of_number(key: Key, status: os.stat_result) -> bytes:
+            number = numbers.setdefault(status.st_ino, len(numbers) % 2)
+            kept: Any = SimpleNamespace(
+                st_size=status.st_size, st_mtime_ns=status.st_mtime_ns, st_ino=number
+            )
+            return path_of(key, kept)
+
+        async def publish_and_sync(syncs: Syncs, path: Iterable[bytes]) -> None:
+            if others and not path:
+                self.publish_as(others.pop())
+            await folders(syncs, path)
+
+        with (
+            whole_seconds(),
+            mock.patch("time.time_ns", return_value=10**18 + 7),
+            mock.patch("kvd.store.sidecars.path_of", path_of_number),
+        ):
+            self.publish_as("text/first")
+            others.append("text/third")
+            with mock.patch.object(Syncs, "folders", publish_and_sync):
+                self.publish_as("text/second")
+            assert [] == others
+            assert "text/third" == type_of(self.store.stat(KEY))
+
+    def test_inexact_times(self) -> None:
+        """
+        The time that the file got says which sidecar it has.
+        """
+        with inexact_times():
+            for number in range(4):
+                now_ns = 10**18 + 10**6 * (123_456 + number)
+                with mock.patch("time.time_ns", return_value=now_ns):
+                    info = self.publish_as(f"text/{number}")
+                assert info == self.store.stat(KEY)
+                assert f"text/{number}" == type_of(info)
 
     def test_a_value_that_is_sealed_again_has_one(self) -> None:
         """
@@ -329,7 +390,6 @@ class SidecarTests(SidecarCase):
                     with self.killed_at_publication():
                         self.publish_as(content_type, body, key)
                 case 7:
-                    self.age()
                     self.sweep_all()
             for each in keys:
                 found = None
@@ -338,7 +398,6 @@ class SidecarTests(SidecarCase):
                     found = value.read(0, 99), type_of(value.info)
                     value.close()
                 assert expected.get(each) == found, number
-        self.age()
         self.sweep_all()
         living = {self.sidecar_of(key) for key, (_, text) in expected.items() if text}
         assert living == set(self.all_sidecars())
@@ -546,6 +605,31 @@ class OtherHandsTests(SidecarCase):
             self.result(upload.commit(UNCONDITIONAL))
         assert [os.path.join(self.path, ".kvd/attributes")] == self.debris()
 
+    def test_links_lead_nowhere(self) -> None:
+        """
+        None on the way to a sidecar is followed: nothing outside of the store is read,
+        written or removed.
+        """
+        sidecars = Sidecars(self.folder())
+        path = os.path.relpath(self.sidecar_of(), self.path)
+        shard = os.path.dirname(path)
+        other = os.fsencode(os.path.join(shard, "0" * 30))
+        outside = self.enterContext(tempfile.TemporaryDirectory())
+        for name in shard, os.path.dirname(shard):
+            there, here = os.path.join(outside, "there"), os.path.join(self.path, name)
+            shutil.move(here, there)
+            os.symlink(there, here)
+            before = [*os.walk(outside)]
+            self.assert_foreign()
+            with pytest.raises(NotADirectoryError):
+                sidecars._create(other, b"text")
+            sidecars.remove_at(os.fsencode(path))
+            self.sweep_all()
+            assert before == [*os.walk(outside)]
+            os.unlink(here)
+            shutil.move(there, here)
+            assert self.info == self.store.stat(KEY)
+
     def test_a_folder_that_is_removed_again_and_again(self) -> None:
         """
         Is no endless loop.
@@ -554,7 +638,6 @@ class OtherHandsTests(SidecarCase):
         sidecars = Sidecars(self.folder())
         with (
             mock.patch("os.open", side_effect=gone),
-            mock.patch.object(Sidecars, "_make_folders"),
             pytest.raises(FileNotFoundError),
         ):
             sidecars._create(b".kvd/attributes/00/name", b"text")
@@ -582,16 +665,25 @@ class RoomTests(SidecarCase):
         It is reported, also as want of room, and nothing else is left.
         """
         old = self.publish_as("text/old", b"old")
-        write = os.write
+        write, close = os.write, os.close
         full = OSError(errno.ENOSPC, "full")
 
         def short(file: int, text: bytes) -> int:
             return write(file, text[:9])
 
+        def late(file: int) -> None:
+            # NFS keeps what is written, and may learn only now that it has no room.
+            path = os.readlink(f"/proc/self/fd/{file}")
+            flags = fcntl.fcntl(file, fcntl.F_GETFL)
+            close(file)
+            if "/attributes/" in path and flags & os.O_WRONLY:
+                raise full
+
         for call, error, effect in (
             ("os.utime", StoreFault, OSError(errno.EIO, "broken")),
             ("os.write", StoreFull, full),
             ("os.write", StoreFull, short),
+            ("os.close", StoreFull, late),
             ("os.rename", StoreFault, OSError(errno.EIO, "broken")),
         ):
             upload = self.result(self.store.begin(KEY, 0, {"content-type": TEXT}))
@@ -643,10 +735,10 @@ class SweepingTests(SidecarCase):
         shutil.copy(self.sidecar_of(living), strange)
         before = self.all_sidecars()
 
-        self.age(SWEPT_SECONDS - 60)
-        self.sweep_all()
+        for path in before:
+            os.utime(path, (0, 0))  # As a copy that keeps times.
+        self.sweep_all(SWEPT_SECONDS - 60)
         assert before == self.all_sidecars()
-        self.age()
         self.sweep_all()
         assert sorted([self.sidecar_of(living), strange]) == self.all_sidecars()
         assert TEXT == type_of(self.store.stat(living))
@@ -665,7 +757,6 @@ class SweepingTests(SidecarCase):
                 )
                 os.close(sidecar.descriptor)
                 os.close(file)
-        self.age()
         self.sweep_all()
         assert [] == self.all_sidecars()
 
@@ -677,11 +768,44 @@ class SweepingTests(SidecarCase):
             self.publish_as(TEXT, key=Key(b"%d" % number))
         for number in range(4):
             os.unlink(f"{self.path}/{number}")
-        self.age()
-        for _ in range(4 + 256):
-            self.publish_as(TEXT)
+        with mock.patch("kvd.store.sidecars.SWEPT_SECONDS", -60):
+            for _ in range(4 + 256):
+                self.publish_as(TEXT)
 
         assert [self.sidecar_of()] == self.all_sidecars()
+
+    def test_the_file_system_says_how_old_they_are(self) -> None:
+        """
+        Its clock may be that of another machine.
+        """
+        with (
+            mock.patch.object(Sidecars, "sweep") as sweep,
+            mock.patch("time.time", return_value=time.time() + 2 * SWEPT_SECONDS),
+        ):
+            self.publish_as(TEXT)
+
+        sweep.assert_called_once_with(os.stat(self.sidecar_of()).st_mtime)
+
+    def test_a_folder_that_is_gone_is_passed_over(self) -> None:
+        """
+        Though only some of what was in it have been looked at.
+        """
+        self.publish_as(TEXT)
+        shard = os.path.dirname(self.sidecar_of())
+        sidecars = Sidecars(self.folder())
+        for number in range(3):
+            self.place(os.path.join(shard, f"{number:030x}"))
+        for _ in range(256):
+            sidecars.sweep(time.time(), 1)
+            if sidecars._names:
+                break
+        shutil.rmtree(shard)
+        self.publish_as(TEXT, key=OTHER)
+        os.unlink(os.path.join(self.path, OTHER.decode()))
+        for _ in range(2 * 256):
+            sidecars.sweep(time.time() + SWEPT_SECONDS + 60, 1)
+
+        assert [] == self.all_sidecars()
 
     def test_a_failure_is_no_matter(self) -> None:
         """
@@ -690,7 +814,7 @@ class SweepingTests(SidecarCase):
         self.publish_as(TEXT)
         with mock.patch("os.listdir", side_effect=OSError(errno.EIO, "broken")):
             for _ in range(256):
-                Sidecars(self.folder()).sweep()
+                Sidecars(self.folder()).sweep(time.time())
             info = self.publish_as(TEXT)
         assert info == self.store.stat(KEY)
 

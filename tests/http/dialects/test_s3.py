@@ -242,6 +242,24 @@ class ObjectTests(S3Case):
         reply = self.signed("PUT", "/s3/b/k", b"x", asked)
         assert (501, "NotImplemented") == (status(reply), code(reply))
 
+    def test_locks_of_webdav_are_no_object(self) -> None:
+        """
+        Whoever reads a bucket does not get the tokens, and whoever removes objects does
+        not release what others have locked.
+        """
+        self.put(b"s3/b/.kvd-locks", b"tokens")
+        self.put(b"s3/b/k", b"value")
+        reply = self.signed("GET", "/s3/b?list-type=2")
+        assert b"<Key>k<" in body(reply)
+        assert b"kvd-locks" not in body(reply)
+        source = {"x-amz-copy-source": "b/.kvd-locks"}
+        reply = self.signed("PUT", "/s3/b/copy", b"", source)
+        assert (400, "InvalidRequest") == (status(reply), code(reply))
+        named = b"<Delete><Object><Key>.kvd-locks</Key></Object></Delete>"
+        reply = self.signed("POST", "/s3/b?delete", named)
+        assert b"<Code>InvalidRequest<" in body(reply)
+        assert [b"s3/b/.kvd-locks", b"s3/b/k"] == self.keys()
+
     def test_damaged_bodies_are_not_stored(self) -> None:
         """
         Whichever digest tells.

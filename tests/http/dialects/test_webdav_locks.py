@@ -11,14 +11,16 @@ from xml.etree.ElementTree import fromstring
 from zope.interface import implementer
 
 from kvd.access.tokens import token_digest
-from kvd.errors import StoreFull
+from kvd.errors import PreconditionFailed, StoreFull
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
-from kvd.http.dialects.webdav import locks
+from kvd.http.dialects.webdav import answers, locks
 from kvd.interfaces import IConditionalStore
+from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
+from kvd.model.values import Published
 from kvd.settings import DialectChoice
-from kvd.store.memory import MemoryStore
+from kvd.store.memory import MemoryStore, MemoryUpload
 from tests.http.dialects.cases import DAV, WebDAVCase
 from tests.http.test_connection import body, detail, field, status
 
@@ -170,6 +172,37 @@ class WritingTests(LockCase):
 
         assert 423 == status(begun.send(b"w").receive())
         assert b"value" == self.value(b"dav/v")
+
+    def test_entity_tag_in_states_holds_while_the_value_is_changed(self) -> None:
+        """
+        As one in If-Match does: somebody else comes after all that was checked before.
+        """
+        commit, remove = MemoryUpload.commit, MemoryStore.remove
+        others: list[bytes] = []
+
+        def come_before() -> None:
+            if others:
+                self.put(b"dav/v", others.pop())
+
+        def commit_after(upload: MemoryUpload, conditions: Conditions) -> Any:
+            come_before()
+            return commit(upload, conditions)
+
+        def remove_after(store: MemoryStore, key: Key, conditions: Conditions) -> Any:
+            come_before()
+            return remove(store, key, conditions)
+
+        self.patch(MemoryUpload, "commit", commit_after)
+        self.patch(MemoryStore, "remove", remove_after)
+        for line, content in (("PUT /dav/v", b"new"), ("DELETE /dav/v", None)):
+            states = f'If: (["{self.put(b"dav/v", b"value")}"])\r\n'
+            others.append(b"other")
+            reply = self.request(line, states, content)
+            assert (line, 412, []) == (line, status(reply), others)
+            assert b"other" == self.value(b"dav/v")
+            etag = self.put(b"dav/v", b"value")
+            reply = self.request(line, f'If: (["x"]) (["{etag}"])\r\n', content)
+            assert (line, 204) == (line, status(reply))
 
     def test_long_body_is_refused_before_it_comes(self) -> None:
         """
@@ -398,6 +431,52 @@ class LastingTests(LockCase):
         assert 207 == status(reply)
         assert ["/dav/c/v"] == [root for *_, root in self.discovered("/dav/c/v")]
 
+    def test_lock_whose_reply_from_the_engine_was_lost_is_granted(self) -> None:
+        """
+        And released. Asked again, the engine says that somebody came before: it was
+        this request itself.
+        """
+        self.put(b"dav/v", b"value")
+        commit, lost = MemoryUpload._commit, list[bool]()
+
+        def commit_twice(upload: MemoryUpload, conditions: Conditions) -> Published:
+            published = commit(upload, conditions)
+            lost.append(not lost or not lost[-1])
+            if lost[-1]:
+                raise PreconditionFailed("Somebody came before.")
+            return published
+
+        self.patch(MemoryUpload, "_commit", commit_twice)
+        token = self.lock("/dav/v")
+        assert 1 == len(self.discovered("/dav/v"))
+        lost.clear()
+        self.unlock("/dav/v", token)
+        assert [True] == lost
+        assert [] == self.discovered("/dav/v")
+
+    def test_lock_on_what_was_made_again_is_kept(self) -> None:
+        """
+        A DELETE removes the locks that were there before it, and none that somebody
+        else got since.
+        """
+        self.put(b"dav/v", b"value")
+        token = self.lock("/dav/v")
+        remove, granted = MemoryStore.remove, list[str]()
+
+        def remove_before(store: MemoryStore, key: Key, conditions: Conditions) -> Any:
+            removed = remove(store, key, conditions)
+            # The record still has the lock, until it ends.
+            self.time += 3600
+            own, self.client = self.client, self.connect()
+            granted.append(self.lock("/dav/v", expected=201))
+            self.client = own
+            return removed
+
+        self.patch(MemoryStore, "remove", remove_before)
+        self.statuses(("DELETE /dav/v", held(token), None, 204))
+        self.statuses(("PUT /dav/v", "", b"new", 423))
+        self.unlock("/dav/v", granted[0])
+
     def test_lock_without_its_value_is_not_kept(self) -> None:
         """
         The value could not be made.
@@ -475,6 +554,40 @@ class RefusalTests(LockCase):
             reply = self.request("PROPFIND /dav/v", f"Depth: 0\r\nIf: {text}\r\n")
             assert (text, expected) == (text, status(reply))
 
+    def test_what_lists_repeat_is_looked_up_once(self) -> None:
+        """
+        Otherwise a small request could ask a thousand times for a value, or compare a
+        thousand locks a thousand times.
+        """
+        self.put(b"dav/v", b"value")
+        stat, asked = self.store.stat, list[Key]()
+
+        def counted(key: Key) -> Any:
+            asked.append(key)
+            return stat(key)
+
+        self.patch(self.store, "stat", counted)
+        lists = '(["a"]) (Not <DAV:no-lock> ["b"])' * 50
+        self.statuses(("DELETE /dav/v", f"If: {lists}\r\n", None, 412))
+        assert [Key(b"dav/v")] == asked
+
+    def test_members_are_told_in_pieces(self) -> None:
+        """
+        Of which all arrive: each member has all locks on the collection.
+        """
+        self.patch(answers, "PIECE_BYTES", 1)
+        for name in (b"v", b"w", b"x"):
+            self.put(b"dav/" + name, b"value")
+        self.lock("/dav/", scope="shared")
+        self.lock("/dav/", scope="shared")
+        self.lock("/dav/w", scope="shared")
+        found = self.propfind("/dav/")
+        locked = {
+            path: len(each.findall(f".//{DAV}activelock"))
+            for path, each in found.items()
+        }
+        assert {"/dav/": 2, "/dav/v": 2, "/dav/w": 3, "/dav/x": 2} == locked
+
     def test_locks_are_bounded(self) -> None:
         """
         In their number, and the record in its size.
@@ -523,7 +636,7 @@ class UserTests(LockCase):
         self.statuses(
             ("PUT /dav/both/v", b + held(token), b"new", 423),
             ("LOCK /dav/both/v", b + held(token), None, 412),
-            ("UNLOCK /dav/both/v", b + f"Lock-Token: <{token}>\r\n", None, 423),
+            ("UNLOCK /dav/both/v", b + f"Lock-Token: <{token}>\r\n", None, 403),
             ("PUT /dav/both/v", a + held(token), b"new", 204),
             # Nobody may lock what he may not write.
             ("LOCK /dav/a/v", b, INFO.format("shared", "").encode(), 403),

@@ -426,7 +426,7 @@ class MistakeTests(ConnectionCase):
                 native,
                 state.root,
                 state.lock.descriptor,
-                self.process.row.words,
+                self.process.row.counts,
                 make_template,
                 make_parts,
             )

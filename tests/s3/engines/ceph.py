@@ -59,7 +59,7 @@ class CephStoreTests(over_engine.RealStoreContract):
     replaces = REPLACES
 
 
-class TestKvdOverCeph(suite.WholeContract):
+class TestKvdOverCeph(over_engine.DaemonContract, suite.WholeContract):
     """
     What a client sees of kvd over Ceph.
     """

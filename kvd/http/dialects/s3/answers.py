@@ -18,11 +18,12 @@ from kvd.http.dialects.s3.documents import (
     read,
     refusal,
 )
-from kvd.http.dialects.s3.names import MARKER, Bucket, is_part, own_tag, tag_of
+from kvd.http.dialects.s3.names import Bucket, is_hidden, own_tag, tag_of
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import Values
 from kvd.model.keys import Key
 from kvd.model.replies import Reply
+from kvd.model.reserved import COLLECTION
 from kvd.model.values import Metadata
 
 MAX_DELETED: Final = 1000
@@ -123,7 +124,7 @@ async def create_bucket(values: Values, body: bytes, bucket: Bucket) -> Reply:
     """
     Make a bucket that is listed while it is empty.
     """
-    marker = key_of(bucket.prefix, [MARKER])
+    marker = key_of(bucket.prefix, [COLLECTION])
     if await values.stat(marker) is None:
         await values.write(marker, b"")
     return Reply(200, [("Location", f"/{bucket.name.decode('latin-1')}")])
@@ -133,11 +134,11 @@ async def delete_bucket(values: Values, body: bytes, bucket: Bucket) -> Reply:
     """
     Remove a bucket in which nothing is.
     """
-    marker = key_of(bucket.prefix, [MARKER])
+    marker = key_of(bucket.prefix, [COLLECTION])
     async with aclosing(values.list(bucket.prefix)) as walked:
         async for infos in walked:
             for info in infos:
-                if info.key != marker and not is_part(info.key):
+                if info.key != marker and not is_hidden(info.key):
                     return refusal(
                         409, "BucketNotEmpty", "The bucket has objects: remove them."
                     )

@@ -23,7 +23,6 @@ from kvd.http.dialects.paths import check_method, query_of, segments_below
 from kvd.http.dialects.s3 import answers, listing, multipart
 from kvd.http.dialects.s3.documents import code_of, refusal
 from kvd.http.dialects.s3.names import (
-    MARKER,
     TAG_END,
     Bucket,
     bucket_of,
@@ -52,6 +51,7 @@ from kvd.model.operations import (
 )
 from kvd.model.replies import Reply
 from kvd.model.requests import Request
+from kvd.model.reserved import COLLECTION
 from kvd.model.values import Metadata
 
 METHODS: Final = "GET, HEAD, PUT, POST, DELETE"
@@ -188,7 +188,7 @@ def _of_bucket(
     if method == "POST" and names == {"delete"}:
         answer = partial(answers.delete_objects, bucket=bucket)
         return _exchange(request, answer)
-    marker = Key(bucket.prefix + MARKER)
+    marker = Key(bucket.prefix + COLLECTION)
     if method == "PUT" and not names:
         answer = partial(answers.create_bucket, bucket=bucket)
         return _exchange(request, answer, Put(marker), Get(marker))

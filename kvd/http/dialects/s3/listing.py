@@ -20,7 +20,7 @@ from kvd.http.dialects.s3.documents import (
     key_text,
     moment,
 )
-from kvd.http.dialects.s3.names import Bucket, is_part, tag_of
+from kvd.http.dialects.s3.names import Bucket, is_hidden, tag_of
 from kvd.model.exchanges import Values
 from kvd.model.replies import Reply
 from kvd.model.values import Entry, Folder, entry_key
@@ -184,7 +184,7 @@ async def _entries(
                 if after > begin:
                     return
                 continue
-            if is_part(after) or not bucket.shown(after):
+            if is_hidden(after) or not bucket.shown(after):
                 continue
             yield entry
         if len(entries) <= page.most:

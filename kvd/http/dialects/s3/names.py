@@ -15,12 +15,10 @@ from kvd.http.wire.fields import conditions_of
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
 from kvd.model.requests import Request
-from kvd.model.uploads import MULTIPART
+from kvd.model.reserved import COLLECTION, LOCKS, MULTIPART
 
-MARKER: Final = b".kvd-collection"
-"""
-The last segment of the value that an object is whose key ends with a slash.
-"""
+# WebDAV may speak below a bucket, or beside it for the same keys.
+_RESERVED: Final = (MULTIPART, COLLECTION, LOCKS)
 
 TAG_END: Final = "-1"
 
@@ -56,13 +54,13 @@ class Bucket:
             BadRequest: They are none of a key, or are reserved.
             TargetTooLong: They are too long for one.
         """
-        if MULTIPART in segments or MARKER in segments:
-            raise BadRequest(
-                f"{MULTIPART.decode()} and {MARKER.decode()} are reserved for kvd:"
-                " choose another key."
-            )
+        for name in _RESERVED:
+            if name in segments:
+                raise BadRequest(
+                    f"{name.decode()} is reserved for kvd: choose another key."
+                )
         if not segments[-1]:
-            segments = [*segments[:-1], MARKER]
+            segments = [*segments[:-1], COLLECTION]
         return key_of(self.prefix, segments)
 
     def object(self, text: str) -> Key:
@@ -78,7 +76,7 @@ class Bucket:
         The key of an object, from its value's or from the prefix of a folder.
         """
         inner = key[len(self.prefix) :]
-        return inner[: -len(MARKER)] if is_marker(key) else inner
+        return inner[: -len(COLLECTION)] if is_marker(key) else inner
 
 
 def bucket_of(prefix: bytes, name: bytes) -> Bucket:
@@ -95,14 +93,15 @@ def is_marker(key: bytes) -> bool:
     """
     Whether a value is an object whose key ends with a slash.
     """
-    return key.endswith(b"/" + MARKER)
+    return key.endswith(b"/" + COLLECTION)
 
 
-def is_part(key: bytes) -> bool:
+def is_hidden(key: bytes) -> bool:
     """
-    Whether a value, or a folder, is a part of an upload.
+    Whether a value, or a folder, is no object: a part of an upload, or the record of
+    WebDAV's locks.
     """
-    return b"/" + MULTIPART + b"/" in key
+    return b"/" + MULTIPART + b"/" in key or key.endswith(b"/" + LOCKS)
 
 
 def tag_of(etag: str) -> str:

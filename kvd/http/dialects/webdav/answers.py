@@ -43,7 +43,6 @@ from kvd.http.dialects.webdav.locks import Locks, discovery, forget, supported
 from kvd.http.dialects.webdav.resources import (
     LIVE,
     LOCKING,
-    MARKER,
     Path,
     Resource,
     check_parent,
@@ -62,6 +61,7 @@ from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import Values, first_slice
 from kvd.model.keys import Key, escape
 from kvd.model.replies import Reply
+from kvd.model.reserved import COLLECTION
 from kvd.model.values import Entry, Metadata
 
 METHODS: Final = (
@@ -79,6 +79,11 @@ _WINDOWS_MODIFIED: Final = "{urn:schemas-microsoft-com:}Win32LastModifiedTime"
 MAX_FAILURES: Final = 1000
 """
 How many failures of one request are told.
+"""
+
+PIECE_BYTES: Final = 64 * 1024
+"""
+So much is said about members before it is sent.
 """
 
 
@@ -139,9 +144,11 @@ async def _describe(
     yield HEAD + _response(resource, asked, locks)
     if members is not None:
         try:
-            yield await _responses(values, asked, locks, first)
+            async for piece in _responses(values, asked, locks, first):
+                yield piece
             async for entries in members:
-                yield await _responses(values, asked, locks, entries)
+                async for piece in _responses(values, asked, locks, entries):
+                    yield piece
         finally:
             await members.aclose()
     yield TAIL
@@ -149,9 +156,22 @@ async def _describe(
 
 async def _responses(
     values: Values, asked: Asked, locks: Locks | None, entries: Sequence[Entry]
-) -> bytes:
-    found = [await member(values, entry) for entry in entries]
-    return b"".join(_response(each, asked, locks) for each in found if each is not None)
+) -> AsyncGenerator[bytes, None]:
+    """
+    What is said about members, in pieces: each tells of all locks on a collection, of
+    which there may be hundreds.
+    """
+    said, size = list[bytes](), 0
+    for entry in entries:
+        found = await member(values, entry)
+        if found is None:
+            continue
+        said.append(_response(found, asked, locks))
+        size += len(said[-1])
+        if size > PIECE_BYTES:
+            yield b"".join(said)
+            said, size = [], 0
+    yield b"".join(said)
 
 
 def _response(resource: Resource, asked: Asked, locks: Locks | None) -> bytes:
@@ -301,8 +321,8 @@ async def delete(
         if await find_collection(values, path) is None:
             raise
         failures = await _remove_all(values, path)
-    if not failures and held.locks.all:
-        await forget(values, claim.prefix, path, root=True)
+    if not failures:
+        await forget(values, claim.prefix, held.locks.within(path))
     return _outcome(values, failures, 204)
 
 
@@ -380,11 +400,12 @@ async def transfer(
         conditions = UNCONDITIONAL if overwrite else _ABSENT
         step = values.move if moves else values.copy
         await step(Key(source.key), Key(target.key), conditions)
-    if not failures and held.locks.all:
+    if not failures:
         # Locks stay where they are: on the target, and not on what is there no more.
-        await forget(values, claim.prefix, target, root=False)
+        gone = held.locks.below(target)
         if moves:
-            await forget(values, claim.prefix, source, root=True)
+            gone += held.locks.within(source)
+        await forget(values, claim.prefix, gone)
     return _outcome(values, failures, 201 if there is None else 204)
 
 
@@ -421,7 +442,7 @@ async def _transfer_all(
         async for infos in walked:
             for info in infos:
                 try:
-                    if info.key == prefix + MARKER:
+                    if info.key == prefix + COLLECTION:
                         # The target has one already.
                         if moves:
                             await values.remove(info.key)

@@ -5,6 +5,7 @@ Understands the requests of WebDAV.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -31,7 +32,7 @@ from kvd.http.dialects.webdav.locking import (
     token_of,
     unlock,
 )
-from kvd.http.dialects.webdav.resources import MARKER, Path, path_of
+from kvd.http.dialects.webdav.resources import Path, path_of
 from kvd.http.dialects.webdav.states import states_of
 from kvd.http.wire.digests import digests_of
 from kvd.http.wire.fields import conditions_of, metadata_of
@@ -40,6 +41,7 @@ from kvd.http.wire.replies import NO_SNIFFING
 from kvd.http.wire.targets import authority_of
 from kvd.http.wire.unsupported import refuse_unsupported
 from kvd.interfaces import ICollectionDialect
+from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
 from kvd.model.operations import (
     Delete,
@@ -52,6 +54,7 @@ from kvd.model.operations import (
 )
 from kvd.model.replies import Reply
 from kvd.model.requests import Request
+from kvd.model.reserved import COLLECTION
 
 _CLIENT_TIME: Final = KeptFields((CLIENT_TIME,))
 
@@ -90,7 +93,7 @@ class WebDAV:
             return _put(request, path, claim)
         if method == "DELETE":
             needs = (Delete(Key(path.key)),)
-            conditions = conditions_of(request)
+            conditions = _conditions(request, path, claim)
             answer = partial(
                 answers.delete, path=path, claim=claim, conditions=conditions
             )
@@ -141,7 +144,7 @@ def _put(request: Request, path: Path, claim: Claim) -> Put:
     check = partial(check_early, claim=claim) if not is_short else check_place
     put = Put(
         Key(path.key),
-        conditions_of(request),
+        _conditions(request, path, claim),
         metadata_of(request),
         digests_of(request),
         check=partial(check, path=path),
@@ -150,11 +153,23 @@ def _put(request: Request, path: Path, claim: Claim) -> Put:
     return _CLIENT_TIME.add(put, request)
 
 
+def _conditions(request: Request, path: Path, claim: Claim) -> Conditions:
+    """
+    The conditions of a change, with those in ``If`` that the store can check in the
+    same step as it makes the change.
+    """
+    conditions = conditions_of(request)
+    expected = claim.states.expected(path)
+    if expected is None or conditions.if_match or conditions.if_unmodified_since:
+        return conditions
+    return replace(conditions, if_match=expected)
+
+
 def _locking(request: Request, path: Path, claim: Claim) -> Exchange:
     fields = request.fields
     # That of what is locked: a collection is locked by whoever may write in it.
     needs: tuple[Put | List, ...] = (
-        Put(Key(path.prefix + MARKER if path.is_collection else path.key)),
+        Put(Key(path.prefix + COLLECTION if path.is_collection else path.key)),
     )
     if request.method == "UNLOCK":
         token = token_of(fields.get(b"lock-token"))

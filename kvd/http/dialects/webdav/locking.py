@@ -12,6 +12,7 @@ from typing import Final
 from kvd.errors import (
     AccessRefused,
     BadRequest,
+    Forbidden,
     KvdError,
     Locked,
     MethodNotAllowed,
@@ -33,8 +34,10 @@ from kvd.http.dialects.webdav.locks import (
     Lock,
     Locks,
     discovery,
+    forget,
     locks_of,
     new_lock,
+    new_token,
 )
 from kvd.http.dialects.webdav.resources import Path, check_parent, find
 from kvd.http.dialects.webdav.states import States, check_states
@@ -153,14 +156,18 @@ async def lock(
         return await _refresh(values, path, claim, seconds)
     asked = read_lockinfo(body)
     changing = Changing(values, claim.prefix)
+    token = new_token()
     while True:
-        locks = await changing.read()
+        read = await changing.read()
+        # It is there already if it was kept and the engine's reply was lost.
+        locks = read.without(each for each in read.all if each.token == token)
         held = await claim.among(values, locks)
         found = await find(values, path)
         if found is None:
             await _check_absent(values, path, held)
         added = new_lock(
             path,
+            token,
             is_collection=found is not None and found.is_collection,
             exclusive=asked.exclusive,
             infinite=infinite,
@@ -179,7 +186,7 @@ async def lock(
         except PreconditionFailed:
             found = await find(values, path)
         except KvdError:
-            await _release(values, claim.prefix, added)
+            await forget(values, claim.prefix, [added])
             raise
     fields = (*_FIELDS, ("Lock-Token", f"<{added.token}>"))
     status = 201 if found is None else 200
@@ -225,12 +232,6 @@ def _hindered(hindering: list[Lock], added: Lock) -> Reply:
     return Reply(207, _FIELDS, multistatus(said))
 
 
-async def _release(values: Values, prefix: bytes, added: Lock) -> None:
-    changing = Changing(values, prefix)
-    while not await changing.keep((await changing.read()).without([added])):
-        pass
-
-
 async def _refresh(values: Values, path: Path, claim: Claim, seconds: int) -> Reply:
     if not claim.states.tokens:
         raise BadRequest(
@@ -258,16 +259,17 @@ async def unlock(
     Release a lock, named by any path that it covers.
     """
     changing = Changing(values, claim.prefix)
+    was_there = False
     while True:
         held = await claim.among(values, await changing.read())
         named = [each for each in held.locks.covering(path.key) if each.token == token]
+        if not named and was_there:
+            return Reply(204)
         if not named:
             return Reply(409, _FIELDS, condition("lock-token-matches-request-uri"))
         if named[0].user != values.user:
-            raise Locked(
-                "Only the user who has made this lock can release it.",
-                condition("lock-token-submitted", href(named[0].href)),
-            )
+            raise Forbidden("Only the user who has made this lock can release it.")
+        was_there = True
         if await changing.keep(held.locks.without(named)):
             return Reply(204)
 

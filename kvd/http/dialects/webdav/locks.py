@@ -2,10 +2,10 @@
 Locks of WebDAV (RFC 4918 sections 6 and 7), and the record of them.
 
 All locks below the prefix of the dialect are in one value, ``.kvd-locks``, which no
-client sees. A lock is added, refreshed or removed by replacing the record, on the
-condition that it is the one that was read. So of two locks that exclude each other only
-one is granted, whichever workers and machines are asked, also if one is on a collection
-and the other on something in it; and a lock outlives the workers.
+client of a dialect reads. A lock is added, refreshed or removed by replacing the
+record, on the condition that it is the one that was read. So of two locks that exclude
+each other only one is granted, whichever workers and machines are asked, also if one is
+on a collection and the other on something in it; and a lock outlives the workers.
 
 Whoever changes a value reads the record before, and again before the value is
 published. The record is not read in the same step as the change is made: a change that
@@ -103,8 +103,17 @@ class Lock:
         return key == path.key or (self.infinite and key.startswith(path.prefix))
 
 
+def new_token() -> str:
+    """
+    The token of a new lock.
+    """
+    # Older clients know no other ones.
+    return f"opaquelocktoken:{uuid4()}"
+
+
 def new_lock(
     path: Path,
+    token: str,
     *,
     is_collection: bool,
     exclusive: bool,
@@ -117,8 +126,7 @@ def new_lock(
     A lock that begins now.
     """
     return Lock(
-        # Older clients know no other tokens.
-        f"opaquelocktoken:{uuid4()}",
+        token,
         path.key.decode("latin-1"),
         is_collection,
         exclusive,
@@ -145,12 +153,26 @@ class Locks:
     def __init__(self, locks: Iterable[Lock]) -> None:
         at = now()
         self.all: Final = [lock for lock in locks if lock.expires > at]
+        # A listing asks for each of its members, and ``If`` may name many paths.
+        self._by_key: Final[dict[bytes, list[Lock]]] = {}
+        for lock in self.all:
+            self._by_key.setdefault(lock.path.key, []).append(lock)
 
     def covering(self, key: bytes) -> list[Lock]:
         """
         Those by which what is at a key is locked.
         """
-        return [lock for lock in self.all if lock.covers(key)]
+        found = [*self._by_key.get(key, ())]
+        while key and self._by_key:
+            key = key.rpartition(b"/")[0]
+            found += [lock for lock in self._by_key.get(key, ()) if lock.infinite]
+        return found
+
+    def within(self, path: Path) -> list[Lock]:
+        """
+        Those on something itself, and on what is in it.
+        """
+        return [*self._by_key.get(path.key, ()), *self.below(path)]
 
     def below(self, path: Path) -> list[Lock]:
         """
@@ -297,7 +319,8 @@ class Changing:
     async def keep(self, locks: Locks) -> bool:
         """
         Replace the locks; returns False if they are others now than those that were
-        read.
+        read. These may be the new ones: an engine whose reply was lost is asked again,
+        and says that somebody came before.
 
         Raises:
             StoreBusy: There are too many.
@@ -317,24 +340,21 @@ class Changing:
         return True
 
 
-async def forget(values: Values, prefix: bytes, path: Path, *, root: bool) -> None:
+async def forget(values: Values, prefix: bytes, gone: Sequence[Lock]) -> None:
     """
     Remove the locks on what was removed.
 
     Args:
         values: What the sender may use.
         prefix: That of the dialect.
-        path: Where it was.
-        root: Whether also those on the path itself, not only on what was below.
+        gone: Those that were there before. Somebody else may have made the same again
+            since, and have locked it.
     """
+    if not gone:
+        return
     changing = Changing(values, prefix)
-    while True:
-        locks = await changing.read()
-        gone = locks.below(path)
-        if root:
-            gone += [lock for lock in locks.all if lock.path.key == path.key]
-        if not gone or await changing.keep(locks.without(gone)):
-            return
+    while not await changing.keep((await changing.read()).without(gone)):
+        pass
 
 
 # -- as XML -------------------------------------------------------------------

@@ -19,13 +19,8 @@ from kvd.http.wire.replies import http_date
 from kvd.http.wire.targets import key_of_segments, path_segments
 from kvd.model.exchanges import Values
 from kvd.model.keys import Key, escape
-from kvd.model.locks import LOCKS
+from kvd.model.reserved import COLLECTION, LOCKS
 from kvd.model.values import Folder, Metadata, ValueInfo
-
-MARKER: Final = b".kvd-collection"
-"""
-The last segment of the value that makes a collection last.
-"""
 
 PROPERTIES: Final = "dav.properties"
 """
@@ -72,10 +67,10 @@ class Path:
         Raises:
             TargetTooLong: Its key is too long for that.
         """
-        return key_of_segments([*self.key.split(b"/"), MARKER])
+        return key_of_segments([*self.key.split(b"/"), COLLECTION])
 
 
-RESERVED: Final = (MARKER, LOCKS)
+RESERVED: Final = (COLLECTION, LOCKS)
 """
 Segments that no client can use.
 """

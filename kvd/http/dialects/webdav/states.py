@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from kvd.errors import BadRequest, PreconditionFailed
 from kvd.http.dialects.webdav.locks import Locks
 from kvd.http.dialects.webdav.resources import Path, path_of
+from kvd.model.conditions import EntityTags
 from kvd.model.exchanges import Values
 from kvd.model.keys import Key
 
@@ -63,6 +64,25 @@ class States:
             for state in each.states
             if state.token is not None
         )
+
+    def expected(self, path: Path) -> EntityTags | None:
+        """
+        The entity tags of which the value at a path has to have one, for any list to
+        hold; None if that is not known.
+        """
+        tags: set[str] = set()
+        for each in self.lists:
+            if each.path is None or each.path.key != path.key:
+                return None
+            own = {
+                state.etag
+                for state in each.states
+                if state.etag is not None and not state.negated
+            }
+            if not own:
+                return None
+            tags |= own
+        return EntityTags(frozenset(tags)) if tags else None
 
 
 NO_STATES: Final = States()
@@ -148,8 +168,9 @@ async def check_states(values: Values, states: States, locks: Locks) -> None:
     """
     if not states.lists:
         return
+    facts = _Facts(values, locks)
     for each in states.lists:
-        if await _holds(values, each, locks):
+        if await _holds(facts, each):
             return
     raise PreconditionFailed(
         "None of the lists in If holds: a lock has ended, or is on something else, or"
@@ -157,20 +178,47 @@ async def check_states(values: Values, states: States, locks: Locks) -> None:
     )
 
 
-async def _holds(values: Values, asked: StateList, locks: Locks) -> bool:
+class _Facts:
+    """
+    What is so at paths. Each is looked up once, however often a field names it.
+    """
+
+    def __init__(self, values: Values, locks: Locks) -> None:
+        self._values = values
+        self._locks = locks
+        self._tokens: dict[bytes, frozenset[str]] = {}
+        self._etags: dict[bytes, str | None] = {}
+
+    def tokens(self, path: Path) -> frozenset[str]:
+        """
+        Those of the locks on what is there.
+        """
+        key = path.key
+        if key not in self._tokens:
+            found = self._locks.covering(key)
+            self._tokens[key] = frozenset(lock.token for lock in found)
+        return self._tokens[key]
+
+    async def etag(self, path: Path) -> str | None:
+        """
+        The entity tag of the value there; None if there is none.
+        """
+        key = path.key
+        if key not in self._etags:
+            info = None if path.is_root else await self._values.stat(Key(key))
+            self._etags[key] = None if info is None else info.etag
+        return self._etags[key]
+
+
+async def _holds(facts: _Facts, asked: StateList) -> bool:
     path = asked.path
     for state in asked.states:
         if path is None:
             found = False
         elif state.token is not None:
-            found = any(lock.token == state.token for lock in locks.covering(path.key))
+            found = state.token in facts.tokens(path)
         else:
-            found = not path.is_root and await _has_etag(values, path, state.etag)
+            found = await facts.etag(path) == state.etag
         if found == state.negated:
             return False
     return True
-
-
-async def _has_etag(values: Values, path: Path, etag: str | None) -> bool:
-    info = await values.stat(Key(path.key))
-    return info is not None and info.etag == etag

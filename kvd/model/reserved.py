@@ -1,0 +1,33 @@
+"""
+Names that dialects keep for themselves, beside the values of their clients.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+COLLECTION: Final = b".kvd-collection"
+"""
+The last segment of the value that makes a folder last. Dialects that have such folders
+share it.
+"""
+
+LOCKS: Final = b".kvd-locks"
+"""
+The name of the value with the locks on keys below a prefix; it follows the prefix. The
+dialect that has locks refuses it in paths.
+"""
+
+MULTIPART: Final = b".kvd-multipart"
+"""
+The name of folders with parts of values that are uploaded in parts, and with what is
+known of these uploads.
+"""
+
+
+def is_reserved(key: bytes) -> bool:
+    """
+    Whether a key is one of these: it is listed as any other, but it is no client's.
+    """
+    *folders, last = key.split(b"/")
+    return last in (COLLECTION, LOCKS) or MULTIPART in folders
