@@ -648,6 +648,8 @@ class OtherRightsTests(SynchronousTestCase):
             assert (served > 0) == (fast_path and native is not None)
 
             worker._server.adopt_rules(self.rules("kvd_new", everything))
+            worker.send(1, get("k", ci))
+            assert 401 == status(worker._replies[0])
             worker.send(1, get("k", ci) + get("k", ci))
             found = re.findall(rb"HTTP/1\.1 (\d{3}) ", worker._replies[0])
             assert [b"401"] * 2 == found[-2:]
