@@ -25,7 +25,16 @@ function element(name, text, attributes = {}) {
   return made;
 }
 
+let asked = Promise.resolve();
+
 function ask(text, yes, isBad) {
+  // A dialog says that it has closed only afterwards: the next question waits for that, or it
+  // would take the answer to this one.
+  asked = asked.then(() => question(text, yes, isBad));
+  return asked;
+}
+
+function question(text, yes, isBad) {
   const dialog = found("ask");
   const focused = document.activeElement;
   found("ask-text").textContent = text;
