@@ -516,8 +516,10 @@ def _without_moments(reply: bytes) -> bytes:
     # A sentence that quotes a field cuts it somewhere.
     reply = re.sub(rb'"[0-9a-f]{1,32} is not a list', b"(id) is not a list", reply)
     reply = re.sub(rb'"[0-9a-f]{1,32}\.\.\.', b"(id)...", reply)
-    # A body can end within a tag: what follows is taken for a request.
+    # A body can end within a tag; what follows is taken for a request, or another body.
     reply = re.sub(rb"(request line ')[0-9a-f]{1,32}\\\"", rb"\1(id)", reply)
+    reply = re.sub(rb'"[0-9a-f]{1,32}(?=HTTP/1\.1 |\Z)', b"(id)", reply)
+    reply = re.sub(rb'(\A|\r\n\r\n)[0-9a-f]{1,32}"', rb"\1(id)", reply)
     # Of files of others, whose length is not always the same.
     return re.sub(rb'"[0-9a-f]+-[0-9a-f]+-[0-9a-f]+\\?"', b"(other)", reply)
 
