@@ -25,6 +25,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kvd.access.networks import network_of
 from kvd.access.permit import Permit
 from kvd.errors import (
     AccessRefused,
@@ -260,7 +261,9 @@ class RequestHandler:
         """
         What the sender may use of the store.
         """
-        return values_for(self._context, self._permit, self.scheme, self._user)
+        return values_for(
+            self._context, self._permit, self.scheme, self._user, self._network
+        )
 
     def proceed(self) -> None:
         """
@@ -589,6 +592,15 @@ class RequestHandler:
         if authorization is None:
             return certified
         return authorization.user_of(self._request, certified)
+
+    def _network(self) -> str:
+        """
+        Where this comes from.
+        """
+        client = self._client
+        return network_of(
+            self._connection.transport.client if client is None else client
+        )
 
 
 def too_many_connections() -> TooManyRequests:

@@ -50,6 +50,7 @@ def values_for(
     permit: Permit | None,
     scheme: str = "http",
     user: Callable[[], str | None] = lambda: None,
+    network: Callable[[], str] = str,
 ) -> PermittedValues:
     """
     What one request may use.
@@ -59,12 +60,13 @@ def values_for(
         permit: Of the request; None where there are no users: everything is permitted.
         scheme: Of its URL.
         user: Returns who sends it.
+        network: Returns where it comes from.
     """
     if context.authorization is None:
-        return PermittedValues(context, _as_it_is, scheme, user)
+        return PermittedValues(context, _as_it_is, scheme, user, network)
     # Whatever has no permit yet may do nothing.
     assert permit is not None, "a request that is not permitted asks for values"
-    return PermittedValues(context, permit.also, scheme, user)
+    return PermittedValues(context, permit.also, scheme, user, network)
 
 
 def _as_it_is(operation: Operation) -> Operation:
@@ -82,6 +84,7 @@ class PermittedValues:
         permitted: Permitted,
         scheme: str = "http",
         user: Callable[[], str | None] = lambda: None,
+        network: Callable[[], str] = str,
     ) -> None:
         """
         Args:
@@ -89,9 +92,11 @@ class PermittedValues:
             permitted: Asked before each operation.
             scheme: See `Values`.
             user: Returns that of `Values`.
+            network: Returns that of `Values`.
         """
         self.scheme = scheme
         self._user = user
+        self._network = network
         self._context = context
         self._store: Final = context.store
         self._permitted = permitted
@@ -103,6 +108,13 @@ class PermittedValues:
         See `Values`.
         """
         return self._user()
+
+    @property
+    def network(self) -> str:
+        """
+        See `Values`.
+        """
+        return self._network()
 
     async def stat(self, key: Key) -> ValueInfo | None:
         """

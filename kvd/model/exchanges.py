@@ -55,6 +55,12 @@ class Values(Protocol):
         The user who sends the request; None: nobody whom kvd knows.
         """
 
+    @property
+    def network(self) -> str:
+        """
+        Where the request comes from: `kvd.access.networks.network_of` its client.
+        """
+
     async def stat(self, key: Key) -> ValueInfo | None:
         """
         Describe a value; None if there is none. Needs the right to read.

@@ -173,12 +173,13 @@ async def lock(
             infinite=infinite,
             owner=asked.owner,
             user=values.user,
+            network=values.network,
             seconds=seconds,
         )
         hindering = _hindering(locks, added, path)
         if hindering:
             return _hindered(hindering, added)
-        if await changing.keep(Locks([*locks.all, added])):
+        if await changing.keep(locks.with_one_more(added, claim.prefix)):
             break
     if found is None:
         try:
