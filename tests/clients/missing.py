@@ -69,5 +69,13 @@ def missing(modules: Iterable[ModuleType]) -> list[str]:
     return sorted({package for each in packages for package in each if package})
 
 
+def main(names: Sequence[str]) -> None:
+    """
+    Print them; nothing where none is missing.
+    """
+    for package in missing(modules_of(names)):
+        print(package)
+
+
 if __name__ == "__main__":
-    print(*missing(modules_of(sys.argv[1:])), sep="\n")
+    main(sys.argv[1:])
