@@ -36,6 +36,7 @@ from kvd.errors import (
     TooManyRequests,
 )
 from kvd.http.access_log import Entry, sender_of
+from kvd.http.dialects.choice import Mount
 from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
@@ -50,7 +51,7 @@ from kvd.http.wire.replies import (
     with_length,
 )
 from kvd.http.wire.targets import without_user
-from kvd.interfaces import Answer, IDialect, ISigningDialect
+from kvd.interfaces import Answer, ISigningDialect
 from kvd.ipc.row import CLIENT_LEFT
 from kvd.model.exchanges import Values
 from kvd.model.operations import Operation
@@ -95,20 +96,21 @@ class RequestHandler:
         self,
         connection: ConnectionLifecycle,
         request: Request,
-        dialect: IDialect | None = None,
+        mount: Mount | None = None,
         operation: Operation | None = None,
     ) -> None:
         """
         Args:
             connection: The one that the request came on.
             request: Its head.
-            dialect: Chooses the status of the reply; None if it is unknown.
+            mount: Its dialect chooses the status of the reply; None if it is unknown.
             operation: What the request asks for; None if the request is refused.
         """
         self._connection = connection
         self._context = connection.context
         self._request = request
-        self._dialect = dialect
+        self._dialect = None if mount is None else mount.dialect
+        self._inner = () if mount is None else mount.inner
         self._operation = operation
         self._began = connection.context.clock.seconds()
         self.keep = request.keep_alive
@@ -262,7 +264,12 @@ class RequestHandler:
         What the sender may use of the store.
         """
         return values_for(
-            self._context, self._permit, self.scheme, self._user, self._network
+            self._context,
+            self._permit,
+            self.scheme,
+            self._user,
+            self._network,
+            self._inner,
         )
 
     def proceed(self) -> None:

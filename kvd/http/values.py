@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 
 from kvd.access.permit import Permit
 from kvd.errors import (
+    Forbidden,
     KeyAbsent,
     PreconditionFailed,
     RangeNotSatisfiable,
@@ -24,7 +25,7 @@ from kvd.http.wire.digests import Verification
 from kvd.interfaces import ICachingStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import SMALL_BYTES
-from kvd.model.keys import Key
+from kvd.model.keys import Key, escape
 from kvd.model.operations import Delete, Get, List, Operation, Put, PutPart
 from kvd.model.reserved import LOCKS
 from kvd.model.uploads import PartInfo
@@ -51,6 +52,7 @@ def values_for(
     scheme: str = "http",
     user: Callable[[], str | None] = lambda: None,
     network: Callable[[], str] = str,
+    inner: tuple[bytes, ...] = (),
 ) -> PermittedValues:
     """
     What one request may use.
@@ -61,12 +63,14 @@ def values_for(
         scheme: Of its URL.
         user: Returns who sends it.
         network: Returns where it comes from.
+        inner: See `Mount`.
     """
-    if context.authorization is None:
-        return PermittedValues(context, _as_it_is, scheme, user, network)
-    # Whatever has no permit yet may do nothing.
-    assert permit is not None, "a request that is not permitted asks for values"
-    return PermittedValues(context, permit.also, scheme, user, network)
+    permitted: Permitted = _as_it_is
+    if context.authorization is not None:
+        # Whatever has no permit yet may do nothing.
+        assert permit is not None, "a request that is not permitted asks for values"
+        permitted = permit.also
+    return PermittedValues(context, permitted, scheme, user, network, inner)
 
 
 def _as_it_is(operation: Operation) -> Operation:
@@ -85,6 +89,7 @@ class PermittedValues:
         scheme: str = "http",
         user: Callable[[], str | None] = lambda: None,
         network: Callable[[], str] = str,
+        inner: tuple[bytes, ...] = (),
     ) -> None:
         """
         Args:
@@ -93,10 +98,12 @@ class PermittedValues:
             scheme: See `Values`.
             user: Returns that of `Values`.
             network: Returns that of `Values`.
+            inner: See `Mount`.
         """
         self.scheme = scheme
         self._user = user
         self._network = network
+        self._inner = inner
         self._context = context
         self._store: Final = context.store
         self._permitted = permitted
@@ -115,6 +122,24 @@ class PermittedValues:
         See `Values`.
         """
         return self._network()
+
+    def is_elsewhere(self, key: bytes) -> bool:
+        """
+        See `Values`.
+        """
+        return key.startswith(self._inner)
+
+    def _may_change(self, operation: Delete | Put | PutPart) -> Operation:
+        """
+        An operation that changes a key, as it is permitted.
+        """
+        permitted, key = self._permitted(operation), operation.key
+        if self.is_elsewhere(key):
+            raise Forbidden(
+                f"/{escape(key)} belongs to another dialect, which is spoken below a"
+                " prefix of its own (--dialect): change it by a request for itself."
+            )
+        return permitted
 
     async def stat(self, key: Key) -> ValueInfo | None:
         """
@@ -194,7 +219,7 @@ class PermittedValues:
         """
         See `Values`.
         """
-        self._permitted(Delete(key))
+        self._may_change(Delete(key))
         await resolved(self._store.remove(key, conditions))
 
     async def move(
@@ -203,7 +228,7 @@ class PermittedValues:
         """
         See `Values`.
         """
-        self._permitted(Delete(source))
+        self._may_change(Delete(source))
         etag, published = await self._copy(source, target, conditions, None)
         unchanged = Conditions(if_match=EntityTags(frozenset((etag,))))
         with suppress(KeyAbsent):  # Somebody else has removed it meanwhile.
@@ -280,7 +305,7 @@ class PermittedValues:
         """
         See `Values`.
         """
-        self._permitted(PutPart(key))
+        self._may_change(PutPart(key))
         await self._parts(folder, key).record(upload)
 
     async def copy_part(
@@ -361,7 +386,7 @@ class PermittedValues:
         """
         See `Values`.
         """
-        self._permitted(PutPart(key))
+        self._may_change(PutPart(key))
         parts = self._parts(folder, key)
         await parts.record(upload)
         await parts.remove(upload)
@@ -387,7 +412,7 @@ class PermittedValues:
         self, key: Key, conditions: Conditions, metadata: Metadata = NO_METADATA
     ) -> Put:
         # What is said about a value has rules too.
-        put = self._permitted(Put(key, conditions, metadata))
+        put = self._may_change(Put(key, conditions, metadata))
         assert isinstance(put, Put)
         if put.once:
             # Without reading both, another value cannot be told from the same one.

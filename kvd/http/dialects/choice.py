@@ -32,6 +32,8 @@ class Mount(NamedTuple):
     """Of keys, as in `IDialect.understand`."""
     root_methods: frozenset[str] = frozenset()
     """Of `ICollectionDialect`."""
+    inner: tuple[bytes, ...] = ()
+    """Prefixes within this one that other mounts are for."""
 
 
 class Dialects:
@@ -56,7 +58,16 @@ class Dialects:
         self._understood: Memo[Request, Operation] = Memo(MEMO_HEADS)
         self._mounts: list[Mount] = sorted(
             (
-                Mount(dialect, prefix, _root_methods(dialect))
+                Mount(
+                    dialect,
+                    prefix,
+                    _root_methods(dialect),
+                    tuple(
+                        other
+                        for other in by_prefix
+                        if other != prefix and other.startswith(prefix)
+                    ),
+                )
                 for prefix, dialect in by_prefix.items()
             ),
             key=lambda mount: len(mount.prefix),

@@ -68,7 +68,7 @@ class WebDAVCase(DialectCase):
     WebDAV below a prefix.
     """
 
-    dialects = (DialectChoice("/dav/", "webdav"),)
+    dialects: tuple[DialectChoice, ...] = (DialectChoice("/dav/", "webdav"),)
 
     def propfind(
         self, path: str, depth: int = 1, content: bytes | None = None
