@@ -22,7 +22,7 @@ from kvd.errors import (
 )
 from kvd.http.context import ProcessContext
 from kvd.http.wire.digests import Verification
-from kvd.interfaces import ICachingStore, IUpload, IValue
+from kvd.interfaces import ICachingStore, IGlancingStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import SMALL_BYTES
 from kvd.model.keys import Key, escape
@@ -267,9 +267,13 @@ class PermittedValues:
         """
         See `Values`.
         """
+        store, key = self._store, Key(prefix + LOCKS)
+        # Usually there is none, and each PUT asks once or twice.
+        if IGlancingStore.providedBy(store) and store.lacks(key):
+            return None, b""
         if not await self.can_lock():
             return None, b""
-        return await self._read(Key(prefix + LOCKS)) or (None, b"")
+        return await self._read(key) or (None, b"")
 
     async def keep_locks(
         self, prefix: bytes, data: bytes, known: ValueInfo | None

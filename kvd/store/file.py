@@ -44,6 +44,7 @@ from kvd.errors import QuotaFull, StoreFull, StoreUnusable
 from kvd.interfaces import (
     Answer,
     IFolderStore,
+    IGlancingStore,
     IResumingStore,
     IUpload,
     IValue,
@@ -124,7 +125,7 @@ class FastPathState:
     """How many bytes of the file system stay free."""
 
 
-@implementer(IFolderStore, IResumingStore)
+@implementer(IFolderStore, IGlancingStore, IResumingStore)
 class FileStore:
     """
     The values below one folder, open in this process.
@@ -425,6 +426,16 @@ class FileStore:
         value.close()
         info: ValueInfo = value.info
         return info
+
+    def lacks(self, key: Key) -> bool:
+        # With a link on the path, nothing that is found counts; that nothing is, does.
+        try:
+            os.stat(key, dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
         act = partial(self._remove_now, key, conditions)
