@@ -12,6 +12,7 @@ from kvd.access.rules import ByPrefix
 from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.http.wire.kept import KeptFields
+from kvd.http.wire.resumption import refuse_part
 from kvd.http.wire.targets import is_path, path_segments
 from kvd.interfaces import ICollectionDialect, IDialect
 from kvd.model.operations import Operation, Put
@@ -127,6 +128,8 @@ class Dialects:
         if known is not None:
             return known
         operation = mount.dialect.understand(request, mount.prefix)
+        if operation.__class__ is Put:
+            refuse_part(request)
         operation = self._with_kept(operation, request)
         return self._understood.remember(request, operation)
 
