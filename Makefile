@@ -186,7 +186,7 @@ soak: crash powercuts changes endurance
 		--processes=$(CORES) -m "hypothesis or explores" tests
 
 # Clients that people have, against the true daemon: all, or CLIENTS=webdav. What Debian has
-# of them is installed as in "make test"; pip and npm install the others below build/.
+# of them is installed as in "make test"; pip and npm install the others, for them alone.
 test-clients: prepared $(VENV)/developed
 	@PYTHON="$(PYTHON)" CLIENTS="$(CLIENTS)" tests/prepare.sh clients
 	$(BIN)/python -m tests.clients $(CLIENTS)
