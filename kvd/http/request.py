@@ -81,6 +81,9 @@ class RequestHandler:
     received = 0
     """How many bytes of the body have come."""
     _permit: Permit | None = None
+    _is_open = False
+    """Whether everything was permitted when this began; a rights file may have come
+    since."""
     _client: Any = None
     """Whoever a proxy has forwarded this for; None: the client of the connection."""
     _counted_for: Any = None
@@ -126,6 +129,7 @@ class RequestHandler:
             context.address_rate(peer)
         authorization = context.authorization
         if authorization is None or operation is None:
+            self._is_open = authorization is None
             self.begin()
             return
         self.when(
@@ -260,7 +264,13 @@ class RequestHandler:
         """
         What the sender may use of the store.
         """
-        return values_for(self._context, self._permit, self.scheme, self._user)
+        return values_for(
+            self._context,
+            self._permit,
+            is_open=self._is_open,
+            scheme=self.scheme,
+            user=self._user,
+        )
 
     def proceed(self) -> None:
         """

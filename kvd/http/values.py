@@ -48,6 +48,8 @@ Fill = Callable[[IUpload], Coroutine[Any, Any, None]]
 def values_for(
     context: ProcessContext,
     permit: Permit | None,
+    *,
+    is_open: bool,
     scheme: str = "http",
     user: Callable[[], str | None] = lambda: None,
 ) -> PermittedValues:
@@ -56,11 +58,12 @@ def values_for(
 
     Args:
         context: Of the process.
-        permit: Of the request; None where there are no users: everything is permitted.
+        permit: Of the request, if it has one.
+        is_open: Whether there were no users when it began: everything is permitted.
         scheme: Of its URL.
         user: Returns who sends it.
     """
-    if context.authorization is None:
+    if is_open:
         return PermittedValues(context, _as_it_is, scheme, user)
     # Whatever has no permit yet may do nothing.
     assert permit is not None, "a request that is not permitted asks for values"
