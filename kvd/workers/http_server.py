@@ -212,14 +212,16 @@ class HttpServer:
     ) -> None:
         # Only where there is a rights file, so that no other worker pays for it.
         from kvd.access.authentication import Authentication
+        from kvd.access.logins import Logins
         from kvd.access.rates import Rates
         from kvd.access.throttle import Throttle
         from kvd.http.authorization import Authorization
 
-        throttle = Throttle(self._reactor, memory)
+        throttle, logins = Throttle(self._reactor, memory), Logins(memory)
         authentication = Authentication(
             rules,
             throttle,
+            logins,
             self._outputs.thread_for("passwords"),
             has_password,
         )
