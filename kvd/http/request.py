@@ -83,6 +83,9 @@ class RequestHandler:
     received = 0
     """How many bytes of the body have come."""
     _permit: Permit | None = None
+    _is_open = False
+    """Whether everything was permitted when this began; a rights file may have come
+    since."""
     _client: Any = None
     """Whoever a proxy has forwarded this for; None: the client of the connection."""
     _counted_for: Any = None
@@ -129,6 +132,7 @@ class RequestHandler:
             context.address_rate(peer)
         authorization = context.authorization
         if authorization is None or operation is None:
+            self._is_open = authorization is None
             self.begin()
             return
         self.when(
@@ -266,10 +270,11 @@ class RequestHandler:
         return values_for(
             self._context,
             self._permit,
-            self.scheme,
-            self._user,
-            self._network,
-            self._inner,
+            is_open=self._is_open,
+            scheme=self.scheme,
+            user=self._user,
+            network=self._network,
+            inner=self._inner,
         )
 
     def proceed(self) -> None:

@@ -49,6 +49,8 @@ Fill = Callable[[IUpload], Coroutine[Any, Any, None]]
 def values_for(
     context: ProcessContext,
     permit: Permit | None,
+    *,
+    is_open: bool,
     scheme: str = "http",
     user: Callable[[], str | None] = lambda: None,
     network: Callable[[], str] = str,
@@ -59,14 +61,15 @@ def values_for(
 
     Args:
         context: Of the process.
-        permit: Of the request; None where there are no users: everything is permitted.
+        permit: Of the request, if it has one.
+        is_open: Whether there were no users when it began: everything is permitted.
         scheme: Of its URL.
         user: Returns who sends it.
         network: Returns where it comes from.
         inner: See `Mount`.
     """
     permitted: Permitted = _as_it_is
-    if context.authorization is not None:
+    if not is_open:
         # Whatever has no permit yet may do nothing.
         assert permit is not None, "a request that is not permitted asks for values"
         permitted = permit.also
