@@ -588,8 +588,10 @@ def opening(path: str | int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # If the error names a file, it is one of kvd's own in the folder.
-        of = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+        # If the error names a file, it is one of kvd's own in the folder. Some calls
+        # name a descriptor, which tells nobody anything.
+        name = error.filename
+        of = f" ({os.fsdecode(name)})" if isinstance(name, str | bytes) else ""
         raise StoreUnusable(
             f"the store {path} cannot be opened: {error.strerror}{of}"
         ) from error

@@ -28,6 +28,7 @@ import errno
 import os
 import secrets
 import stat
+from contextlib import suppress
 from typing import Final
 
 from kvd.settings import DEFAULT_MODES, Modes
@@ -107,13 +108,14 @@ def settle(root: int, file: int, modes: Modes = DEFAULT_MODES) -> bool:
     """
     hidden = open_hidden(root, modes.folder)
     try:
-        if _recorded(hidden) is not False or keeps_attributes(file):
+        if _recorded(hidden) is not False or _may_keep(file):
             return False
-        os.unlink(SIDECARS_NAME, dir_fd=hidden)
-        os.close(make_folder(hidden, SIDECARS_NAME, modes.folder))
-        return True
+        # Another daemon that starts may have done the same.
+        with suppress(FileNotFoundError, IsADirectoryError):
+            os.unlink(SIDECARS_NAME, dir_fd=hidden)
     finally:
         os.close(hidden)
+    return has_sidecars(root, file, modes)
 
 
 def _recorded(hidden: int) -> bool | None:
@@ -122,6 +124,19 @@ def _recorded(hidden: int) -> bool | None:
     except FileNotFoundError:
         return None
     return stat.S_ISDIR(status.st_mode)
+
+
+def _may_keep(file: int) -> bool:
+    """
+    Whether a file system keeps extended attributes, or would if it had room: one
+    without them says so first.
+    """
+    try:
+        return keeps_attributes(file)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            return True
+        raise
 
 
 def _decide(hidden: int, file: int, modes: Modes) -> bool:

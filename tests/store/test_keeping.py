@@ -157,14 +157,49 @@ def test_full_disk_decides_nothing(tmp_path: Path) -> None:
         assert not store.fast_path_state.keeps_attributes
 
 
+def test_daemon_starts_on_a_full_disk(tmp_path: Path) -> None:
+    """
+    It cannot ask again then whether there are attributes still, and takes it that there
+    are: what it has can be read, and removed to make room.
+    """
+    with closing(open_store(tmp_path)) as store:
+        before = publish(store, b"k")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with mock.patch("os.setxattr", side_effect=full):
+        _, warning = said(tmp_path)
+    assert "is full" in warning
+    assert before == stored(tmp_path, b"k")
+
+
+def test_of_two_daemons_that_lose_attributes_at_once_both_start(
+    tmp_path: Path,
+) -> None:
+    """
+    The one finds what the other has changed meanwhile.
+    """
+    maker.prepare(str(tmp_path))
+    others = ["another daemon"]
+
+    def asked(file: int) -> bool:
+        if others:
+            others.pop()
+            maker.prepare(str(tmp_path))
+        return False
+
+    with mock.patch("kvd.store.keeping.keeps_attributes", asked):
+        maker.prepare(str(tmp_path))
+    assert (tmp_path / ".kvd" / "attributes").is_dir()
+
+
 def test_broken_disk_is_told(tmp_path: Path) -> None:
     """
     It does not count as one that keeps no attributes.
     """
-    broken = OSError(errno.EIO, "Input/output error")
+    # The system's error names the descriptor.
+    broken = OSError(errno.EIO, "Input/output error", 7)
     with (
-        mock.patch("kvd.store.keeping.keeps_attributes", side_effect=broken),
-        pytest.raises(StoreUnusable, match="Input/output error"),
+        mock.patch("os.setxattr", side_effect=broken),
+        pytest.raises(StoreUnusable, match=r"Input/output error$"),
     ):
         maker.prepare(str(tmp_path))
 
