@@ -4,6 +4,7 @@ Tests for the locks of `kvd.http.dialects.webdav`, over a store in memory.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 from xml.etree.ElementTree import fromstring
@@ -717,6 +718,20 @@ class RefusalTests(LockCase):
         self.come_from("10.0.0.1")
         reply = self.request("LOCK /dav/v", held(token))
         assert (503, True) == (status(reply), "100 bytes" in detail(reply))
+        self.unlock("/dav/v", token)
+
+    def test_record_of_an_older_kvd_counts(self) -> None:
+        """
+        It does not tell where a lock came from. It locks, and can be released.
+        """
+        self.put(b"dav/v", b"value")
+        token = self.lock("/dav/v")
+        record = json.loads(self.store.values[RECORD][1])
+        for each in record["locks"]:
+            del each["network"]
+        self.put(RECORD, json.dumps(record).encode())
+        assert 423 == status(self.request("PUT /dav/v", "", b"new"))
+        self.lock("/dav/w", expected=201)
         self.unlock("/dav/v", token)
 
     def test_damaged_record_lets_nobody_through(self) -> None:

@@ -86,12 +86,13 @@ class Lock:
     """What its client has said of whom it is, as XML; may be empty."""
     user: str | None
     """Who has made it; nobody else can use it."""
-    network: str
-    """Where it came from, if nobody with a name has made it; else empty."""
     seconds: int
     """How long it was granted for, each time."""
     expires: float
     """In seconds since the epoch."""
+    network: str = ""
+    """Where it came from, if nobody with a name has made it; else empty, and where an
+    older kvd has recorded it."""
 
     @property
     def path(self) -> Path:
@@ -157,9 +158,9 @@ def new_lock(
         infinite,
         owner,
         user,
-        network if user is None else "",
         seconds,
         now() + seconds,
+        network if user is None else "",
     )
 
 
