@@ -116,10 +116,12 @@ class RequestWords(NamedTuple):
     bytes_out: int
     uploads: int
     """Requests that store a value, have begun and have not ended."""
+    awake: int
+    """When the events came that are being handled; 0: none are."""
 
 
 WORDS_OF_REQUESTS: Final = RequestWords(
-    ACCEPTED, OPEN, BEGUN, DONE, BYTES_IN, BYTES_OUT, UPLOADS
+    ACCEPTED, OPEN, BEGUN, DONE, BYTES_IN, BYTES_OUT, UPLOADS, AWAKE
 )
 
 _reactor: Final = compiled("_reactor")

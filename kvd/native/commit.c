@@ -530,6 +530,7 @@ FastPath_publish_synced(FastPath *self, PyObject *Py_UNUSED(none))
     Sync *next, *sync = failed || self->syncs == NULL ? NULL : take_synced(self->syncs);
     int was_busy = self->busy;
     self->busy = 1;
+    begin_turn(self);
     for (; sync != NULL; sync = next) {
         int done;
         next = sync->next;
@@ -544,6 +545,7 @@ FastPath_publish_synced(FastPath *self, PyObject *Py_UNUSED(none))
         failed |= done < 0;
         drop_sync(sync);
     }
+    end_turn(self);
     self->busy = was_busy;
     if (failed) {
         Py_XDECREF(published);

@@ -274,6 +274,7 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
     self->uploads = (int)folder;
     if (is_closed)
         end_commits(self);
+    self->root_looks.alike = self->room_turn = 0;
     self->links_nameless = self->uploads >= 0 && links_nameless(self);
     if (self->uploads < 0) {
         close_folders(self);

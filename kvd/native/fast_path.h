@@ -124,6 +124,20 @@ typedef struct {
     unsigned long long free, all;
 } Space;
 
+/* The turns of the reactor in which a folder was looked at; see turn.c. */
+typedef struct {
+    unsigned long long found;   /* it has its name */
+    unsigned long long alike;   /* files get the same in it as in the folder of uploads */
+} Looks;
+
+/* The folder of a key, or the last one on its path that exists. */
+typedef struct {
+    int descriptor;             /* below 0: it cannot be opened */
+    int is_kept;                /* otherwise `leave_parent` closes it */
+    int is_missing;             /* whether it is not the key's folder, which has to be made */
+    Looks *looks;               /* NULL: it is not kept */
+} Parent;
+
 /* A value that is written and published. */
 typedef struct {
     char name[UPLOAD_NAME_BYTES];   /* in the folder of uploads */
@@ -160,7 +174,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     Py_buffer row;
-    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
+    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads, awake;
     PyObject *status_words;     /* the word of a status, behind that of its method */
     Py_ssize_t method_words;    /* the last one behind that of a method */
     Durations durations;
@@ -271,6 +285,7 @@ typedef struct {
     int descriptor;
     dev_t device;
     ino_t inode;
+    Looks looks;
 } Folder;
 
 /* What files inherit from the folder that they are created in
@@ -373,6 +388,10 @@ typedef struct {
     unsigned long long names;
     unsigned int most_folders;
     Folder *folders;            /* so many; NULL: none yet */
+    unsigned long long turn;    /* see turn.c; 0: no look is shared */
+    Looks root_looks;
+    Space room;                 /* what is left of it */
+    unsigned long long room_turn;       /* when it was looked at */
     Py_ssize_t most_recent;     /* the largest number of values kept in memory */
     RecentValues *recent;       /* NULL: none yet */
     /* Allocated separately: a process that serves nothing never touches its pages. */
@@ -444,6 +463,11 @@ int serve_channel(FastPath *self);
 void leave_batches(FastPath *self);
 PyObject *FastPath_take_batches(FastPath *self, PyObject *args);
 PyObject *FastPath_leave_batches(FastPath *self, PyObject *none);
+
+/* turn.c */
+void begin_turn(FastPath *self);
+void end_turn(FastPath *self);
+int is_of_turn(const FastPath *self, unsigned long long looked);
 
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket, Joined *joined);
@@ -626,13 +650,13 @@ void note_if_stale(const FastPath *self, int file, const struct stat *status);
 
 /* folder.c */
 int find_conferred(int folder, const struct stat *status, Conferred *found);
-int is_conferred_alike(const Conferred *one, int folder, const struct stat *status);
 unsigned int most_folders(void);
 void close_folders(FastPath *self);
 int open_beneath(int root, const char *path, int flags);
 int open_path(int root, const char *path, int mode);
-int enter_parent(FastPath *self, const char *key, int *is_kept, int *is_missing,
-                 struct stat *status);
+int enter_parent(FastPath *self, const char *key, Parent *parent);
+void leave_parent(const Parent *parent);
+int is_conferred_alike(const FastPath *self, const Parent *parent);
 PyObject *open_folder(PyObject *module, PyObject *args);
 PyObject *magic_of(PyObject *module, PyObject *folder);
 

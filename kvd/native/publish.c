@@ -13,6 +13,10 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+/* So much more is free while a turn does not look again: other processes, and the metadata
+   of files, take some. */
+#define ROOM_OF_A_TURN (1ULL << 30)
+
 int
 find_lock(FastPath *self)
 {
@@ -155,14 +159,32 @@ is_scarce_for(PyObject *Py_UNUSED(module), PyObject *args)
     return PyBool_FromLong(is_scarce(&keeping, &space, size));
 }
 
+static int
+is_room(const FastPath *self, unsigned long long length, int keeps, const Space *space)
+{
+    return length + self->min_free <= space->free
+        && !(keeps && is_scarce(&self->keeping, space, 0));
+}
+
 /*
- * Whether there is room for a value, and how much; with `keeps`, enough to keep what it
- * replaces too, if that is not large.
+ * Whether there is room for a value, and how much at least; with `keeps`, enough to keep what
+ * it replaces too, if that is not large.
+ *
+ * A turn looks once, as long as there is room for much more than one turn of all processes
+ * writes.
  */
 static int
-has_room(const FastPath *self, Py_ssize_t length, int keeps, Space *space)
+has_room(FastPath *self, Py_ssize_t length, int keeps, Space *space)
 {
     struct statfs found;
+    unsigned long long bytes = (unsigned long long)length;
+    if (is_of_turn(self, self->room_turn) && self->room.free > ROOM_OF_A_TURN) {
+        *space = (Space){self->room.free - ROOM_OF_A_TURN, self->room.all};
+        if (is_room(self, bytes, keeps, space)) {
+            self->room.free -= bytes;
+            return 1;
+        }
+    }
     if (fstatfs(self->root, &found) < 0)
         return 0;
     unsigned long long unit
@@ -171,8 +193,9 @@ has_room(const FastPath *self, Py_ssize_t length, int keeps, Space *space)
     space->all = (unsigned long long)found.f_blocks * unit;
     if (found.f_blocks == 0)
         return !keeps;
-    return (unsigned long long)length + self->min_free <= space->free
-        && !(keeps && is_scarce(&self->keeping, space, 0));
+    self->room = (Space){space->free - Py_MIN(bytes, space->free), space->all};
+    self->room_turn = self->turn;
+    return is_room(self, bytes, keeps, space);
 }
 
 /* Whether the date that a file is sealed with is still that of the present, in seconds. */
@@ -324,13 +347,12 @@ last_name(const char *key)
  * `is_missing`. Returns as `place`.
  */
 static int
-place_locked(FastPath *self, Upload *upload, int file, int folder,
-             int is_missing, const Space *space, int *is_made,
-             unsigned long long *replaced)
+place_locked(FastPath *self, Upload *upload, int file, const Parent *parent,
+             const Space *space, int *is_made, unsigned long long *replaced)
 {
     if (set_lock(self->lock, F_WRLCK, upload->offset) < 0)
         return -1;
-    int result = -1;
+    int result = -1, folder = parent->descriptor, is_missing = parent->is_missing;
     struct stat lock;
     const char *name = last_name(upload->key);
     if (is_found(self, &lock)) {
@@ -347,7 +369,8 @@ place_locked(FastPath *self, Upload *upload, int file, int folder,
         if (is_missing && folder >= 0)
             close(folder);
     }
-    set_lock(self->lock, F_UNLCK, upload->offset);
+    /* No other key is locked now, and to unlock all of them takes the kernel less. */
+    unlock_all(self->lock);
     return result;
 }
 
@@ -369,16 +392,16 @@ write_all(int file, const char *body, Py_ssize_t length)
    without a name, if it `may_be_nameless`. Returns its descriptor; -1 if it cannot be
    created, or not as Python would. */
 static int
-create_beside(const FastPath *self, Upload *upload, int folder, const struct stat *status,
-              int may_be_nameless, Space *space)
+create_beside(FastPath *self, Upload *upload, const Parent *parent, int may_be_nameless,
+              Space *space)
 {
     int file = -1;
     mode_t mode = self->conferred.list_bytes ? 0666 : (mode_t)self->mode;
     if (!has_room(self, upload->length, upload->keeps, space)
-        || !is_conferred_alike(&self->conferred, folder, status))
+        || !is_conferred_alike(self, parent))
         return -1;
     if (may_be_nameless) {
-        file = openat(folder, ".", self->nameless_flags, mode);
+        file = openat(parent->descriptor, ".", self->nameless_flags, mode);
         upload->is_nameless = file >= 0;
     }
     return file >= 0 ? file
@@ -434,16 +457,14 @@ count_result(Upload *upload, int result, unsigned long long replaced)
 int
 create_file(FastPath *self, Upload *upload)
 {
-    int is_kept, is_missing, file = -1;
-    struct stat status;
+    int file = -1;
+    Parent parent;
     Space space;
-    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
-    if (folder < 0)
+    if (enter_parent(self, upload->key, &parent) < 0)
         return -1;
-    if (is_missing || !is_folder(folder, last_name(upload->key)))
-        file = create_beside(self, upload, folder, &status, 0, &space);
-    if (!is_kept)
-        close(folder);
+    if (parent.is_missing || !is_folder(parent.descriptor, last_name(upload->key)))
+        file = create_beside(self, upload, &parent, 0, &space);
+    leave_parent(&parent);
     return file;
 }
 
@@ -455,22 +476,19 @@ create_file(FastPath *self, Upload *upload)
 int
 publish_file(FastPath *self, Upload *upload, int file, int *is_made)
 {
-    int result = -1, is_kept, is_missing;
-    struct stat status;
+    int result = -1;
+    Parent parent;
     Space space = {0, 0};
     unsigned long long replaced;
     *is_made = 0;
-    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
-    if (folder < 0)
+    if (enter_parent(self, upload->key, &parent) < 0)
         return -1;
     /* Its own bytes have been written. */
     if (!upload->keeps || has_room(self, 0, 1, &space))
-        result = place_locked(self, upload, file, folder, is_missing, &space, is_made,
-                              &replaced);
+        result = place_locked(self, upload, file, &parent, &space, is_made, &replaced);
     if (result >= 0)
         count_result(upload, result, replaced);
-    if (!is_kept)
-        close(folder);
+    leave_parent(&parent);
     return result;
 }
 
@@ -481,20 +499,18 @@ publish_file(FastPath *self, Upload *upload, int file, int *is_made)
 int
 publish(FastPath *self, Upload *upload, const char *body, int *is_made)
 {
-    int result = -1, is_kept, is_missing, file = -1;
-    struct stat status;
+    int result = -1, file = -1;
+    Parent parent;
     Space space;
     unsigned long long replaced = 0;
     *is_made = 0;
-    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
-    if (folder >= 0)
+    if (enter_parent(self, upload->key, &parent) >= 0)
         /* A name that it gets and loses again costs as much as the one that it keeps. */
-        file = create_beside(self, upload, folder, &status,
+        file = create_beside(self, upload, &parent,
                              self->expects_new && self->links_nameless, &space);
     if (file >= 0) {
         if (write_all(file, body, upload->length) == upload->length)
-            result = place_locked(self, upload, file, folder, is_missing, &space, is_made,
-                                  &replaced);
+            result = place_locked(self, upload, file, &parent, &space, is_made, &replaced);
         if (result < 0 && !upload->is_nameless)
             unlinkat(self->uploads, upload->name, 0);
         close(file);
@@ -503,7 +519,6 @@ publish(FastPath *self, Upload *upload, const char *body, int *is_made)
         release(upload);
     else
         count_result(upload, result, replaced);
-    if (folder >= 0 && !is_kept)
-        close(folder);
+    leave_parent(&parent);
     return result;
 }
