@@ -116,12 +116,10 @@ class RequestWords(NamedTuple):
     bytes_out: int
     uploads: int
     """Requests that store a value, have begun and have not ended."""
-    awake: int
-    """When the events came that are being handled; 0: none are."""
 
 
 WORDS_OF_REQUESTS: Final = RequestWords(
-    ACCEPTED, OPEN, BEGUN, DONE, BYTES_IN, BYTES_OUT, UPLOADS, AWAKE
+    ACCEPTED, OPEN, BEGUN, DONE, BYTES_IN, BYTES_OUT, UPLOADS
 )
 
 _reactor: Final = compiled("_reactor")
@@ -225,7 +223,12 @@ def _counts_in(words: memoryview) -> RequestCounts:
     if _native is None:
         return CountsInPython(words)
     counts: RequestCounts = _native.RequestCounts(
-        words, WORDS_OF_REQUESTS, STATUS_WORDS, BUCKET_OF_EXPONENT, LEAST_EXPONENT
+        words,
+        WORDS_OF_REQUESTS,
+        STATUS_WORDS,
+        BUCKET_OF_EXPONENT,
+        LEAST_EXPONENT,
+        AWAKE,
     )
     return counts
 

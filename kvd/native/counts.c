@@ -202,10 +202,10 @@ RequestCounts_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywor
 {
     PyObject *row, *status_words, *buckets;
     int least_exponent;
-    Py_ssize_t all[8];
-    if (!PyArg_ParseTuple(args, "O(nnnnnnnn)SO!i:RequestCounts", &row, &all[0], &all[1],
-                          &all[2], &all[3], &all[4], &all[5], &all[6], &all[7],
-                          &status_words, &PyTuple_Type, &buckets, &least_exponent))
+    Py_ssize_t all[8];          /* the last one is `awake` */
+    if (!PyArg_ParseTuple(args, "O(nnnnnnn)SO!in:RequestCounts", &row, &all[0], &all[1],
+                          &all[2], &all[3], &all[4], &all[5], &all[6], &status_words,
+                          &PyTuple_Type, &buckets, &least_exponent, &all[7]))
         return NULL;
     RequestCounts *self = (RequestCounts *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
