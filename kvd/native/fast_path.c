@@ -421,6 +421,12 @@ static PyMethodDef functions[] = {
      "See kvd.store.epochs."},
     {"is_scarce", is_scarce_for, METH_VARARGS,
      "is_scarce(share, bytes, times, size, free, all) -> bool\n\nSee kvd.store.tree."},
+    {"seal", seal_now, METH_VARARGS,
+     "seal(ahead_seconds, file, earliest_us, seal) -> int\n\nSee kvd.store.placing."},
+    {"place", place_written, METH_VARARGS,
+     "place(descriptors, names, (keeps, exchanges), read_flags, ahead_seconds, keeping,"
+     " space, present, seal) -> (result, sealed_us, sealed_epoch, errno, left, left_errno)\n\n"
+     "See kvd.store.placing."},
     {"exchange_names", exchange_names, METH_VARARGS,
      "exchange_names(folder, name, other_folder, other_name)\n\n"
      "See kvd.store.exchange."},
@@ -482,6 +488,13 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, COMMITS) < 0
         || PyModule_AddIntMacro(self, LOST) < 0
         || PyModule_AddIntMacro(self, LEAVES_UPLOAD) < 0
+        || PyModule_AddIntMacro(self, CREATED) < 0
+        || PyModule_AddIntMacro(self, REPLACED) < 0
+        || PyModule_AddIntMacro(self, KEPT) < 0
+        || PyModule_AddIntMacro(self, SCARCE) < 0
+        || PyModule_AddIntMacro(self, UNSEALED) < 0
+        || PyModule_AddIntMacro(self, UNLINKED) < 0
+        || PyModule_AddIntMacro(self, UNNAMED) < 0
         || PyModule_AddIntMacro(self, NO_VALUE) < 0
         || PyModule_AddIntMacro(self, FOREIGN) < 0
         || PyModule_AddIntMacro(self, TORN) < 0

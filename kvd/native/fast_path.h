@@ -53,8 +53,9 @@ enum {
     LEAVES_UPLOAD = 64, COMMITS = 128,
 };
 
-/* What `publish` returns; below 0: nothing was published. */
-enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
+/* What `publish` returns; below 0: nothing was published; see kvd.store.placing. */
+enum { CREATED = 0, REPLACED = 1, KEPT = 2, SCARCE = -1, UNSEALED = -2, UNLINKED = -3,
+       UNNAMED = -4 };
 
 /* What a file is to kvd (kvd.store.attribute). */
 enum { NO_VALUE, FOREIGN, TORN, OURS };
@@ -152,7 +153,40 @@ typedef struct {
     Py_ssize_t quota;           /* of its key (usage.c) */
     long long held;             /* bytes that it has reserved of its quotas */
     unsigned long long sealed_us;   /* the date that it was sealed with; 0: not yet */
+    long sealed_epoch;              /* and the epoch */
 } Upload;
+
+/* What a value's file is sealed with: its attribute and its times. */
+typedef struct {
+    const char *id;
+    unsigned long long length;
+    Text lines;                 /* of its metadata */
+    unsigned long long sealed_us;       /* as in Upload */
+    long sealed_epoch;
+} Seal;
+
+/* What a key has now. */
+typedef struct {
+    int exists;
+    unsigned long long bytes, earliest_us;      /* 0, unless kvd has written it */
+    long epoch;                                 /* the same */
+} Present;
+
+/* How a written file gets the name of its key; see place.c. */
+typedef struct {
+    int uploads, file, folder, lock;    /* lock below 0: the store has no epochs */
+    const char *upload, *name;
+    const char *kept;           /* for what it replaces; NULL: the upload's own */
+    int keeps, exchanges;
+    int may_seal;               /* otherwise it has to be sealed already */
+    int read_flags, ahead_seconds;
+    const Keeping *keeping;
+    const Space *space;
+    unsigned long long now_us;
+    long epoch;
+    const char *left;           /* a file that could not be removed; NULL: none */
+    int left_error;
+} Placing;
 
 /* A file that is to be synced, or has been, or the folders on a path (sync.c). */
 typedef struct Sync {
@@ -640,8 +674,12 @@ size_t whole_line(const FastPath *self, const char *text, ssize_t size,
                   const struct stat *status, unsigned long long *published_us);
 int has_value(const FastPath *self, int folder, const char *name,
               unsigned long long *published_us, long *epoch, unsigned long long *bytes);
-int seal(const FastPath *self, int file, const Upload *upload,
-         unsigned long long earliest_us, long epoch, unsigned long long *sealed_us);
+unsigned long long present_us(void);
+int is_sealed(const Seal *seal, unsigned long long now_us, unsigned long long earliest_us,
+              long epoch);
+int seal_file(int ahead_seconds, int file, Seal *seal, unsigned long long now_us,
+              unsigned long long earliest_us, long epoch);
+PyObject *seal_now(PyObject *module, PyObject *args);
 
 PyObject *stamp_file(PyObject *module, PyObject *args);
 PyObject *stamped_epoch(PyObject *module, PyObject *args);
@@ -664,13 +702,21 @@ PyObject *magic_of(PyObject *module, PyObject *folder);
 long long lock_offset(const char *key, size_t size);
 PyObject *offset_of(PyObject *module, PyObject *key);
 
-/* publish.c */
-#define LOCK_PATH ".kvd/lock"
-int find_lock(FastPath *self);
+/* place.c */
+long epoch_of_lock(int lock);
+long epoch_in(long nanosecond);
+int is_scarce(const Keeping *keeping, const Space *space, unsigned long long size);
+int place_file(Placing *placing, const Present *present, Seal *seal);
 PyObject *has_no_place(PyObject *module, PyObject *args);
 PyObject *epoch_of_fraction(PyObject *module, PyObject *nanosecond);
 PyObject *is_scarce_for(PyObject *module, PyObject *args);
 PyObject *exchange_names(PyObject *module, PyObject *args);
+PyObject *place_written(PyObject *module, PyObject *args);
+
+/* publish.c */
+#define LOCK_PATH ".kvd/lock"
+int find_lock(FastPath *self);
+int seal_upload(const FastPath *self, int file, Upload *upload);
 int links_nameless(const FastPath *self);
 int set_lock(int lock, short kind, long long offset);
 void unlock_all(int lock);

@@ -6,10 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -41,73 +39,11 @@ is_found(const FastPath *self, struct stat *status)
         && status->st_ino == self->lock_inode && status->st_dev == self->lock_device;
 }
 
-/* The epoch that the fraction of the time of the file of locks is; 0 for none
-   (kvd.store.epochs). */
-static long
-epoch_in(long nanosecond)
-{
-    return nanosecond % 1000 ? nanosecond : 0;
-}
-
-PyObject *
-epoch_of_fraction(PyObject *Py_UNUSED(module), PyObject *nanosecond)
-{
-    long fraction = PyLong_AsLong(nanosecond);
-    if (fraction == -1 && PyErr_Occurred())
-        return NULL;
-    return PyLong_FromLong(epoch_in(fraction));
-}
-
+/* The epoch, by the status of the file of locks. */
 static long
 epoch_of(const FastPath *self, const struct stat *lock)
 {
     return self->has_epochs ? epoch_in(lock->st_mtim.tv_nsec) : 0;
-}
-
-/* Whether the last byte of an open file has no place on the disk yet, as
-   kvd.store.unwritten says. */
-static int
-is_without_place(int file, unsigned long long bytes)
-{
-    struct {
-        struct fiemap map;
-        struct fiemap_extent extent;
-    } found = {.map = {.fm_start = bytes - 1, .fm_length = 1, .fm_extent_count = 1}};
-    return bytes != 0 && ioctl(file, FS_IOC_FIEMAP, &found) == 0
-        && found.map.fm_mapped_extents > 0
-        && (found.extent.fe_flags & FIEMAP_EXTENT_DELALLOC);
-}
-
-PyObject *
-has_no_place(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    int file, is_without;
-    unsigned long long bytes;
-    if (!PyArg_ParseTuple(args, "iK:has_no_place", &file, &bytes))
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    is_without = is_without_place(file, bytes);
-    Py_END_ALLOW_THREADS
-    return PyBool_FromLong(is_without);
-}
-
-/*
- * Whether a value that was replaced has never been on the disk, as kvd.store.epochs
- * says. It has `epoch`, which was the current one before that.
- */
-static int
-is_unsynced(const FastPath *self, const char *upload, long epoch,
-            unsigned long long bytes)
-{
-    struct stat status;
-    if (epoch == 0 || fstat(self->lock, &status) < 0 || epoch_of(self, &status) != epoch)
-        return 0;
-    int file = openat(self->uploads, upload, self->read_flags);
-    if (file < 0)
-        return 0;
-    int is_without = is_without_place(file, bytes);
-    close(file);
-    return is_without;
 }
 
 static int
@@ -130,33 +66,6 @@ void
 unlock_all(int lock)
 {
     set_range(lock, F_UNLCK, 0, 0);
-}
-
-/*
- * Whether there is too little room to keep a value of a size that is replaced, as
- * kvd.store.tree says.
- */
-static int
-is_scarce(const Keeping *keeping, const Space *space, unsigned long long size)
-{
-    return space->free < Py_MIN(space->all / keeping->share, keeping->bytes)
-        || size > space->free / keeping->times;
-}
-
-PyObject *
-is_scarce_for(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    Keeping keeping;
-    Space space;
-    unsigned long long size;
-    if (!PyArg_ParseTuple(args, "KKKKKK:is_scarce", &keeping.share, &keeping.bytes,
-                          &keeping.times, &size, &space.free, &space.all))
-        return NULL;
-    if (keeping.share == 0 || keeping.times == 0) {
-        PyErr_SetString(PyExc_ValueError, "a share of 0, or no times");
-        return NULL;
-    }
-    return PyBool_FromLong(is_scarce(&keeping, &space, size));
 }
 
 static int
@@ -207,20 +116,32 @@ is_of_present(const Upload *upload)
     return (unsigned long long)present.tv_sec == upload->sealed_us / 1000000;
 }
 
-/*
- * Seal a file, unless it is sealed already. Returns 0; -1 for an error, or if it would
- * have to be sealed anew, so that the sync that it has had were in vain.
- */
-static int
-seal_once(const FastPath *self, int file, const Upload *upload,
-          unsigned long long earliest_us, long epoch)
+static Seal
+seal_of(const Upload *upload)
 {
-    unsigned long long ignored;
-    if (upload->sealed_us == 0)
-        /* At durability disk, nothing is published that is not synced. */
-        return self->syncs != NULL ? -1
-            : seal(self, file, upload, earliest_us, epoch, &ignored);
-    return epoch == 0 && earliest_us <= upload->sealed_us && is_of_present(upload) ? 0 : -1;
+    return (Seal){
+        upload->id, (unsigned long long)upload->length,
+        {PyBytes_AsString(upload->lines), PyBytes_Size(upload->lines)},
+        upload->sealed_us, upload->sealed_epoch,
+    };
+}
+
+static void
+note_seal(Upload *upload, const Seal *seal)
+{
+    upload->sealed_us = seal->sealed_us;
+    upload->sealed_epoch = seal->sealed_epoch;
+}
+
+/* Seal the file of an upload with the date of the present, before it is synced. Returns 0; -1
+   for an error. */
+int
+seal_upload(const FastPath *self, int file, Upload *upload)
+{
+    Seal seal = seal_of(upload);
+    int done = seal_file(self->ahead_seconds, file, &seal, present_us(), 0, 0);
+    note_seal(upload, &seal);
+    return done;
 }
 
 /*
@@ -240,31 +161,6 @@ links_nameless(const FastPath *self)
     return is_linked;
 }
 
-/* Exchange two names, as kvd.store.exchange says. */
-static int
-exchange(int folder, const char *name, int other_folder, const char *other_name)
-{
-    return renameat2(folder, name, other_folder, other_name, RENAME_EXCHANGE);
-}
-
-PyObject *
-exchange_names(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    int folder, other_folder;
-    PyObject *name, *other_name;
-    if (!PyArg_ParseTuple(args, "iSiS:exchange_names", &folder, &name, &other_folder,
-                          &other_name))
-        return NULL;
-    const char *text = PyBytes_AsString(name), *other = PyBytes_AsString(other_name);
-    int done;
-    Py_BEGIN_ALLOW_THREADS
-    done = exchange(folder, text, other_folder, other);
-    Py_END_ALLOW_THREADS
-    if (done < 0)
-        return PyErr_SetFromErrnoWithFilenameObjects(PyExc_OSError, name, other_name);
-    Py_RETURN_NONE;
-}
-
 /*
  * Give a written file its key's name, if nothing has that name. Returns whether it has it
  * now; if not, `place` looks at what is there. A file that had no name may have that of its
@@ -273,8 +169,16 @@ exchange_names(PyObject *Py_UNUSED(module), PyObject *args)
 static int
 place_new(FastPath *self, Upload *upload, int file, int folder, const char *name, long epoch)
 {
-    if (seal_once(self, file, upload, 0, epoch) < 0)
-        return 0;
+    Seal seal = seal_of(upload);
+    unsigned long long now_us = present_us();
+    if (!is_sealed(&seal, now_us, 0, epoch)) {
+        /* At durability disk, nothing is published that is not synced. */
+        int done = self->syncs != NULL ? -1
+            : seal_file(self->ahead_seconds, file, &seal, now_us, 0, epoch);
+        note_seal(upload, &seal);
+        if (done < 0)
+            return 0;
+    }
     if (!upload->is_nameless) {
         if (renameat2(self->uploads, upload->name, folder, name, RENAME_NOREPLACE) == 0)
             return 1;
@@ -298,41 +202,40 @@ place_new(FastPath *self, Upload *upload, int file, int folder, const char *name
  * clients either write new keys or replace values, so if the last PUT was one of a new key,
  * this one is taken for one too, until the kernel says that there is something.
  *
- * With `keeps`, what it replaces gets the upload's name and stays, unless no sync has
- * begun since it was published; `space` says how much room there is.
- *
- * Returns CREATED, REPLACED, KEPT if what it replaced stays; -1 if it was not done. What
- * it replaced had `*replaced` bytes.
+ * Returns as `place_file`; what it replaced had `*replaced` bytes. At durability disk, nothing
+ * is published that is not synced, so the file must be sealed already.
  */
 static int
 place(FastPath *self, Upload *upload, int file, int folder,
       const char *name, const Space *space, const struct stat *lock,
       unsigned long long *replaced)
 {
-    unsigned long long earliest_us = 0, bytes = 0;
-    long epoch = epoch_of(self, lock), value_epoch = 0;
+    Present present = {0};
+    long epoch = epoch_of(self, lock);
     *replaced = 0;
     if ((upload->is_nameless || (self->expects_new && self->may_not_replace))
         && place_new(self, upload, file, folder, name, epoch))
         return CREATED;
     if (upload->is_nameless)
-        return -1;
-    int replaces = has_value(self, folder, name, &earliest_us, &value_epoch, &bytes);
-    self->expects_new = replaces == 0;
-    *replaced = bytes;
-    if (replaces < 0 || (replaces && upload->keeps && is_scarce(&self->keeping, space, bytes))
-        || seal_once(self, file, upload, earliest_us, epoch) < 0)
-        return -1;
-    if (!replaces || !(upload->keeps || self->exchanges))
-        return renameat(self->uploads, upload->name, folder, name) < 0 ? -1 : replaces;
-    if (exchange(self->uploads, upload->name, folder, name) < 0)
-        return -1;
-    if (upload->keeps
-        && !(epoch == value_epoch && is_unsynced(self, upload->name, epoch, bytes)))
-        return KEPT;
-    /* If this fails, the file is removed with its folder later. */
-    unlinkat(self->uploads, upload->name, 0);
-    return REPLACED;
+        return UNNAMED;
+    present.exists = has_value(self, folder, name, &present.earliest_us, &present.epoch,
+                               &present.bytes);
+    self->expects_new = present.exists == 0;
+    if (present.exists < 0)
+        return UNNAMED;
+    *replaced = present.bytes;
+    Placing placing = {
+        .uploads = self->uploads, .file = file, .folder = folder,
+        .lock = self->has_epochs ? self->lock : -1, .upload = upload->name, .name = name,
+        .keeps = upload->keeps, .exchanges = self->exchanges,
+        .may_seal = self->syncs == NULL, .read_flags = self->read_flags,
+        .ahead_seconds = self->ahead_seconds, .keeping = &self->keeping, .space = space,
+        .now_us = present_us(), .epoch = epoch,
+    };
+    Seal seal = seal_of(upload);
+    int result = place_file(&placing, &present, &seal);
+    note_seal(upload, &seal);
+    return result;
 }
 
 static const char *

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvd.store import epochs, tree, uploads
+from kvd.store import epochs, placing, uploads
 from tests.exploring import exploring
 
 STAMPS = pytest.mark.parametrize("stamp", [epochs.stamp, epochs.stamp_in_python])
@@ -30,7 +30,9 @@ def test_what_is_compiled_is_used() -> None:
         (epochs.stamp, epochs.stamp_in_python),
         (epochs.stamped_epoch, epochs.stamped_epoch_in_python),
         (epochs._epoch_in, epochs.epoch_in_python),
-        (tree._is_scarce, tree.is_scarce_in_python),
+        (placing.is_scarce, placing.is_scarce_in_python),
+        (placing.seal_file, placing.seal_in_python),
+        (placing.place, placing.place_in_python),
         (uploads.kept_name, uploads.kept_name_in_python),
     ):
         assert used is not in_python
@@ -106,7 +108,7 @@ def test_both_forms_find_the_same_room_scarce(size: int, free: int, every: int) 
     """
     sizes: Any = size, free, every
 
-    assert tree.is_scarce_in_python(*sizes) is tree._is_scarce(*sizes)
+    assert placing.is_scarce_in_python(*sizes) is placing.is_scarce(*sizes)
 
 
 @exploring()
