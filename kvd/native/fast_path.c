@@ -387,6 +387,10 @@ static PyMethodDef functions[] = {
     {"sync_folders", sync_folders, METH_VARARGS,
      "sync_folders(root, path, first) -> (depth, errno) | None\n\n"
      "See FolderSync of kvd.store.sync."},
+    {"mark_text", mark_text, METH_VARARGS,
+     "mark_text(mode, user, group, list) -> bytes\n\nSee kvd.store.conferring."},
+    {"room_beside", room_beside, METH_VARARGS,
+     "room_beside(min_free, available, unit, blocks) -> int | None\n\nSee kvd.store.space."},
     {"magic_of", magic_of, METH_O, "magic_of(folder)\n\nSee kvd.store.exchange."},
     {"entity_tags", entity_tags, METH_O,
      "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},

@@ -696,6 +696,7 @@ int enter_parent(FastPath *self, const char *key, Parent *parent);
 void leave_parent(const Parent *parent);
 int is_conferred_alike(const FastPath *self, const Parent *parent);
 PyObject *open_folder(PyObject *module, PyObject *args);
+PyObject *mark_text(PyObject *module, PyObject *args);
 PyObject *magic_of(PyObject *module, PyObject *folder);
 
 /* offset.c */
@@ -716,6 +717,7 @@ PyObject *place_written(PyObject *module, PyObject *args);
 /* publish.c */
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
+PyObject *room_beside(PyObject *module, PyObject *args);
 int seal_upload(const FastPath *self, int file, Upload *upload);
 int links_nameless(const FastPath *self);
 int set_lock(int lock, short kind, long long offset);

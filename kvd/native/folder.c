@@ -102,18 +102,42 @@ checksum(const char *bytes, size_t size)
     return ~sum;
 }
 
+#define MARK_BYTES 64
+
+/* Write the mark of a folder with such a status and default access control list. Returns its
+   length. */
+static int
+write_mark(char *text, unsigned int mode, unsigned int user, unsigned int group,
+           const char *list, size_t list_bytes)
+{
+    return snprintf(text, MARK_BYTES, "folder %o %u %u %x", mode & 07777, user, group,
+                    checksum(list, list_bytes));
+}
+
+PyObject *
+mark_text(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    unsigned int mode, user, group;
+    const char *list;
+    Py_ssize_t list_bytes;
+    char text[MARK_BYTES];
+    if (!PyArg_ParseTuple(args, "IIIy#:mark_text", &mode, &user, &group, &list, &list_bytes))
+        return NULL;
+    return PyBytes_FromStringAndSize(
+        text, write_mark(text, mode, user, group, list, (size_t)list_bytes));
+}
+
 /* Mark a new folder as made by kvd, if the file system keeps marks. */
 static int
 mark(int folder)
 {
     struct stat status;
-    char list[XATTR_SIZE_MAX], text[64];
+    char list[XATTR_SIZE_MAX], text[MARK_BYTES];
     ssize_t list_bytes = read_list(folder, list, sizeof list);
     if (list_bytes < 0 || fstat(folder, &status) < 0)
         return -1;
-    int size = snprintf(text, sizeof text, "folder %o %u %u %x",
-                        status.st_mode & 07777, status.st_uid, status.st_gid,
-                        checksum(list, (size_t)list_bytes));
+    int size = write_mark(text, status.st_mode, status.st_uid, status.st_gid, list,
+                          (size_t)list_bytes);
     return fsetxattr(folder, MARK_NAME, text, (size_t)size, 0) < 0 && errno != EOPNOTSUPP
                ? -1 : 0;
 }

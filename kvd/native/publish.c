@@ -68,10 +68,37 @@ unlock_all(int lock)
     set_range(lock, F_UNLCK, 0, 0);
 }
 
+/* Whether a file system with so many blocks has no limit: a tmpfs without one reports none at
+   all. */
 static int
-is_room(const FastPath *self, unsigned long long length, int keeps, const Space *space)
+is_unlimited(unsigned long long blocks)
 {
-    return length + self->min_free <= space->free
+    return blocks == 0;
+}
+
+/* How many bytes a file system has room for, beside those that stay free; below 0: so many
+   of these are missing. */
+static long long
+beside(unsigned long long min_free, unsigned long long free)
+{
+    return (long long)free - (long long)min_free;
+}
+
+PyObject *
+room_beside(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    unsigned long long min_free, available, unit, blocks;
+    if (!PyArg_ParseTuple(args, "KKKK:room_beside", &min_free, &available, &unit, &blocks))
+        return NULL;
+    if (is_unlimited(blocks))
+        Py_RETURN_NONE;
+    return PyLong_FromLongLong(beside(min_free, available * unit));
+}
+
+static int
+is_room(const FastPath *self, Py_ssize_t length, int keeps, const Space *space)
+{
+    return length <= beside(self->min_free, space->free)
         && !(keeps && is_scarce(&self->keeping, space, 0));
 }
 
@@ -86,11 +113,10 @@ static int
 has_room(FastPath *self, Py_ssize_t length, int keeps, Space *space)
 {
     struct statfs found;
-    unsigned long long bytes = (unsigned long long)length;
     if (is_of_turn(self, self->room_turn) && self->room.free > ROOM_OF_A_TURN) {
         *space = (Space){self->room.free - ROOM_OF_A_TURN, self->room.all};
-        if (is_room(self, bytes, keeps, space)) {
-            self->room.free -= bytes;
+        if (is_room(self, length, keeps, space)) {
+            self->room.free -= (unsigned long long)length;
             return 1;
         }
     }
@@ -100,11 +126,12 @@ has_room(FastPath *self, Py_ssize_t length, int keeps, Space *space)
         = (unsigned long long)(found.f_frsize ? found.f_frsize : found.f_bsize);
     space->free = (unsigned long long)found.f_bavail * unit;
     space->all = (unsigned long long)found.f_blocks * unit;
-    if (found.f_blocks == 0)
+    if (is_unlimited(found.f_blocks))
         return !keeps;
-    self->room = (Space){space->free - Py_MIN(bytes, space->free), space->all};
+    self->room = (Space){space->free - Py_MIN((unsigned long long)length, space->free),
+                         space->all};
     self->room_turn = self->turn;
-    return is_room(self, bytes, keeps, space);
+    return is_room(self, length, keeps, space);
 }
 
 /* Whether the date that a file is sealed with is still that of the present, in seconds. */

@@ -64,6 +64,7 @@ from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.resuming import ResumableFolder
 from kvd.store.resumption import Resumption
 from kvd.store.sidecars import Sidecars, keeps_attributes
+from kvd.store.space import room_beside
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
@@ -509,10 +510,10 @@ class FileStore:
         How many bytes the file system has room for, beside those that stay free.
         """
         space = os.fstatvfs(self._root)
-        if not space.f_blocks:
-            # A tmpfs without a limit reports that it has no blocks at all.
-            return inf
-        return space.f_bavail * space.f_frsize - self._min_free
+        room = room_beside(
+            self._min_free, space.f_bavail, space.f_frsize, space.f_blocks
+        )
+        return inf if room is None else room
 
     def _reserve(self, key: Key, length: int | None) -> Reservation:
         if self._admission is None:
