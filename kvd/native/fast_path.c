@@ -224,6 +224,7 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->parts);
     Py_CLEAR(self->hits);
     forget_recent(self);
+    forget_published(self);
     Py_CLEAR(self->plain_bytes);
     Py_CLEAR(self->metadata_bytes);
     Py_XDECREF((PyObject *)self->counts);
@@ -279,6 +280,7 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
     if (self->uploads < 0) {
         close_folders(self);
         forget_recent(self);
+        forget_published(self);
     } else if (fstat(self->uploads, &status) < 0
              || find_conferred(self->uploads, &status, &self->conferred) < 0)
         self->uploads = -1;

@@ -428,6 +428,7 @@ typedef struct {
     unsigned long long room_turn;       /* when it was looked at */
     Py_ssize_t most_recent;     /* the largest number of values kept in memory */
     RecentValues *recent;       /* NULL: none yet */
+    struct KnownValue *known;   /* see known.c; NULL: none yet */
     /* Allocated separately: a process that serves nothing never touches its pages. */
     char *buffer;
 } FastPath;
@@ -609,6 +610,12 @@ RecentValue *find_recent(FastPath *self, PyObject *key);
 int was_read(FastPath *self, PyObject *key, const Value *value);
 int keep_recent(FastPath *self, PyObject *key, Value *value, PyObject *body);
 void forget_recent(FastPath *self);
+
+/* known.c */
+void remember_published(FastPath *self, int file, const Upload *upload);
+int find_published(FastPath *self, int folder, const char *name, const Upload *upload,
+                   Present *present);
+void forget_published(FastPath *self);
 
 /* put.c */
 PyObject *kept_name(PyObject *module, PyObject *args);

@@ -245,8 +245,9 @@ place(FastPath *self, Upload *upload, int file, int folder,
         return CREATED;
     if (upload->is_nameless)
         return UNNAMED;
-    present.exists = has_value(self, folder, name, &present.earliest_us, &present.epoch,
-                               &present.bytes);
+    if (!find_published(self, folder, name, upload, &present))
+        present.exists = has_value(self, folder, name, &present.earliest_us,
+                                   &present.epoch, &present.bytes);
     self->expects_new = present.exists == 0;
     if (present.exists < 0)
         return UNNAMED;
@@ -262,6 +263,8 @@ place(FastPath *self, Upload *upload, int file, int folder,
     Seal seal = seal_of(upload);
     int result = place_file(&placing, &present, &seal);
     note_seal(upload, &seal);
+    if (result == REPLACED || result == KEPT)
+        remember_published(self, file, upload);
     return result;
 }
 
