@@ -85,7 +85,7 @@ _MICROSECOND_NS: Final = 1_000
 def epoch_in_python(nanosecond: int, /) -> int:
     """
     The epoch that a fraction of a second is; 0 for none. Without a C compiler, this
-    does what ``kvd/native/publish.c`` does.
+    does what ``kvd/native/place.c`` does.
     """
     return nanosecond if nanosecond % _MICROSECOND_NS else 0
 
