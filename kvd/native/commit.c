@@ -530,7 +530,7 @@ FastPath_publish_synced(FastPath *self, PyObject *Py_UNUSED(none))
     Sync *next, *sync = failed || self->syncs == NULL ? NULL : take_synced(self->syncs);
     int was_busy = self->busy;
     self->busy = 1;
-    begin_turn(self);
+    begin_batch(self);
     for (; sync != NULL; sync = next) {
         int done;
         next = sync->next;

@@ -423,6 +423,7 @@ typedef struct {
     unsigned int most_folders;
     Folder *folders;            /* so many; NULL: none yet */
     unsigned long long turn;    /* see turn.c; 0: no look is shared */
+    unsigned long long batches; /* of commits */
     Looks root_looks;
     Space room;                 /* what is left of it */
     unsigned long long room_turn;       /* when it was looked at */
@@ -501,6 +502,7 @@ PyObject *FastPath_leave_batches(FastPath *self, PyObject *none);
 
 /* turn.c */
 void begin_turn(FastPath *self);
+void begin_batch(FastPath *self);
 void end_turn(FastPath *self);
 int is_of_turn(const FastPath *self, unsigned long long looked);
 

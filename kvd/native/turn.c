@@ -10,7 +10,9 @@
  *
  * A turn is known by the time at which the reactor woke, which it writes to the row of its
  * process. A request that did not come with an event of the turn shares nothing: the first
- * one of a new connection, and what Python has the fast path serve.
+ * one of a new connection, and what Python has the fast path serve. Commits that are published
+ * together share the looks of that call alone: the first request of a new connection may be
+ * among them.
  */
 
 #include "fast_path.h"
@@ -20,6 +22,14 @@ void
 begin_turn(FastPath *self)
 {
     self->turn = *word_of(self->counts, self->counts->awake);
+}
+
+/* What is published until `end_turn` has begun before. */
+void
+begin_batch(FastPath *self)
+{
+    /* No time of a turn is as large. */
+    self->turn = 1ULL << 63 | ++self->batches;
 }
 
 void
