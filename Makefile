@@ -185,9 +185,10 @@ soak: crash powercuts changes endurance
 	KVD_EXAMPLES_TIMES=$(TIMES) $(BIN)/python -m $(PYTEST) --timeout=0 \
 		--processes=$(CORES) -m "hypothesis or explores" tests
 
-# Clients that people have, against the true daemon: all, or CLIENTS=webdav. What is not
-# installed is named.
-test-clients: $(VENV)/developed
+# Clients that people have, against the true daemon: all, or CLIENTS=webdav. What Debian has
+# of them is installed as in "make test"; pip and npm install the others, for them alone.
+test-clients: prepared $(VENV)/developed
+	@PYTHON="$(PYTHON)" CLIENTS="$(CLIENTS)" tests/prepare.sh clients
 	$(BIN)/python -m tests.clients $(CLIENTS)
 
 # The policy, the number of workers and all workers changed under load: what became of
@@ -270,17 +271,18 @@ $(BIN)/python:
 		echo "kvd needs Python 3.11 or newer; $(PYTHON) is: $$found" >&2; \
 		echo "Name another one, such as: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; \
 		exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --without-pip $(VENV)
 
 # Editable, so that a change is served and tested without installing again.
-$(VENV)/served: pyproject.toml $(NATIVE) | $(BIN)/python
+$(VENV)/served: pyproject.toml $(NATIVE) | $(VENV)/pip
 	$(PIP) -e '.[status]'
 	touch $@
 
 # The newest pip takes a third of the time of the one that Python brings. With it comes what
 # compiles kvd, so that this happens while the rest is fetched.
 $(VENV)/pip: pyproject.toml | $(BIN)/python
-	$(PIP) --upgrade pip "$$(sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml)"
+	PYTHONPATH="$$($(BIN)/python tests/first_pip.py)" \
+		$(PIP) --upgrade pip "$$(sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml)"
 	touch $@
 
 # Compiled once: pip, whose compiler fails here, leaves that to the next rule.
