@@ -91,9 +91,9 @@ class ObjectStore:
         upload = StreamedUpload(self._uploads, key, name, length, metadata, conditions)
         return Deferred.fromCoroutine(upload.begin())
 
-    def open(self, key: Key) -> Answer[IValue]:
+    def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
         name = object_name(self._prefix, key)
-        return Deferred.fromCoroutine(open_object(self._engine, key, name))
+        return Deferred.fromCoroutine(open_object(self._engine, key, name, whole))
 
     def stat(self, key: Key) -> Answer[ValueInfo]:
         return Deferred.fromCoroutine(self._stat(key))

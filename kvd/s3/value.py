@@ -24,8 +24,9 @@ from kvd.store.faults import absence
 
 HEAD_BYTES: Final = 64 * 1024
 """
-How much of a value the first request asks for: as much as is sent with the head of a
-reply. A reader that wants only the description, or a part, costs no more than that.
+How much of a value the first request asks for, if it may be that no more is wanted: as
+much as is sent with the head of a reply. A reader that wants only the description, or a
+part, costs no more than that.
 """
 
 STREAM_FROM_BYTES: Final = 512 * 1024
@@ -57,28 +58,31 @@ async def stat_object(engine: Engine, key: Key, name: str) -> Stored:
     return describe(key, reply, size)
 
 
-async def open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
+async def open_object(engine: Engine, key: Key, name: str, whole: bool) -> ObjectValue:
     """
     Open an object for reading. If the engine breaks off, it is asked once more.
+
+    Args:
+        engine: Has it.
+        key: Its key.
+        name: Its name.
+        whole: Whether all of it is going to be read; else only its first bytes are
+            asked for.
 
     Raises:
         KeyAbsent: There is none.
     """
+    fields = {} if whole else {"range": f"bytes=0-{HEAD_BYTES - 1}"}
+    ask = Ask("GET", name, fields=fields, expected=frozenset({_ABSENT, _NO_RANGE}))
     try:
-        return await _open_object(engine, key, name)
+        return await _open_object(engine, key, ask)
     except BrokenBody:
-        return await _open_object(engine, key, name)
+        return await _open_object(engine, key, ask)
 
 
-async def _open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
-    reply = await engine.ask(
-        Ask(
-            "GET",
-            name,
-            fields={"range": f"bytes=0-{HEAD_BYTES - 1}"},
-            expected=frozenset({_ABSENT, _NO_RANGE}),
-        )
-    )
+async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
+    name = ask.name
+    reply = await engine.ask(ask)
     if reply.status == _ABSENT:
         code = (await engine.document(reply)).findtext("Code")
         if code == "NoSuchBucket":
@@ -93,8 +97,9 @@ async def _open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
     stored = describe(key, reply, size)
     receiver = engine.receive(reply)
     if reply.status != _PARTIAL and size > HEAD_BYTES:
-        # An engine that sends all, whatever it is asked for.
-        return ObjectValue(engine, name, stored, reply.endpoint, b"", receiver)
+        # Some engines send all, whatever they are asked for.
+        first = await engine.take(receiver)
+        return ObjectValue(engine, name, stored, reply.endpoint, first, receiver)
     head = bytearray()
     # To the end of the body, so that the connection serves the next request.
     while piece := await engine.take(receiver):
@@ -130,10 +135,11 @@ class ObjectValue:
 
     A long rest can be taken from the socket, which spares this process from copying it.
 
-    The rest comes from one more request, on the condition that the object is still the
-    same; if it was replaced in between, reading fails. It goes to the same endpoint as
-    the first, as others may not have heard of the object yet. If the engine breaks off,
-    the same is asked for once more from there, as often as a byte has come.
+    The rest comes with the first, or from one more request, on the condition that the
+    object is still the same; if it was replaced in between, reading fails. It goes to
+    the same endpoint as the first, as others may not have heard of the object yet. If
+    the engine breaks off, the same is asked for once more from there, as often as a
+    byte has come.
     """
 
     def __init__(
@@ -152,7 +158,7 @@ class ObjectValue:
             stored: Describes it.
             endpoint: Where it was found.
             head: Its first bytes.
-            receiver: Gives the bytes from the first on; None: they are asked for.
+            receiver: Gives those that follow; None: they are asked for.
         """
         self.info = stored.info
         self._engine = engine
@@ -165,8 +171,10 @@ class ObjectValue:
         """Of the receiver, which does not read."""
         self._was_taken = False
         """Whether bytes were taken from it, which the receiver has missed."""
-        self._offset = 0
+        self._offset = len(head)
         self._end = stored.info.size
+        if receiver is not None and self._is_long(self._offset):
+            self._socket = receiver.detach()
         self._rest = b""
         """What has come last, of which so much was given:"""
         self._given = 0

@@ -409,7 +409,7 @@ class FileStore:
             synced=info,
         )
 
-    def open(self, key: Key) -> IValue:
+    def open(self, key: Key, whole: bool = False) -> IValue:
         try:
             value = self._tree.open(key)
         except OSError as error:
