@@ -15,6 +15,7 @@ from kvd.client.sockets import BodySocket
 from kvd.errors import StoreFault
 from kvd.interfaces import Answer, IStreamedValue
 from kvd.model.keys import Key, escape
+from kvd.model.values import ValueInfo
 from kvd.s3.endpoints import Endpoint
 from kvd.s3.engine import Engine
 from kvd.s3.failures import BrokenBody, no_bucket
@@ -36,7 +37,6 @@ move it on.
 """
 
 _ABSENT: Final = 404
-_CHANGED: Final = 412
 _NO_RANGE: Final = 416
 _PARTIAL: Final = 206
 
@@ -93,8 +93,8 @@ async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
         engine.dismiss(reply)
         stored = await stat_object(engine, key, name)
         return ObjectValue(engine, name, stored, reply.endpoint, b"")
-    size = _whole_size(reply)
-    stored = describe(key, reply, size)
+    stored = _describe(key, reply)
+    size = stored.info.size
     receiver = engine.receive(reply)
     if reply.status != _PARTIAL and size > HEAD_BYTES:
         # Some engines send all, whatever they are asked for.
@@ -106,26 +106,53 @@ async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
         head += piece
     if len(head) != min(size, HEAD_BYTES):
         raise StoreFault(f"/{escape(key)} has another length than the engine says.")
-    if len(head) == size and stored.sha256 not in (None, _sha256(head)):
-        raise StoreFault(
-            f"/{escape(key)} is damaged: its SHA-256 is not the one that was stored"
-            " with it."
-        )
+    if len(head) == size and stored.sha256 is not None:
+        _Check(stored.info, stored.sha256).add(bytes(head), 0)
     return ObjectValue(engine, name, stored, reply.endpoint, bytes(head))
 
 
-def _whole_size(reply: Reply) -> int:
+def _describe(key: Key, reply: Reply) -> Stored:
     size = reply.length
     if reply.status == _PARTIAL:
         total = reply.field("Content-Range").rpartition("/")[2]
         size = int(total) if total.isdecimal() else None
     if size is None:
         raise StoreFault("The engine does not say how long a value is.")
-    return size
+    return describe(key, reply, size)
 
 
-def _sha256(data: bytes | bytearray) -> str:
-    return hashlib.sha256(data).hexdigest()
+class _Check:
+    """
+    Compares the digest of a value with that of its bytes, if these are read one after
+    the other from the first on.
+    """
+
+    def __init__(self, info: ValueInfo, sha256: str) -> None:
+        self._info = info
+        self._expected = sha256
+        self._sha256 = hashlib.sha256()
+        self._read = 0
+
+    def add(self, piece: bytes, offset: int) -> bytes:
+        """
+        Some bytes have been read from an offset on.
+
+        Returns:
+            The same bytes.
+
+        Raises:
+            StoreFault: These were the last, and the digest is another one.
+        """
+        if offset == self._read:
+            self._sha256.update(piece)
+            self._read += len(piece)
+            is_all = self._read == self._info.size
+            if is_all and self._sha256.hexdigest() != self._expected:
+                raise StoreFault(
+                    f"/{escape(self._info.key)} is damaged: its SHA-256 is not the one"
+                    " that was stored with it."
+                )
+        return piece
 
 
 @implementer(IStreamedValue)
@@ -135,11 +162,14 @@ class ObjectValue:
 
     A long rest can be taken from the socket, which spares this process from copying it.
 
-    The rest comes with the first, or from one more request, on the condition that the
-    object is still the same; if it was replaced in between, reading fails. It goes to
-    the same endpoint as the first, as others may not have heard of the object yet. If
-    the engine breaks off, the same is asked for once more from there, as often as a
+    The rest comes with the first, or from one more request, whose reply says whether
+    the object is still the same; if it was replaced in between, reading fails. It goes
+    to the same endpoint as the first, as others may not have heard of the object yet.
+    If the engine breaks off, the same is asked for once more from there, as often as a
     byte has come.
+
+    If the digest of the bytes is known, and all of them are read one after the other,
+    the last ones are given out only if it is right.
     """
 
     def __init__(
@@ -163,7 +193,9 @@ class ObjectValue:
         self.info = stored.info
         self._engine = engine
         self._name = name
-        self._tag = stored.engine_tag
+        self._check: _Check | None = None
+        if stored.sha256 is not None and len(head) < stored.info.size:
+            self._check = _Check(stored.info, stored.sha256)
         self._endpoint = endpoint
         self._head = head
         self._receiver = receiver
@@ -183,6 +215,14 @@ class ObjectValue:
         return None
 
     def read(self, offset: int, count: int) -> Answer[bytes]:
+        piece = self._next(offset, count)
+        if self._check is None:
+            return piece
+        if isinstance(piece, Deferred):
+            return piece.addCallback(self._check.add, offset)
+        return self._check.add(piece, offset)
+
+    def _next(self, offset: int, count: int) -> Answer[bytes]:
         if offset < len(self._head):
             return self._head[offset : offset + count]
         if self._was_taken:
@@ -237,19 +277,22 @@ class ObjectValue:
             Ask(
                 "GET",
                 self._name,
-                fields={
-                    "range": f"bytes={offset}-{self._end - 1}",
-                    "if-match": self._tag,
-                },
-                expected=frozenset({_ABSENT, _CHANGED, _NO_RANGE}),
+                fields={"range": f"bytes={offset}-{self._end - 1}"},
+                expected=frozenset({_ABSENT, _NO_RANGE}),
                 streams=self._is_long(offset),
                 endpoint=self._endpoint,
             )
         )
-        if reply.status != _PARTIAL:
+        # Not If-Match: after a node was killed, SeaweedFS has said of some objects for
+        # ever that the tag, which it tells itself, does not match.
+        if reply.status != _PARTIAL or not self._is_same(reply):
             self._engine.dismiss(reply)
             raise StoreFault("The value was replaced while it was read.")
         return self._engine.receive(reply)
+
+    def _is_same(self, reply: Reply) -> bool:
+        info = _describe(self.info.key, reply).info
+        return (info.etag, info.size) == (self.info.etag, self.info.size)
 
     def socket(self, offset: int) -> int | None:
         if self._socket is None or offset != self._offset:
