@@ -135,5 +135,6 @@ def assert_node_is_not_missed(
         for target, digest in acknowledged.items()
         if (found := read(port, target)) != digest
     }
-    assert {} == wrong
-    assert [] == [said for writer in writers for said in writer.failed_twice]
+    assert not wrong, wrong
+    twice = [said for writer in writers for said in writer.failed_twice]
+    assert not twice, twice

@@ -7,9 +7,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,22 +16,10 @@ from kvd.s3.guards import Change
 from tests.integration.twistd import Twistd
 from tests.s3 import contract
 from tests.s3.engines.load import assert_node_is_not_missed
-from tests.s3.over_engine import location, started
+from tests.s3.over_engine import location
 from tests.s3.processes import RunningEngine
 
 SELFTEST_SECONDS = 120.0
-
-
-@contextmanager
-def running(make: Callable[[Path], RunningEngine]) -> Iterator[RunningEngine]:
-    """
-    An engine in a folder of its own.
-    """
-    with (
-        tempfile.TemporaryDirectory(prefix="kvd-engine-") as folder,
-        started(make(Path(folder, "engine"))) as engine,
-    ):
-        yield engine
 
 
 class WholeContract(contract.Conditions):
