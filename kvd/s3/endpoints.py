@@ -18,14 +18,6 @@ At least half of each, so that a check comes before the next request
 """
 
 
-SETTLE_SECONDS: Final = 30.0
-"""
-How long an endpoint that could not be reached is not chosen after it answers again, if
-there is another. A node of SeaweedFS that returns serves what it had, until it has
-heard what was changed meanwhile: a value that was replaced, or none where there is one.
-"""
-
-
 class Endpoint:
     """
     A gateway of the engine.
@@ -38,22 +30,13 @@ class Endpoint:
         self.failures = 0
         """How often it failed since it last answered."""
         self.down_until = 0.0
-        self.was_away = False
-        """Whether it could not be reached since it last answered."""
-        self.settled_at = 0.0
-
-    def is_settled(self, now: float) -> bool:
-        """
-        Whether it has answered for long enough.
-        """
-        return not self.was_away and self.settled_at <= now
 
 
 class Endpoints:
     """
     Chooses the endpoint with the fewest requests, in turn where they have as many. One
-    that failed is left alone for a time that grows with each failure, and one that
-    could not be reached for some time after that, unless this is so of all.
+    that failed is left alone for a time that grows with each failure, unless all have
+    failed.
     """
 
     def __init__(
@@ -79,17 +62,12 @@ class Endpoints:
         able = [each for each in rotated if each.down_until <= now]
         if not able:
             return min(rotated, key=lambda each: each.down_until)
-        settled = [each for each in able if each.is_settled(now)]
-        return min(settled or able, key=lambda each: each.active)
+        return min(able, key=lambda each: each.active)
 
-    def failed(self, endpoint: Endpoint, *, away: bool = True) -> None:
+    def failed(self, endpoint: Endpoint) -> None:
         """
-        An endpoint failed.
-
-        Args:
-            away: Whether it could not be reached, or did not answer.
+        An endpoint did not answer.
         """
-        endpoint.was_away = endpoint.was_away or away
         # Bounded, because a float has a largest exponent.
         pause = FIRST_PAUSE_SECONDS * 2.0 ** min(endpoint.failures, 10)
         pause = min(pause, LONGEST_PAUSE_SECONDS) * self._random.uniform(0.5, 1.0)
@@ -102,6 +80,3 @@ class Endpoints:
         """
         endpoint.failures = 0
         endpoint.down_until = 0.0
-        if endpoint.was_away:
-            endpoint.was_away = False
-            endpoint.settled_at = self._clock.seconds() + SETTLE_SECONDS

@@ -321,7 +321,7 @@ class Engine:
             return replace(reply, status=CONFLICT, was_read=True)
         failure = failure_of(reply, code, self.bucket)
         if isinstance(failure, Transient) and failure.of_endpoint:
-            self._endpoints.failed(reply.endpoint, away=False)
+            self._endpoints.failed(reply.endpoint)
         raise failure
 
 

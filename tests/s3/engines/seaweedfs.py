@@ -19,3 +19,4 @@ class TestKvdOverSeaweedFS(suite.WholeContract):
     """
 
     gateways_agree = False
+    keeps_order = False

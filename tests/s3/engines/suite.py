@@ -29,6 +29,8 @@ class WholeContract(contract.Conditions):
 
     gateways_agree = True
     """Whether a gateway knows at once what another one has done."""
+    keeps_order = True
+    """Whether the later of two changes stays, if a node is killed before them."""
     is_consistent = True
     """Whether a value that was replaced is not read any more, whatever node returns."""
 
@@ -80,6 +82,7 @@ class WholeContract(contract.Conditions):
             engine,
             daemon.port,
             replaces=self.is_consistent,
+            keeps_order=self.keeps_order,
         )
 
     @pytest.mark.timeout(600)
