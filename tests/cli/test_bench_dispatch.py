@@ -70,10 +70,15 @@ def test_policies_are_compared(tmp_path: Path) -> None:
             (run,) = policy["rounds"]
             assert {} == run["failures"]
             assert sum(run["requests_of_workers"]) > 0
-            kept = load["load"].startswith("keep-alive") or load["load"] == "storm"
-            assert kept == (
-                sum(run["connections_of_workers"]) < sum(run["requests_of_workers"])
+            connections, requests = (
+                sum(run[f"{name}_of_workers"]) for name in ("connections", "requests")
             )
+            if load["load"] == "storm":
+                # On a busy machine, each of its clients may come to one request only.
+                assert connections <= requests
+            else:
+                kept = load["load"].startswith("keep-alive")
+                assert kept == (connections < requests)
     assert ["leastbusy"] == [cost["policy"] for cost in figures["hand_over"]]
     assert page.read_text().count("<svg") == 2 * len(LOADS)
 

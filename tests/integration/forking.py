@@ -85,6 +85,7 @@ def fork_processes(
     os.umask(umask)
     os.environ.clear()
     os.environ.update(environment)
+    measure_if_asked()
     sys.argv[1:] = arguments
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
@@ -94,6 +95,18 @@ def fork_processes(
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
     exec(prelude, dict(globals()))
+
+
+def measure_if_asked() -> None:
+    """
+    Measure coverage no more if the environment does not ask for it: a Python that was
+    started with it would not.
+    """
+    coverage = sys.modules.get("coverage")
+    measured = coverage and coverage.Coverage.current()
+    if measured and "COVERAGE_PROCESS_CONFIG" not in os.environ:
+        measured.stop()
+        measured._auto_save = False
 
 
 def run(program: str) -> None:
