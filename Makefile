@@ -270,17 +270,18 @@ $(BIN)/python:
 		echo "kvd needs Python 3.11 or newer; $(PYTHON) is: $$found" >&2; \
 		echo "Name another one, such as: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; \
 		exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --without-pip $(VENV)
 
 # Editable, so that a change is served and tested without installing again.
-$(VENV)/served: pyproject.toml $(NATIVE) | $(BIN)/python
+$(VENV)/served: pyproject.toml $(NATIVE) | $(VENV)/pip
 	$(PIP) -e '.[status]'
 	touch $@
 
 # The newest pip takes a third of the time of the one that Python brings. With it comes what
 # compiles kvd, so that this happens while the rest is fetched.
 $(VENV)/pip: pyproject.toml | $(BIN)/python
-	$(PIP) --upgrade pip "$$(sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml)"
+	PYTHONPATH="$$($(BIN)/python tests/first_pip.py)" \
+		$(PIP) --upgrade pip "$$(sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml)"
 	touch $@
 
 # Compiled once: pip, whose compiler fails here, leaves that to the next rule.

@@ -5,12 +5,18 @@ What all tests have in common.
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from unittest import TestCase
 
 import pytest
 
-from tests.measuring import is_traced, measured
+from tests.measuring import is_traced, tracing
+
+_window: Callable[[], AbstractContextManager[None]] = nullcontext
+"""
+What is entered while code of kvd may run.
+"""
 
 
 def pytest_collection_finish() -> None:
@@ -32,22 +38,57 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     """
     case = getattr(item, "instance", None)
     try:
-        return (yield)
+        with _window():
+            return (yield)
     finally:
         if isinstance(case, TestCase):
             vars(case).clear()
 
 
+def pytest_sessionstart() -> None:
+    """
+    Measure no coverage of what pytest does: see `tests.measuring.Tracing`.
+    """
+    tracing.pause()
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """
+    Measure coverage while a file of tests imports what it tests.
+    """
+    if isinstance(collector, pytest.Module):
+        # Whatever ends that, pytest reports when it tries again.
+        ended = pytest.Collector.CollectError, pytest.skip.Exception
+        with tracing.resumed(), suppress(*ended):
+            assert collector.obj is not None
+    return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
     """
     Measure no coverage in a test that need not be traced, nor in what prepares it.
     """
-    coverage = measured()
-    if not coverage or is_traced(item):
+    global _window
+    _window = tracing.resumed if is_traced(item) else nullcontext
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_fixture_setup() -> Generator[None, object, object]:
+    """
+    Measure coverage while a fixture is made.
+    """
+    with _window():
         return (yield)
-    coverage.stop()
-    try:
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """
+    Measure coverage while a test runs.
+    """
+    with _window():
         return (yield)
-    finally:
-        coverage.start()

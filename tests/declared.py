@@ -103,3 +103,4 @@ def declare_doubles(case: SynchronousTestCase) -> None:
         return [double for double in DECLARATIONS if kind.providedBy(double)]
 
     case.patch(plugins, "getPlugins", get_plugins)
+    case.patch(plugins, "_found", {})

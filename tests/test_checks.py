@@ -7,10 +7,11 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from tests.measuring import REACHED_ELSEWHERE
+from tests.measuring import REACHED_ELSEWHERE, measured
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,6 +38,34 @@ def test_no_mark_hides_a_test() -> None:
         for path in marked
         if not any(path.is_relative_to(folder) for folder in folders)
     ] == []
+
+
+_TRACED_WHEN_IMPORTED: Final = sys.gettrace() is not None
+
+
+@pytest.fixture
+def traced_when_made() -> bool:
+    """
+    Whether this fixture was traced.
+    """
+    return sys.gettrace() is not None
+
+
+def test_all_else_is_traced_where_coverage_is_measured(
+    request: pytest.FixtureRequest,
+) -> None:
+    """
+    While its file is imported, while its fixtures are made, and while it runs.
+    """
+    traced_when_made = request.getfixturevalue("traced_when_made")
+    traced_when_run = sys.gettrace() is not None
+    is_measured = measured() is not None
+
+    assert (is_measured, is_measured, is_measured) == (
+        _TRACED_WHEN_IMPORTED,
+        traced_when_made,
+        traced_when_run,
+    )
 
 
 @pytest.mark.untraced

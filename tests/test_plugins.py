@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
+from kvd import plugins
 from kvd.errors import BrokenPlugin, UnknownPlugin
 from kvd.plugins import (
     IDialectDeclaration,
     IPolicyDeclaration,
     IStoreDeclaration,
+    Policy,
     declared,
     load,
 )
@@ -70,6 +72,28 @@ class LoadTests(SynchronousTestCase):
         with pytest.raises(UnknownPlugin, match=r"known: classic, plain\.$"):
             load(IDialectDeclaration, "x")
 
+    def test_one_search_finds_all_names(self) -> None:
+        """
+        Of all kinds: a start needs several, and each search looks at all that is
+        installed.
+        """
+        load(IPolicyDeclaration, "shared")
+        self.patch(plugins, "getPlugins", None)
+
+        assert one_for_all is load(IPolicyDeclaration, "gated")
+        assert folder_maker is load(IStoreDeclaration, "file")
+
+    def test_what_is_installed_later_is_found(self) -> None:
+        """
+        An unknown name is searched for again.
+        """
+        with pytest.raises(UnknownPlugin):
+            load(IPolicyDeclaration, "late")
+        late = Policy("late", "One socket.", "tests.declared.one_for_all")
+        self.patch(plugins, "getPlugins", lambda kind: [late])
+
+        assert one_for_all is load(IPolicyDeclaration, "late")
+
     def test_what_cannot_be_loaded_is_named_with_its_error(self) -> None:
         """
         With the declared code and the error.
@@ -118,9 +142,9 @@ def test_another_package_can_declare_a_policy(tmp_path: Path) -> None:
     A file in ``twisted/plugins`` anywhere on the path is found; if it is broken,
     loading its name shows the error, while other plugins work.
     """
-    plugins = tmp_path / "twisted" / "plugins"
-    plugins.mkdir(parents=True)
-    (plugins / "foreign_dropin.py").write_text(
+    folder = tmp_path / "twisted" / "plugins"
+    folder.mkdir(parents=True)
+    (folder / "foreign_dropin.py").write_text(
         "from kvd.plugins import Policy\n"
         "first = Policy('first', 'Always worker 0.', 'foreign.first')\n"
         "second = Policy('second', 'Not there.', 'foreign.second')\n"

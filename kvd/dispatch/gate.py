@@ -24,7 +24,7 @@ from kvd.ipc.counts import Loads
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.model.view import View
 from kvd.native import compiled
-from kvd.plugins import IPolicyDeclaration, declared
+from kvd.plugins import IPolicyDeclaration, find
 
 SILENT_SECONDS: Final = 1.5
 """
@@ -61,7 +61,7 @@ def load_before_forks(text: str) -> None:
     Load a policy before workers are forked, if it is one of kvd's own. A third-party
     policy may import a reactor, which must not exist before the fork.
     """
-    declaration = declared(IPolicyDeclaration).get(text.partition(":")[0])
+    declaration = find(IPolicyDeclaration, text.partition(":")[0])
     if declaration is not None and declaration.code.startswith("kvd."):
         policy_of_gates(text)
 

@@ -174,6 +174,7 @@ def test_a_policy_of_ones_own_is_found_by_its_name(
     """
     own = Policy("own", "Fewest requests.", "tests.lab.simulate.policies.policy")
     monkeypatch.setattr(plugins, "getPlugins", lambda kind: [*getPlugins(kind), own])
+    monkeypatch.setattr(plugins, "_found", {})
 
     rows = {
         row["policy"]: row for row in simulated("--requests=2000", "--service=uneven")

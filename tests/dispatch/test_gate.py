@@ -70,7 +70,10 @@ def test_policies_of_others_are_left_to_the_workers() -> None:
     A fork server loads none of them: what they import may be a reactor.
     """
     theirs = Policy("theirs", "Somebody's.", "nobody.has.this.policy")
-    with mock.patch("kvd.plugins.getPlugins", return_value=[theirs]):
+    with (
+        mock.patch("kvd.plugins.getPlugins", return_value=[theirs]),
+        mock.patch("kvd.plugins._found", {}),
+    ):
         load_before_forks("theirs")
         load_before_forks("theirs:key=value")
         load_before_forks("unknown")

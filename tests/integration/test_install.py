@@ -75,7 +75,9 @@ def uncompiled(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """
     folder = tmp_path_factory.mktemp("uncompiled")
     sources = str(copied_sources(folder))
-    return install(folder / "python", sources, environment={"CC": "false"})
+    return install(
+        folder / "python", "--no-compile", sources, environment={"CC": "false"}
+    )
 
 
 def test_what_is_compiled_is_there(installed: Installed, tmp_path: Path) -> None:
@@ -110,7 +112,8 @@ def required(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """
 
     def make(folder: Path) -> None:
-        install(folder, str(the_wheel(tmp_path_factory)), beside=only_required)
+        wheel = str(the_wheel(tmp_path_factory))
+        install(folder, "--no-compile", wheel, beside=only_required)
 
     return Installed(once(tmp_path_factory, "installed-required", make))
 
@@ -256,7 +259,7 @@ def test_nothing_is_reported_of_a_cache_that_cannot_be_written(
     is still said.
     """
     folder = tmp_path_factory.mktemp("unwritable")
-    installed = install(folder, str(the_wheel(tmp_path_factory)))
+    installed = install(folder, "--no-compile", str(the_wheel(tmp_path_factory)))
     [plugins] = folder.glob("lib/python*/site-packages/twisted/plugins")
     # Nobody can write it, not even root.
     (plugins / "dropin.cache").mkdir()

@@ -28,7 +28,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """
 
     def make(folder: Path) -> None:
-        install(folder, str(the_wheel(tmp_path_factory)), str(PACKAGE))
+        wheel = str(the_wheel(tmp_path_factory))
+        install(folder, "--no-compile", wheel, str(PACKAGE))
 
     return Installed(once(tmp_path_factory, "installed-policies", make))
 

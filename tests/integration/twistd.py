@@ -54,11 +54,13 @@ _LOADED: Final = """
 
 _PREPARED: Final = """
 from kvd.ipc.messages import Load, decode, encode
+from kvd.plugins import IStoreDeclaration, find
 from kvd.settings import Settings
 decode(encode(Load(Settings())))
+find(IStoreDeclaration, "file")
 """
 """
-How settings are sent to a fork server is found out once.
+How settings are sent to a fork server is found out once, and where plugins are.
 """
 
 _READ_AT_START: Final = "PYTHON", "LD_", "LC_", "LANG"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs the tests of what is compiled with AddressSanitizer and UndefinedBehaviorSanitizer,
-# in the copy of the sources that sanitized.sh builds with them in build/sanitized. Any
-# report ends the run.
+# in the copy of the sources that sanitized.sh builds with them in build/sanitized: now, if
+# what is compiled has changed since. Any report ends the run.
 #
 # Python itself is not built with them, so their library is loaded before it. It gets each
 # object from malloc (PYTHONMALLOC), where an access beyond it is noticed. What is left at
@@ -10,9 +10,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+# Built by make, which knows when it must be.
+env -u MAKEFLAGS make --no-print-directory .venv/sanitized >&2
 python=$PWD/.venv/bin/python
 copy=build/sanitized
-# What "make sanitize" has compiled stays; all else is as it is now.
+# What has been compiled stays; all else is as it is now.
 find "$copy" -type f ! -name "*.so" ! -path "*/build/*" -delete
 # With the bytecode of the tests, but not what other checks are writing meanwhile.
 "$python" - "$copy" <<'END'

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.chance import new_seed
 from tests.integration.disk_image import KINDS
 from tests.power_cuts.cutting import is_wrong, report, run
 
@@ -26,8 +27,7 @@ def main(names: set[str], cuts: int = 20, seconds: int = 40, keys: int = 500) ->
     """
     if unknown := names.difference(KINDS, DURABILITIES):
         sys.exit(f"{', '.join(unknown)}: neither a file system nor a durability")
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}", flush=True)
+    seed = new_seed()
     wrong = 0
     for durability in _named(DURABILITIES, names):
         for kind in _named(KINDS, names):
