@@ -455,6 +455,25 @@ def test_a_pipe_is_held_beyond_the_end_of_the_others(sockets: Sockets) -> None:
     assert 0 == opened.more
 
 
+def test_the_larger_pipe_is_used_next(sockets: Sockets) -> None:
+    """
+    A user who has many pipes gets small ones.
+    """
+    far, near = sockets
+    fill(far)
+    to, reader = tcp_pair(window=4096)
+    with to, reader, closing(Pipe()) as pipe:
+        first = pipe._ends
+        held = stalled(pipe, near, to).held
+        assert held is not None
+        pipe._ends = replace(pipe._ends, size=4096)
+        while held.count:
+            reader.recv(1 << 20)
+            held.send(to.fileno())
+
+        assert first is pipe._ends
+
+
 def test_no_more_than_some_pipes_are_kept(pipe: Pipe, sockets: Sockets) -> None:
     """
     However many sockets took only a part.

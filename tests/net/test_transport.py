@@ -393,6 +393,18 @@ class ServerTransportTests(SynchronousTestCase):
         assert b"" == self.far.recv(1)
         assert len(sent) + 3 == self.transport.bytes_sent
 
+    def test_what_no_pipe_can_hold_waits_in_memory(self) -> None:
+        """
+        If the process can open no more.
+        """
+        pipe2 = os.pipe2
+        opened = [pipe2(os.O_CLOEXEC | os.O_NONBLOCK)]
+        with mock.patch("os.pipe2", side_effect=[*opened, OSError(errno.EMFILE, "")]):
+            sent = self.pass_on()
+
+        assert sent == self.read_all()
+        assert len(sent) == self.transport.bytes_sent
+
     def test_after_flush_waits_for_a_pipe(self) -> None:
         """
         Until it is empty.
