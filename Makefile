@@ -185,9 +185,10 @@ soak: crash powercuts changes endurance
 	KVD_EXAMPLES_TIMES=$(TIMES) $(BIN)/python -m $(PYTEST) --timeout=0 \
 		--processes=$(CORES) -m "hypothesis or explores" tests
 
-# Clients that people have, against the true daemon: all, or CLIENTS=webdav. What is not
-# installed is named.
-test-clients: $(VENV)/developed
+# Clients that people have, against the true daemon: all, or CLIENTS=webdav. What Debian has
+# of them is installed as in "make test"; pip and npm install the others, for them alone.
+test-clients: prepared $(VENV)/developed
+	@PYTHON="$(PYTHON)" CLIENTS="$(CLIENTS)" tests/prepare.sh clients
 	$(BIN)/python -m tests.clients $(CLIENTS)
 
 # The policy, the number of workers and all workers changed under load: what became of

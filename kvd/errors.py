@@ -339,6 +339,15 @@ class ConditionUnsupported(PeerError):
     status = 501
 
 
+class TooManyLocks(PeerError):
+    """
+    A client has as many locks as kvd leaves to one (RFC 4918 section 11.5: it must not
+    simply try again).
+    """
+
+    status = 507
+
+
 class ForeignDestination(PeerError):
     """
     A value is to be copied to another server (RFC 4918 section 9.8.5).

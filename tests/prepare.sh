@@ -3,7 +3,8 @@
 #
 # As root on Debian this installs what is missing. Elsewhere it names the command that
 # would, and fails. This is the only list: a test that needs one more program brings a
-# line in needed(). "make test-engines" gives the names of engines, which are needed too.
+# line in needed(). "make test-engines" gives the names of engines, which are needed too;
+# "make test-clients" gives clients, and names some of them in CLIENTS or means all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,6 +27,10 @@ needed() {
     if [[ $engines == *" cluster "* ]]; then
         command -v ip >/dev/null || echo iproute2
         PATH="$PATH:/usr/sbin" command -v haproxy >/dev/null || echo haproxy
+    fi
+    if [[ $engines == *" clients "* ]]; then
+        # shellcheck disable=SC2086
+        "$python" -m tests.clients.missing ${CLIENTS:-} || exit
     fi
     command -v make >/dev/null || echo make
     command -v curl >/dev/null || echo curl  # the examples of the docs
@@ -54,7 +59,8 @@ header = os.path.join(sysconfig.get_path("include"), "Python.h")
 sys.exit(not os.path.exists(header))' 2>/dev/null || echo python3-dev
 }
 
-mapfile -t missing < <(needed)
+missing_text=$(needed)
+mapfile -t missing < <(printf %s "$missing_text")
 ((${#missing[@]})) || exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol
@@ -167,16 +167,18 @@ def connect(
     protocol: Protocol,
     over_tcp: bool = False,
     window: int | None = None,
+    peer: Any = "",
 ) -> Client:
     """
     A client connected to a protocol, through the shipped transport.
 
     Args:
         window: How much the kernel of a client over TCP takes for it.
+        peer: What ``accept`` says of it.
     """
     near, far = tcp_pair(window) if over_tcp else socket.socketpair()
     near.setblocking(False)
-    serve_connection(near, "", protocol, reactor)
+    serve_connection(near, peer, protocol, reactor)
     reactor.settle()
     return Client(reactor, far)
 

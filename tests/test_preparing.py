@@ -68,13 +68,19 @@ class System:
         """
         self.have("apt-get", APT_GET.replace("{folder}", str(self.folder)))
 
-    def prepare(self, *engines: str) -> subprocess.CompletedProcess[str]:
+    def prepare(
+        self, *engines: str, clients: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """
         Run the script.
         """
         return subprocess.run(
             ["/bin/bash", str(self.folder / "tests" / "prepare.sh"), *engines],
-            env={"PATH": str(self.folder / "bin"), "PYTHON": "python"},
+            env={
+                "PATH": str(self.folder / "bin"),
+                "PYTHON": "python",
+                "CLIENTS": clients,
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -163,6 +169,35 @@ def test_engines_are_needed_where_they_are_named(tmp_path: Path) -> None:
     said = system.prepare("ceph", "swift").stderr
     packages = "ceph-mon ceph-mgr ceph-osd radosgw ceph-common memcached"
     assert f"not installed here: {packages}\n" in said
+
+
+def test_clients_are_needed_where_they_are_named(tmp_path: Path) -> None:
+    """
+    By ``make test-clients`` alone. Which, they say themselves.
+    """
+    system = System(tmp_path, without=[])
+    system.be(0)
+    system.have(
+        "python",
+        '[[ $* == "-m tests.clients.missing nix webdav" ]] && echo nix-bin; cat >&0',
+    )
+
+    assert 0 == system.prepare().returncode
+    said = system.prepare("clients", clients="nix webdav").stderr
+    assert "not installed here: nix-bin\n" in said
+
+
+def test_clients_that_cannot_be_looked_for_are_not_taken_for_there(
+    tmp_path: Path,
+) -> None:
+    """
+    A name that is misspelt ends it.
+    """
+    system = System(tmp_path, without=[])
+    system.be(0)
+    system.have("python", "[[ $2 != tests.clients.missing ]] || exit 1; cat >&0")
+
+    assert 0 != system.prepare("clients", clients="webdaw").returncode
 
 
 def test_what_is_still_missing_after_that_is_named(tmp_path: Path) -> None:

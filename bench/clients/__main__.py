@@ -32,7 +32,11 @@ def main(rounds: int, files: int, clients: tuple[str, ...]) -> None:
     """
     try:
         with ended_by_signals():
-            for name in clients or WORKS:
+            chosen = clients or tuple(WORKS)
+            # It takes long: what is missing for the last is told before the first.
+            for name in chosen:
+                WORKS[name].check()
+            for name in chosen:
                 _measure(name, WORKS[name], rounds, files)
     except BenchFailed as error:
         sys.exit(str(error))

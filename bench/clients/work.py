@@ -18,7 +18,7 @@ from typing import Final
 
 from bench.building import find
 from bench.clients.programs import CCACHE_WAITS
-from bench.clients.servers import NginxWebdav, RcloneRestic
+from bench.clients.servers import DAV_MODULE, NginxWebdav, RcloneRestic
 from bench.loads import Running
 from bench.servers import Kvd, Nginx, Server
 from kvd.lab.measuring.errors import BenchFailed
@@ -54,8 +54,21 @@ class Work:
     """Takes the server, and the project or the small files."""
     servers: Mapping[str, Server]
     """kvd first."""
+    packages: Mapping[str, str]
+    """The Debian package of each program and file that it needs."""
     builds: bool = False
     """Whether it needs a project, or small files."""
+
+    def check(self) -> None:
+        """
+        Check that all is there that it needs.
+
+        Raises:
+            BenchFailed: Something is missing; the message names its package.
+        """
+        for needed, package in self.packages.items():
+            if not Path(needed).is_file():
+                find(needed, package)
 
 
 def ccache(server: Running, project: Path) -> Sequence[Step]:
@@ -135,13 +148,19 @@ def rclone(server: Running, files: Path) -> Sequence[Step]:
 
 
 WORKS: Final[Mapping[str, Work]] = {
-    "ccache": Work(ccache, {"kvd": Kvd(policy=None), "nginx": Nginx()}, builds=True),
+    "ccache": Work(
+        ccache,
+        {"kvd": Kvd(policy=None), "nginx": Nginx()},
+        {"ccache": "ccache", "gcc": "gcc", "make": "make"},
+        builds=True,
+    ),
     "restic": Work(
         restic,
         {
             "kvd": Kvd(policy=None, dialects=("/restic/=restic",)),
             "rclone serve": RcloneRestic(),
         },
+        {"restic": "restic", "rclone": "rclone"},
     ),
     "rclone": Work(
         rclone,
@@ -149,6 +168,7 @@ WORKS: Final[Mapping[str, Work]] = {
             "kvd": Kvd(policy=None, dialects=("/dav/=webdav",)),
             "nginx": NginxWebdav(),
         },
+        {"rclone": "rclone", str(DAV_MODULE): "libnginx-mod-http-dav-ext"},
     ),
 }
 

@@ -20,10 +20,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from kvd.access.credentials import Bearer, Password, read_credentials
+from kvd.access.logins import Logins
 from kvd.access.passwords import NOBODYS_HASH
 from kvd.access.rules import TOKEN_INDEX_BYTES, AccessRules, Principal, Token
 from kvd.access.signatures import read_signature, signing_key
-from kvd.access.throttle import Throttle
+from kvd.access.throttle import Attempt, Throttle
 from kvd.access.tokens import TOKEN_PREFIX, token_digest
 from kvd.errors import (
     AccessRefused,
@@ -83,6 +84,7 @@ class Authentication:
         self,
         rules: AccessRules,
         throttle: Throttle,
+        logins: Logins,
         off_reactor: OffReactor,
         has_password: Callable[[str, str], bool],
     ) -> None:
@@ -90,11 +92,13 @@ class Authentication:
         Args:
             rules: Of the rights file.
             throttle: Slows down attempts that fail.
+            logins: Remembers those that succeed, for all processes.
             off_reactor: One function after the other.
             has_password: Whether a hash is of a password; may block.
         """
         self._rules = rules
         self._throttle = throttle
+        self._logins = logins
         self._off_reactor = off_reactor
         self._has_password = has_password
         self._key = secrets.token_bytes(32)
@@ -142,7 +146,7 @@ class Authentication:
                 # It would be known otherwise.
                 raise Unauthorized("This token has expired: ask for a new one.")
             return self._failed(Unauthorized("There is no such token."), network)
-        return self._by_password(given, self._mac(value), network)
+        return self._by_password(given, value, network)
 
     def known(self, value: bytes | None) -> Known | None:
         """
@@ -220,46 +224,69 @@ class Authentication:
         return Signer(self._rules.users[key.user].principal, chain)
 
     def _failed(self, error: AccessRefused, network: str) -> Deferred[Any]:
-        waiting = self._throttle.begin(network)
-        if waiting is None:
-            self._throttle.end(network, failed=True)
+        attempt = self._throttle.begin(network, verifies=False)
+        if attempt.turn is None:
+            self._throttle.end(attempt, failed=True)
             raise error
         refused: Deferred[Any] = Deferred()
 
         def refuse(_: object) -> None:
-            self._throttle.end(network, failed=True)
+            self._throttle.end(attempt, failed=True)
             refused.errback(error)
 
-        waiting.addCallback(refuse)
+        def made_room(failure: Failure) -> None:
+            self._refuse_later(network, failure).addErrback(refused.errback)
+
+        attempt.turn.addCallbacks(refuse, made_room)
         return refused
+
+    def _refuse_later(self, network: str, failure: Failure) -> Deferred[Any]:
+        assert isinstance(failure.value, TooManyRequests)
+        return self._throttle.refuse(network, failure.value)
 
     # -- passwords ------------------------------------------------------------
 
     def _mac(self, value: bytes) -> bytes:
         return hmac.digest(self._key, value, "sha256")
 
-    def _by_password(self, given: Password, mac: bytes, network: str) -> Answer:
+    def _by_password(self, given: Password, value: bytes, network: str) -> Answer:
+        mac = self._mac(value)
         if mac in self._remembered:
             return self._failed(Unauthorized(_WRONG), network)
+        password_hash = self._hash_of(given.user)
+        if password_hash and self._logins.has_credentials(value, password_hash):
+            self._remember(mac, given.user)
+            return self._rules.users[given.user].principal
         answer: Deferred[Principal] = Deferred()
-        waiting = self._verifying.get(mac)
-        if waiting is not None:
-            waiting.append(answer)
+        if mac in self._verifying:
+            self._verifying[mac].append(answer)
             return answer
-        begins = self._throttle.begin(network)
+        attempt = self._throttle.begin(network, verifies=True)
         self._verifying[mac] = [answer]
-        if begins is None:
-            self._verify(given, mac, network)
+
+        def made_room(failure: Failure) -> None:
+            waiting = self._verifying.pop(mac)
+
+            def refuse(failure: Failure) -> None:
+                for each in waiting:
+                    each.errback(failure)
+
+            self._refuse_later(network, failure).addErrback(refuse)
+
+        if attempt.turn is None:
+            self._verify(given, value, attempt)
         else:
-            begins.addCallback(lambda _: self._verify(given, mac, network))
+            attempt.turn.addCallbacks(
+                lambda _: self._verify(given, value, attempt), made_room
+            )
         return answer
 
     def _hash_of(self, name: str) -> str | None:
         user = self._rules.users.get(name)
         return None if user is None else user.password_hash
 
-    def _verify(self, given: Password, mac: bytes, network: str) -> None:
-        password_hash = self._hash_of(given.user)
+    def _verify(self, given: Password, value: bytes, attempt: Attempt) -> None:
+        mac, password_hash = self._mac(value), self._hash_of(given.user)
         found: list[bool] = []
 
         def verify() -> None:
@@ -269,13 +296,16 @@ class Authentication:
         def verified(failure: Failure | None) -> None:
             if self._hash_of(given.user) != password_hash:
                 # The rights file has changed meanwhile.
-                self._verify(given, mac, network)
+                self._verify(given, value, attempt)
                 return
             right = failure is None and found[0] and password_hash is not None
-            self._throttle.end(network, failed=not right)
             waiting = self._verifying.pop(mac)
             if failure is None:
                 self._remember(mac, given.user if right else None)
+            if right and password_hash is not None:
+                self._logins.remember(value, password_hash, attempt.network)
+            # The next one begins.
+            self._throttle.end(attempt, failed=not right)
             for answer in waiting:
                 if right:
                     answer.callback(self._rules.users[given.user].principal)

@@ -1,6 +1,7 @@
 """
 The memory in which all processes of a daemon count what addresses and users do: how
-often they ask, how often they fail to log in, and what each of them has open.
+often they ask, how often they fail to log in, who has logged in, and what each of them
+has open.
 
 The daemon makes it and keeps it. So it survives workers and fork servers, and a change
 of the settings; when a process has ended, the daemon clears what that process had open.
@@ -9,6 +10,7 @@ of the settings; when a process has ended, the daemon clears what that process h
 the header              the key of the hashes; how many processes have counted
 `kvd.access.rates`      a `Table`
 `kvd.access.throttle`   a `Table`
+`kvd.access.logins`     two of them
 of each process         a `Table` of what it has open, which it alone writes
 ======================  ==========================================================
 
@@ -38,6 +40,8 @@ How many slots may be somebody's.
 
 RATE_WORDS: Final = 2
 FAILURE_WORDS: Final = 4
+CREDENTIALS_WORDS: Final = 3
+ADDRESS_WORDS: Final = 2
 OPEN_WORDS: Final = 2
 
 _WORD_BYTES: Final = 8
@@ -46,7 +50,9 @@ _KEY_BYTES: Final = 16
 _PROCESSES: Final = _KEY_BYTES // _WORD_BYTES
 _RATES: Final = _HEADER_WORDS
 _FAILURES: Final = _RATES + SLOTS * RATE_WORDS
-_OPEN: Final = _FAILURES + SLOTS * FAILURE_WORDS
+_CREDENTIALS: Final = _FAILURES + SLOTS * FAILURE_WORDS
+_ADDRESSES: Final = _CREDENTIALS + SLOTS * CREDENTIALS_WORDS
+_OPEN: Final = _ADDRESSES + SLOTS * ADDRESS_WORDS
 _ROW_WORDS: Final = SLOTS * OPEN_WORDS
 
 
@@ -69,17 +75,23 @@ class Table:
         self._key = key
         self._width = width
 
-    def hashed(self, name: str) -> tuple[int, int]:
+    def digest(self, name: bytes) -> bytes:
+        """
+        16 bytes, which nobody can foretell.
+        """
+        return hashlib.blake2b(name, key=self._key, digest_size=16).digest()
+
+    def hashed(self, name: str | bytes) -> tuple[int, int]:
         """
         The hash of a name, and the first word of the first of its slots.
         """
-        digest = hashlib.blake2b(name.encode(), key=self._key, digest_size=16).digest()
+        digest = self.digest(name.encode() if isinstance(name, str) else name)
         # Never 0, which is an empty slot.
         tag = int.from_bytes(digest[:8], "little") | 1
         group = int.from_bytes(digest[8:], "little") % (SLOTS // WAYS)
         return tag, group * WAYS * self._width
 
-    def slot(self, name: str) -> tuple[int, int]:
+    def slot(self, name: str | bytes) -> tuple[int, int]:
         """
         The hash of a name, and the first word of its slot; of the one that it may have
         if it has none.
@@ -193,7 +205,22 @@ class CountingMemory:
         """
         For `kvd.access.throttle`.
         """
-        return Table(self._words[_FAILURES:_OPEN], self._key, FAILURE_WORDS)
+        return Table(self._words[_FAILURES:_CREDENTIALS], self._key, FAILURE_WORDS)
+
+    @property
+    def credentials(self) -> Table:
+        """
+        For `kvd.access.logins`.
+        """
+        words = self._words[_CREDENTIALS:_ADDRESSES]
+        return Table(words, self._key, CREDENTIALS_WORDS)
+
+    @property
+    def addresses(self) -> Table:
+        """
+        For `kvd.access.logins`.
+        """
+        return Table(self._words[_ADDRESSES:_OPEN], self._key, ADDRESS_WORDS)
 
     def open_counts(self, row: int) -> OpenCounts:
         """

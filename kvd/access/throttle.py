@@ -3,19 +3,27 @@ Slows down whoever fails to prove who it is, by network address.
 
 Each address that has failed a few times waits before its next attempt, twice as long
 after each failure. Attempts that wait do so one behind the other, so ten at once gain
-nothing, also if they come to several processes. What waits at a process is bounded, for
-an address and for all together; what comes beyond is refused, but not at once either:
-whoever tries again and again would keep a process busy with refusals. Durations are
-measured by the monotonic clock, which all processes share, and the table forgets.
+nothing, also if they come to several processes. Durations are measured by the monotonic
+clock, which all processes share, and the table forgets.
 
-Credentials that were verified before, and tokens that exist, never wait: behind one
-address there may be a whole company.
+A process verifies one password after the other. Of those that are due, the next one is
+of an address that has logged in before, if there is one, then of the address that has
+failed least. What waits at a process is bounded, for an address and for all together.
+Where there is no more room, the attempt that would be the last one is refused for one
+that would come before it: whoever guesses from however many addresses refuses nobody
+who has failed less. A refusal does not come at once: whoever tries again and again
+would keep a process busy with refusals.
+
+Passwords that any process has verified before, and tokens that exist, never wait:
+behind one address there may be a whole company.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -23,6 +31,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from kvd.access.counting import CountingMemory
+from kvd.access.logins import Logins
 from kvd.errors import TooManyRequests
 
 FREE_FAILURES: Final = 5
@@ -87,6 +96,33 @@ class _Failures(NamedTuple):
         return min(FIRST_DELAY_SECONDS * 2.0 ** min(beyond, 32), MOST_DELAY_SECONDS)
 
 
+Rank = tuple[bool, int, int]
+"""
+Which of several attempts comes first, the least: whether nobody has logged in from its
+address, how often that has failed, and its number.
+"""
+
+
+class Attempt:
+    """
+    An attempt to log in, from its begin to its end.
+    """
+
+    __slots__ = ("network", "rank", "timer", "turn", "verifies")
+
+    def __init__(self, network: str, rank: Rank, *, verifies: bool) -> None:
+        self.network = network
+        self.rank = rank
+        self.verifies = verifies
+        self.turn: Deferred[None] | None = Deferred()
+        """Fires when it may go on; fails with `TooManyRequests` if it makes room for
+        another, and is over. None: it goes on at once."""
+        self.timer: Any = None
+
+    def __lt__(self, other: Attempt) -> bool:
+        return self.rank < other.rank
+
+
 class Throttle:
     """
     The attempts of all addresses.
@@ -96,39 +132,49 @@ class Throttle:
         """
         Args:
             clock: Monotonic.
-            memory: In which all processes count failures.
+            memory: In which all processes count failures, and know who has logged in.
         """
         self._clock = clock
         # A slot has the hash of the address, then what `_Failures` has.
         self._table = memory.failures
+        self._logins = Logins(memory)
+        self._numbers = count()
         self._attempts: Counter[str] = Counter()
         """How many of each address wait or are being verified, at this process."""
         self._attempts_in_all = 0
+        self._waiting: set[Attempt] = set()
+        """Those that do not go on yet."""
+        self._due: list[Attempt] = []
+        """A heap of those among them that only wait for others to be verified."""
+        self._is_verifying = False
         self._refusals: dict[str, float] = {}
         """When the last refusal of each address is due."""
 
-    def begin(self, network: str) -> Deferred[None] | None:
+    def begin(self, network: str, *, verifies: bool) -> Attempt:
         """
-        An attempt that may fail. `end` must be called for it, unless this raises.
+        An attempt that may fail. `end` must be called for it when it went on.
 
-        Returns:
-            Fires when it may go on; None: at once.
+        Args:
+            network: Where it comes from.
+            verifies: Whether it is a password to be verified, which only one attempt
+                can be at a time.
 
         Raises:
             TooManyRequests: Too many wait already.
         """
         now = self._clock.seconds()
         failures = self._failures(network, now)
+        rank = (
+            not self._logins.has_address(network),
+            failures.number,
+            next(self._numbers),
+        )
         if (
             self._attempts[network] >= MOST_ATTEMPTS
-            or self._attempts_in_all >= MOST_ATTEMPTS_IN_ALL
             or failures.next - now > MOST_WAIT_SECONDS
+            or not self._has_room(rank)
         ):
-            raise TooManyRequests(
-                "Too many attempts to log in are waiting, from this address or in all;"
-                " try again later.",
-                max(1, math.ceil(failures.next - now)),
-            )
+            raise _too_many(failures.next - now)
         self._attempts[network] += 1
         self._attempts_in_all += 1
         begins = max(now, failures.next)
@@ -136,7 +182,60 @@ class Throttle:
             following = begins + failures.delay_seconds
             self._store(network, failures._replace(next=following))
         # Of an address without failures `next` is now, if not earlier.
-        return deferLater(self._clock, begins - now) if begins > now else None
+        attempt = Attempt(network, rank, verifies=verifies)
+        self._waiting.add(attempt)
+        if begins > now:
+            attempt.timer = self._clock.callLater(
+                begins - now, self._is_due_now, attempt
+            )
+        elif self._may_go_on(attempt):
+            attempt.turn = None
+        return attempt
+
+    def _has_room(self, rank: Rank) -> bool:
+        if self._attempts_in_all < MOST_ATTEMPTS_IN_ALL:
+            return True
+        last = max(self._waiting, default=None, key=lambda attempt: attempt.rank)
+        if last is None or last.rank < rank:
+            return False
+        self._waiting.remove(last)
+        if last in self._due:
+            self._due.remove(last)
+            heapify(self._due)
+        else:
+            last.timer.cancel()
+        self._forget(last)
+        assert last.turn is not None
+        last.turn.errback(_too_many(last.rank[1] * FIRST_DELAY_SECONDS))
+        return True
+
+    def _is_due_now(self, attempt: Attempt) -> None:
+        if self._may_go_on(attempt):
+            assert attempt.turn is not None
+            attempt.turn.callback(None)
+
+    def _may_go_on(self, attempt: Attempt) -> bool:
+        """
+        It is due: whether it goes on, or waits until others are verified.
+        """
+        if attempt.verifies:
+            if self._is_verifying:
+                heappush(self._due, attempt)
+                return False
+            self._is_verifying = True
+        self._waiting.remove(attempt)
+        return True
+
+    def _verify_next(self) -> None:
+        self._is_verifying = False
+        if self._due:
+            self._is_due_now(heappop(self._due))
+
+    def _forget(self, attempt: Attempt) -> None:
+        self._attempts_in_all -= 1
+        self._attempts[attempt.network] -= 1
+        if not self._attempts[attempt.network]:
+            del self._attempts[attempt.network]
 
     def refuse(self, network: str, error: TooManyRequests) -> Deferred[Any]:
         """
@@ -155,20 +254,19 @@ class Throttle:
 
         return deferLater(self._clock, due - now, refuse)
 
-    def end(self, network: str, *, failed: bool) -> None:
+    def end(self, attempt: Attempt, *, failed: bool) -> None:
         """
-        An attempt is over.
+        An attempt that went on is over.
         """
-        self._attempts_in_all -= 1
-        self._attempts[network] -= 1
-        if not self._attempts[network]:
-            del self._attempts[network]
+        self._forget(attempt)
         if failed:
             now = self._clock.seconds()
-            before = self._failures(network, now)
+            before = self._failures(attempt.network, now)
             failures = _Failures(before.number + 1, now, before.next)
             following = max(failures.next, now + failures.delay_seconds)
-            self._store(network, failures._replace(next=following))
+            self._store(attempt.network, failures._replace(next=following))
+        if attempt.verifies:
+            self._verify_next()
 
     def _failures(self, network: str, now: float) -> _Failures:
         tag, slot = self._table.slot(network)
@@ -188,3 +286,11 @@ class Throttle:
         words[slot + 3] = round(failures.next * _NANOSECONDS)
         words[slot + 1] = round(failures.last * _NANOSECONDS)
         words[slot] = tag
+
+
+def _too_many(seconds: float) -> TooManyRequests:
+    return TooManyRequests(
+        "Too many attempts to log in are waiting, from this address or in all; try"
+        " again later.",
+        max(1, math.ceil(seconds)),
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 import click
 
@@ -20,6 +21,8 @@ from kvd.cli.running import connect, each, jobs_option, patiently, run
 from kvd.cli.telling import Teller
 from kvd.cli.trees import place_below
 from kvd.client import Absent, Client
+
+_RECURSIVE: Final = "-r fetches all below a prefix"
 
 
 @click.command()
@@ -84,7 +87,7 @@ async def _pattern(client: Client, key: str) -> Pattern | None:
         return None
     if not key.endswith("/"):
         try:
-            await client.stat(read_key(key))
+            await client.stat(read_key(key, _RECURSIVE))
         except Absent:
             return Pattern(key)
         return None
@@ -138,7 +141,7 @@ async def _meant(
     The values that an argument stands for, and the path of each below the folder.
     """
     if pattern is None:
-        given = read_key(key)
+        given = read_key(key, _RECURSIVE)
         return [(Download(given, ""), os.fsencode(file_name(given)))]
     found = [
         (
@@ -159,7 +162,7 @@ def _downloads(keys: Sequence[str], target: str) -> list[Download]:
             f"{len(keys)} values cannot go into one file: {target!r} is not a folder"
         )
     downloads: dict[str, Download] = {}
-    for key in map(read_key, keys):
+    for key in (read_key(name, _RECURSIVE) for name in keys):
         path = os.path.join(target, file_name(key)) if into_folder else target
         download = Download(key, path)
         first = downloads.setdefault(_written(path), download)

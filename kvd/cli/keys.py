@@ -17,6 +17,11 @@ from kvd.errors import KvdError
 from kvd.http.wire.targets import key_of_segments
 
 _URL: Final = re.compile(r"(https?://[^/]*)/*(.*)", re.IGNORECASE | re.DOTALL)
+_ALMOST_URL: Final = re.compile(
+    r"[a-z][a-z0-9+.-]*://.*|https?:.*"
+    r"|(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-f:.]+\]):[0-9]{1,5}(/.*)?",
+    re.IGNORECASE | re.DOTALL,
+)
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -37,14 +42,17 @@ def located(url: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
         arguments: The keys.
 
     Raises:
-        click.UsageError: They are in several daemons, or a URL is not valid.
+        click.UsageError: They are in several daemons, or a URL is not valid, or a key
+            is almost one.
     """
     servers: dict[str, str] = {}
     keys = []
     for argument in arguments:
         found = _URL.fullmatch(argument)
         server, key = (url.rstrip("/"), argument) if found is None else found.groups()
-        if found is not None:
+        if found is None:
+            check_spelling(argument)
+        else:
             if _BAD_PERCENT.search(key):
                 raise click.UsageError(
                     f"in {argument!r} a percent sign is not followed by two hexadecimal"
@@ -61,6 +69,20 @@ def located(url: str, arguments: Sequence[str]) -> tuple[str, list[str]]:
             " one command for each"
         )
     return next(iter(servers), url), keys
+
+
+def check_spelling(argument: str) -> None:
+    """
+    Check that a key or a path is no URL that is written wrongly.
+
+    Raises:
+        click.UsageError: It seems to be one.
+    """
+    if _ALMOST_URL.fullmatch(argument) and not is_url(argument):
+        raise click.UsageError(
+            f"{argument!r} is almost a URL, which begins with http:// or https://. A"
+            " key that looks like this is given by its URL: http://HOST:PORT/KEY"
+        )
 
 
 def checked_key(key: bytes) -> None:
@@ -91,16 +113,22 @@ def read_prefix(argument: str) -> bytes:
     return os.fsencode(argument).removeprefix(b"/")
 
 
-def read_key(argument: str) -> bytes:
+def read_key(argument: str, otherwise: str) -> bytes:
     """
     A key as the shell gave it, read as by `read_prefix`.
+
+    Args:
+        argument: What the shell gave.
+        otherwise: What to do for all keys below a prefix.
 
     Raises:
         click.UsageError: It can only be a prefix.
     """
     key = read_prefix(argument)
     if not key or key.endswith(b"/"):
-        raise click.UsageError(f"{argument!r} is not a key: it must end in a name")
+        raise click.UsageError(
+            f"{argument!r} is not a key, which ends in a name; {otherwise}"
+        )
     return key
 
 

@@ -10,6 +10,7 @@ import sys
 import click
 
 from kvd.cli.keys import located, read_prefix, shown
+from kvd.cli.matching import NothingFound
 from kvd.cli.output import is_terminal, standard_output
 from kvd.cli.patterns import Pattern, is_pattern
 from kvd.cli.running import connect, run
@@ -58,13 +59,17 @@ def ls(url: str, prefix: str, unsorted: bool, long: bool, as_json: bool) -> None
         return key
 
     async def list_keys() -> int:
+        found = False
         below = read_prefix(prefix) if pattern is None else pattern.below
         listing = client.list if unsorted else client.list_in_order
         async for entry in listing(below):
             if pattern is not None and not pattern.matches(entry.key):
                 continue
+            found = True
             with standard_output() as out:
                 out.write(line(entry) + b"\n")
+        if pattern is not None and not found:
+            raise NothingFound(f"no key matches {prefix!r}.")
         return 0
 
     run(list_keys)

@@ -13,7 +13,15 @@ import click
 
 from kvd.cli.errors import FAILED, LocalError
 from kvd.cli.fields import PATH, printable
-from kvd.cli.keys import as_folder, checked_key, is_url, located, read_prefix, shown
+from kvd.cli.keys import (
+    as_folder,
+    check_spelling,
+    checked_key,
+    is_url,
+    located,
+    read_prefix,
+    shown,
+)
 from kvd.cli.main import complain
 from kvd.cli.progress import bars
 from kvd.cli.running import connect, each, jobs_option, patiently, run
@@ -153,6 +161,8 @@ def _key_and_files(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
         raise click.UsageError("give a key and a FILE: kvd put KEY FILE...")
     if is_url(arguments[-1]) and not is_url(arguments[0]):
         return arguments[-1], arguments[:-1]
+    if not os.path.lexists(arguments[-1]):
+        check_spelling(arguments[-1])
     return arguments[0], arguments[1:]
 
 

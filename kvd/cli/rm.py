@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from kvd.cli.fields import printable
 from kvd.cli.keys import located, read_key, shown
 from kvd.cli.matching import NothingFound, all_below, matching
 from kvd.cli.output import is_terminal
+from kvd.cli.patterns import is_pattern
 from kvd.cli.running import connect, each, jobs_option, run
 from kvd.client import Absent, Client, ConditionFailed, Entry
 
@@ -61,10 +63,17 @@ def rm(
             )
         run(lambda: _remove_below(client, keys, yes, jobs))
         return
-    given = [read_key(key) for key in keys]
+    given = [read_key(key, "-r removes all below a prefix") for key in keys]
 
     async def remove(key: bytes) -> None:
-        await client.remove(key, if_match=if_match)
+        try:
+            await client.remove(key, if_match=if_match)
+        except Absent as error:
+            if is_pattern(os.fsdecode(key)):
+                raise Absent(
+                    f"{error.sentence} It is a pattern only with -r.", error.status
+                ) from error
+            raise
 
     run(lambda: each(given, remove, lambda key, _: shown(key), jobs))
 

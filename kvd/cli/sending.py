@@ -169,6 +169,8 @@ def _open(path: str, stack: ExitStack) -> ISource:
             seen.st_size or not os.pread(descriptor, 1, 0)
         ):
             return FileSource(file)
+    except IsADirectoryError as error:
+        raise LocalError("it is a folder: -r sends what is in it.") from error
     except OSError as error:
         raise LocalError(f"it cannot be read: {error.strerror}.") from error
     return StreamSource(descriptor, reactor)

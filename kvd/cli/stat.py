@@ -27,7 +27,7 @@ def stat(url: str, keys: Sequence[str], as_json: bool) -> None:
     """
     url, keys = located(url, keys)
     client = connect(url)
-    given = [read_key(key) for key in keys]
+    given = [read_key(key, "kvd ls -l lists what is below a prefix") for key in keys]
 
     async def show(key: bytes) -> None:
         facts = asdict(await client.stat(key))

@@ -36,6 +36,7 @@ from twisted.internet.error import (
 )
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
     HTTPConnectionPool,
@@ -236,13 +237,8 @@ class Asker:
         self, request: Request, error: RequestTransmissionFailed | ResponseFailed
     ) -> _Failed:
         if not all(reason.check(ConnectionClosed) for reason in error.reasons):
-            sentence = f"What answers at {self._server} is not HTTP."
-            # By name: OpenSSL is loaded only where it is needed.
-            if any(reason.check("OpenSSL.SSL.Error") for reason in error.reasons):
-                sentence = (
-                    f"What answers at {self._server} does not speak TLS, or shows no"
-                    " certificate for this name that is trusted here."
-                )
+            wrong = _what_is_wrong(error.reasons)
+            sentence = f"What answers at {self._server} {wrong}."
             return _Failed(NotKvd(sentence), error, False)
         unanswered = not isinstance(error, ResponseFailed) or isinstance(
             error, ResponseNeverReceived
@@ -251,6 +247,23 @@ class Asker:
             f"{self._server} ended the connection before it answered.{_doubt(request)}"
         )
         return _Failed(BrokenOff(sentence), error, unanswered and request.repeatable)
+
+
+def _what_is_wrong(reasons: Sequence[Failure]) -> str:
+    # By name: OpenSSL is loaded only where it is needed.
+    for reason in reasons:
+        if reason.check(
+            "service_identity.exceptions.VerificationError",
+            "service_identity.exceptions.CertificateError",
+        ):
+            return "shows a certificate that is not for this name"
+        if reason.check("OpenSSL.SSL.Error"):
+            if "certificate verify failed" in str(reason.value):
+                return "shows a certificate that is not trusted here"
+            if "certificate required" in str(reason.value):
+                return "asks for a certificate, and none was shown"
+            return "does not speak TLS, or not such as is accepted here"
+    return "is not HTTP"
 
 
 def _doubt(request: Request) -> str:

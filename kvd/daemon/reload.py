@@ -77,7 +77,7 @@ class Reload:
         return self._check(new).addCallback(self._await_turn, new, self._count)
 
     def _await_turn(self, _: None, new: Settings, number: int) -> Deferred[None]:
-        if number == self._count and new.users is not None:
+        if number == self._count:
             self._changes.rights(new.users)
         # Nobody who sends a signal learns that it came too early.
         idle = self._changes.until_idle()

@@ -102,7 +102,13 @@ class SupervisorService(ServingService):
             distribution = NoDistribution()
             serving = self._get_ready
         self._pool = Pool(
-            settings, distribution, self._forks, reactor, serving, self._ended
+            settings,
+            distribution,
+            self._forks,
+            reactor,
+            serving,
+            self._ended,
+            (self._counting, self._verifier.asking.fileno()),
         )
         self._forks.start(self._pool)
         self._pool.start()

@@ -38,6 +38,12 @@ A batch that a worker has not taken after this time goes to others, if there is 
 takes what it gets.
 """
 
+SIGN_SECONDS: Final = 0.1
+"""
+A worker that has written no time stamp for this time is asked for one before it gets
+late batches: it may be stopped too, and each one would keep them for as long again.
+"""
+
 JOIN_SECONDS: Final = 1.0
 """
 Before another try to give a worker its counter of credits, if the supervisor itself is
@@ -472,6 +478,8 @@ class Dispatcher:
                 oldest is None or oldest > now - LOOK_SECONDS
             ):
                 prompt.append(worker)
+        if late:
+            prompt = self._responding(prompt, now)
         if not (late and prompt):
             return
         revoked: list[Accepted] = []
@@ -488,6 +496,20 @@ class Dispatcher:
         self._open = tuple(prompt)
         self._dispatch()
         self._find_open()
+
+    def _responding(self, workers: Sequence[int], now: float) -> list[int]:
+        """
+        Those of some workers that have given a sign of life a moment ago. The others
+        are asked for one.
+        """
+        silent = self._scoreboard.silent_seconds()
+        responding: list[int] = []
+        for worker in workers:
+            if silent[worker] <= SIGN_SECONDS:
+                responding.append(worker)
+            else:
+                self._hands[worker].ask(now, now - silent[worker])
+        return responding
 
     # -- the end --------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from kvd.dispatch.listener_assignment import ListenerAssignment
 from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
 from kvd.dispatch.selection import load_policy
 from kvd.dispatch.shadow import Shadow
-from kvd.dispatch.stalling import LOOK_SECONDS, UNAWAITED_LOOK_SECONDS, Stalls
+from kvd.dispatch.stalling import UNAWAITED_LOOK_SECONDS, Stalls
 from kvd.errors import BadSetting
 from kvd.interfaces import IGatedPolicy
 from kvd.ipc.channel import Channel
@@ -211,7 +211,7 @@ class PolicyDistribution:
     def _look_for_stalls_later(self) -> None:
         wait = UNAWAITED_LOOK_SECONDS
         if self.chosen.arrangement.kernel_chooses:
-            wait = LOOK_SECONDS
+            wait = self._stalls.due_seconds
         self._stall_call = self._reactor.callLater(
             wait, self._look_for_stalls, self._reactor.seconds(), wait
         )
@@ -223,7 +223,13 @@ class PolicyDistribution:
             wait: When this look was due, in seconds after it.
         """
         seconds = self._reactor.seconds() - looked
-        self._look_for_stalls_later()
+        try:
+            self._find_stalls(seconds, wait)
+        finally:
+            if not self._finished:
+                self._look_for_stalls_later()
+
+    def _find_stalls(self, seconds: float, wait: float) -> None:
         self._assignment.wake_for_waiting()
         ask = self._assignment.ask
         if self._stalls.look(seconds, wait, self._ready, self._awaited, ask):

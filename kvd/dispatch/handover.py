@@ -42,7 +42,7 @@ from typing import Final
 from kvd.dispatch.lane import make_lane
 from kvd.dispatch.primitives import Accepted
 from kvd.ipc.channel import Channel
-from kvd.ipc.messages import MAX_DESCRIPTORS, Credits, pack_batch
+from kvd.ipc.messages import MAX_DESCRIPTORS, Alive, Credits, pack_batch
 
 _DESCRIPTOR: Final = itemgetter(0)
 
@@ -88,6 +88,7 @@ class HandOver:
         )
         """What is on its way."""
         self._blocked_until = 0.0
+        self._asked: float | None = None
         self.leaving = False
         """Whether the worker gets no more connections."""
         channel.send(Credits(), [self._credits])
@@ -133,6 +134,18 @@ class HandOver:
             return False
         self.lane.sent(number, connections, now)
         return True
+
+    def ask(self, now: float, sign: float) -> None:
+        """
+        Have the worker write a time stamp, if it lives; once, until it has.
+
+        Args:
+            now: The time.
+            sign: When it wrote the last one.
+        """
+        if self._asked is None or sign > self._asked:
+            self._asked = now
+            self._channel.send(Alive())
 
     def refused(self, number: int, now: float) -> Sequence[Accepted]:
         """

@@ -27,6 +27,11 @@ LOOK_SECONDS: Final = 0.2
 How often to look for stalled workers.
 """
 
+SOON_LOOK_SECONDS: Final = 0.1
+"""
+How often, while a connection waits for a worker that may be stalled.
+"""
+
 UNAWAITED_LOOK_SECONDS: Final = 0.5
 """
 How often, while workers accept from no socket, so that no connection waits at one: each
@@ -40,11 +45,20 @@ A look that comes later after the one before counts as if it came after this tim
 process may have been stopped, and the workers with it.
 """
 
-AWAITED_LOOKS: Final = 3
+SUSPECT_SECONDS: Final = 0.05
 """
-A worker that has written no time stamp counts as stalled at the third look since a
-connection waits for it. So a client waits for less than a second, also on a busy
-machine.
+A worker that has written no time stamp for this time may be stalled, if a connection
+waits for it. Less than from look to look: one that stopped just after a look, when its
+connection came, would be suspected only at the second look after it.
+"""
+
+AWAITED_LOOKS: Final = 4
+"""
+A worker that has written no time stamp counts as stalled at the fourth look since a
+connection waits for it: after 0.35 s without a sign at least, and 0.55 s after the
+connection came at most, or what the machine is late for each of these looks more. If
+it is only busy, that costs little: it keeps its sockets and connections, and others
+take what waits for it.
 """
 
 
@@ -98,27 +112,31 @@ class Stalls:
         # If all of the service was stopped, it was for this time. The next look finds
         # those that still are.
         late_seconds = max(0.0, seconds - 2 * due_seconds)
-        suspects = [worker for worker in workers if silent[worker] > seconds]
+        unsigned = [worker for worker in workers if silent[worker] > seconds]
         counted = min(seconds, MOST_SECONDS)
         self.silent_looks = {
-            worker: self.silent_looks.get(worker, 0.0) + counted for worker in suspects
+            worker: self.silent_looks.get(worker, 0.0) + counted for worker in unsigned
         }
+        # A worker that was awaited once is awaited until it writes a time stamp: others
+        # may have taken what waited for it.
+        still = {worker: self._awaited.get(worker, 0) for worker in unsigned}
         # Where a connection waits for one, others may be stopped as well, and would not
         # do in its place. So all that are silent are asked, which wakes those that only
-        # wait for events. A worker that was awaited once is awaited until it writes a
-        # time stamp: others may have taken what waited for it.
+        # wait for events.
+        least = min(seconds, SUSPECT_SECONDS)
+        suspects = [worker for worker in workers if silent[worker] > least]
         are_awaited = bool(suspects and awaited(suspects))
         if are_awaited:
-            ask([worker for worker in suspects if worker not in self._awaited])
+            ask([worker for worker in suspects if not still.get(worker)])
         self._awaited = {
-            worker: self._awaited.get(worker, 0) + 1
+            worker: still.get(worker, 0) + 1
             for worker in suspects
-            if worker in self._awaited or are_awaited
+            if still.get(worker) or are_awaited
         }
         before = self.stalled
         self.stalled = {
             worker
-            for worker in suspects
+            for worker in unsigned
             if worker in before
             or silent[worker] - late_seconds > SILENT_SECONDS
             or self._awaited.get(worker, 0) >= AWAITED_LOOKS
@@ -131,6 +149,14 @@ class Stalls:
         for worker in self.stalled:
             self._longest[worker] = silent[worker]
         return before != self.stalled
+
+    @property
+    def due_seconds(self) -> float:
+        """
+        When to look again, where workers accept.
+        """
+        suspected = self._awaited.keys() - self.stalled
+        return SOON_LOOK_SECONDS if suspected else LOOK_SECONDS
 
     def _log_stall(self, worker: int, seconds: float, others: bool) -> None:
         self._scoreboard.count_stall(worker)

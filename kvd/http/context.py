@@ -33,6 +33,7 @@ from kvd.settings import Limits
 if TYPE_CHECKING:
     from kvd.access.proxies import Proxies
     from kvd.http.authorization import Authorization
+    from kvd.http.closed import Closed
     from kvd.http.cors import Cors
     from kvd.http.reply_fields import GuessType
 
@@ -174,7 +175,7 @@ class ProcessContext:
         self.address_rate: Callable[[object], None] | None = None
         """Counts a request of a client, given what ``accept`` said of it, and raises
         `TooManyRequests`. None: they may send as many as they like."""
-        self.authorization: Authorization | None = None
+        self.authorization: Authorization | Closed | None = None
         """Decides what each client may do. None: everything."""
         self.cors: Cors | None = None
         """Tells browsers which pages may use kvd. None: no other site's."""

@@ -25,6 +25,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kvd.access.networks import network_of
 from kvd.access.permit import Permit
 from kvd.errors import (
     AccessRefused,
@@ -35,6 +36,7 @@ from kvd.errors import (
     TooManyRequests,
 )
 from kvd.http.access_log import Entry, sender_of
+from kvd.http.dialects.choice import Mount
 from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
@@ -49,7 +51,7 @@ from kvd.http.wire.replies import (
     with_length,
 )
 from kvd.http.wire.targets import without_user
-from kvd.interfaces import Answer, IDialect, ISigningDialect
+from kvd.interfaces import Answer, ISigningDialect
 from kvd.ipc.row import CLIENT_LEFT
 from kvd.model.exchanges import Values
 from kvd.model.operations import Operation
@@ -75,6 +77,9 @@ class RequestHandler:
     received = 0
     """How many bytes of the body have come."""
     _permit: Permit | None = None
+    _is_open = False
+    """Whether everything was permitted when this began; a rights file may have come
+    since."""
     _client: Any = None
     """Whoever a proxy has forwarded this for; None: the client of the connection."""
     _counted_for: Any = None
@@ -88,20 +93,21 @@ class RequestHandler:
         self,
         connection: ConnectionLifecycle,
         request: Request,
-        dialect: IDialect | None = None,
+        mount: Mount | None = None,
         operation: Operation | None = None,
     ) -> None:
         """
         Args:
             connection: The one that the request came on.
             request: Its head.
-            dialect: Chooses the status of the reply; None if it is unknown.
+            mount: Its dialect chooses the status of the reply; None if it is unknown.
             operation: What the request asks for; None if the request is refused.
         """
         self._connection = connection
         self._context = connection.context
         self._request = request
-        self._dialect = dialect
+        self._dialect = None if mount is None else mount.dialect
+        self._inner = () if mount is None else mount.inner
         self._operation = operation
         self._began = connection.context.clock.seconds()
         self.keep = request.keep_alive
@@ -120,6 +126,7 @@ class RequestHandler:
             context.address_rate(peer)
         authorization = context.authorization
         if authorization is None or operation is None:
+            self._is_open = authorization is None
             self.begin()
             return
         self.when(
@@ -254,7 +261,15 @@ class RequestHandler:
         """
         What the sender may use of the store.
         """
-        return values_for(self._context, self._permit, self.scheme, self._user)
+        return values_for(
+            self._context,
+            self._permit,
+            is_open=self._is_open,
+            scheme=self.scheme,
+            user=self._user,
+            network=self._network,
+            inner=self._inner,
+        )
 
     def proceed(self) -> None:
         """
@@ -583,6 +598,15 @@ class RequestHandler:
         if authorization is None:
             return certified
         return authorization.user_of(self._request, certified)
+
+    def _network(self) -> str:
+        """
+        Where this comes from.
+        """
+        client = self._client
+        return network_of(
+            self._connection.transport.client if client is None else client
+        )
 
 
 def too_many_connections() -> TooManyRequests:

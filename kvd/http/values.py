@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 
 from kvd.access.permit import Permit
 from kvd.errors import (
+    Forbidden,
     KeyAbsent,
     PreconditionFailed,
     RangeNotSatisfiable,
@@ -21,10 +22,10 @@ from kvd.errors import (
 )
 from kvd.http.context import ProcessContext
 from kvd.http.wire.digests import Verification
-from kvd.interfaces import ICachingStore, IUpload, IValue
+from kvd.interfaces import ICachingStore, IGlancingStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import SMALL_BYTES
-from kvd.model.keys import Key
+from kvd.model.keys import Key, escape
 from kvd.model.operations import Delete, Get, List, Operation, Put, PutPart
 from kvd.model.reserved import LOCKS
 from kvd.model.uploads import PartInfo
@@ -48,23 +49,31 @@ Fill = Callable[[IUpload], Coroutine[Any, Any, None]]
 def values_for(
     context: ProcessContext,
     permit: Permit | None,
+    *,
+    is_open: bool,
     scheme: str = "http",
     user: Callable[[], str | None] = lambda: None,
+    network: Callable[[], str] = str,
+    inner: tuple[bytes, ...] = (),
 ) -> PermittedValues:
     """
     What one request may use.
 
     Args:
         context: Of the process.
-        permit: Of the request; None where there are no users: everything is permitted.
+        permit: Of the request, if it has one.
+        is_open: Whether there were no users when it began: everything is permitted.
         scheme: Of its URL.
         user: Returns who sends it.
+        network: Returns where it comes from.
+        inner: See `Mount`.
     """
-    if context.authorization is None:
-        return PermittedValues(context, _as_it_is, scheme, user)
-    # Whatever has no permit yet may do nothing.
-    assert permit is not None, "a request that is not permitted asks for values"
-    return PermittedValues(context, permit.also, scheme, user)
+    permitted: Permitted = _as_it_is
+    if not is_open:
+        # Whatever has no permit yet may do nothing.
+        assert permit is not None, "a request that is not permitted asks for values"
+        permitted = permit.also
+    return PermittedValues(context, permitted, scheme, user, network, inner)
 
 
 def _as_it_is(operation: Operation) -> Operation:
@@ -82,6 +91,8 @@ class PermittedValues:
         permitted: Permitted,
         scheme: str = "http",
         user: Callable[[], str | None] = lambda: None,
+        network: Callable[[], str] = str,
+        inner: tuple[bytes, ...] = (),
     ) -> None:
         """
         Args:
@@ -89,9 +100,13 @@ class PermittedValues:
             permitted: Asked before each operation.
             scheme: See `Values`.
             user: Returns that of `Values`.
+            network: Returns that of `Values`.
+            inner: See `Mount`.
         """
         self.scheme = scheme
         self._user = user
+        self._network = network
+        self._inner = inner
         self._context = context
         self._store: Final = context.store
         self._permitted = permitted
@@ -103,6 +118,31 @@ class PermittedValues:
         See `Values`.
         """
         return self._user()
+
+    @property
+    def network(self) -> str:
+        """
+        See `Values`.
+        """
+        return self._network()
+
+    def is_elsewhere(self, key: bytes) -> bool:
+        """
+        See `Values`.
+        """
+        return key.startswith(self._inner)
+
+    def _may_change(self, operation: Delete | Put | PutPart) -> Operation:
+        """
+        An operation that changes a key, as it is permitted.
+        """
+        permitted, key = self._permitted(operation), operation.key
+        if self.is_elsewhere(key):
+            raise Forbidden(
+                f"/{escape(key)} belongs to another dialect, which is spoken below a"
+                " prefix of its own (--dialect): change it by a request for itself."
+            )
+        return permitted
 
     async def stat(self, key: Key) -> ValueInfo | None:
         """
@@ -182,7 +222,7 @@ class PermittedValues:
         """
         See `Values`.
         """
-        self._permitted(Delete(key))
+        self._may_change(Delete(key))
         await resolved(self._store.remove(key, conditions))
 
     async def move(
@@ -191,7 +231,7 @@ class PermittedValues:
         """
         See `Values`.
         """
-        self._permitted(Delete(source))
+        self._may_change(Delete(source))
         etag, published = await self._copy(source, target, conditions, None)
         unchanged = Conditions(if_match=EntityTags(frozenset((etag,))))
         with suppress(KeyAbsent):  # Somebody else has removed it meanwhile.
@@ -230,9 +270,13 @@ class PermittedValues:
         """
         See `Values`.
         """
+        store, key = self._store, Key(prefix + LOCKS)
+        # Usually there is none, and each PUT asks once or twice.
+        if IGlancingStore.providedBy(store) and store.lacks(key):
+            return None, b""
         if not await self.can_lock():
             return None, b""
-        return await self._read(Key(prefix + LOCKS)) or (None, b"")
+        return await self._read(key) or (None, b"")
 
     async def keep_locks(
         self, prefix: bytes, data: bytes, known: ValueInfo | None
@@ -268,7 +312,7 @@ class PermittedValues:
         """
         See `Values`.
         """
-        self._permitted(PutPart(key))
+        self._may_change(PutPart(key))
         await self._parts(folder, key).record(upload)
 
     async def copy_part(
@@ -349,7 +393,7 @@ class PermittedValues:
         """
         See `Values`.
         """
-        self._permitted(PutPart(key))
+        self._may_change(PutPart(key))
         parts = self._parts(folder, key)
         await parts.record(upload)
         await parts.remove(upload)
@@ -375,7 +419,7 @@ class PermittedValues:
         self, key: Key, conditions: Conditions, metadata: Metadata = NO_METADATA
     ) -> Put:
         # What is said about a value has rules too.
-        put = self._permitted(Put(key, conditions, metadata))
+        put = self._may_change(Put(key, conditions, metadata))
         assert isinstance(put, Put)
         if put.once:
             # Without reading both, another value cannot be told from the same one.

@@ -308,6 +308,18 @@ class IFolderStore(IStore):
         """
 
 
+class IGlancingStore(IStore):
+    """
+    A store that can say at little cost that a key has no value.
+    """
+
+    def lacks(key: Key) -> bool:
+        """
+        Whether it is certain that a key has no value now. It is not where that would
+        have to be looked for more closely: then ask `IStore.stat`.
+        """
+
+
 class IHits(Interface):
     """
     Is told which values a store with a cache has in files, and serves them from there.

@@ -21,7 +21,7 @@ Unlisten      supervisor to worker
 Gated         supervisor to worker
 Credits       supervisor to worker        an eventfd
 Batch         supervisor to worker        connections
-Rights        supervisor to worker        a file in memory with the rights file's text
+Rights        supervisor to worker        see there
 Drain         supervisor to worker
 Ready         worker to supervisor
 Failed        worker to supervisor
@@ -192,11 +192,13 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Rights:
     """
-    Decide by this rights file from now on (`kvd.ipc.texts` has its text). A worker that
-    has had no rights file ignores it.
+    Decide by this rights file from now on. Comes with descriptors of its text
+    (`kvd.ipc.texts`), of the memory of `kvd.access.counting`, and of the socket to the
+    process that verifies passwords.
     """
 
     path: str
+    """Empty: there is no rights file any more, and no descriptor comes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,20 @@ class Values(Protocol):
         The user who sends the request; None: nobody whom kvd knows.
         """
 
+    @property
+    def network(self) -> str:
+        """
+        Where the request comes from: `kvd.access.networks.network_of` its client.
+        """
+
+    def is_elsewhere(self, key: bytes) -> bool:
+        """
+        Whether a key belongs to another dialect, spoken below a prefix within that of
+        this one (`kvd.http.dialects.choice.Mount`). It can be read and listed; whatever
+        would change it raises `Forbidden`, since that dialect may have locks and names
+        of its own there.
+        """
+
     async def stat(self, key: Key) -> ValueInfo | None:
         """
         Describe a value; None if there is none. Needs the right to read.

@@ -29,5 +29,13 @@ def is_reserved(key: bytes) -> bool:
     """
     Whether a key is one of these: it is listed as any other, but it is no client's.
     """
+    return key.rpartition(b"/")[2] == COLLECTION or is_record(key)
+
+
+def is_record(key: bytes) -> bool:
+    """
+    Whether a key is one of those with which a dialect keeps what its clients are about
+    to do: it means nothing elsewhere.
+    """
     *folders, last = key.split(b"/")
-    return last in (COLLECTION, LOCKS) or MULTIPART in folders
+    return last == LOCKS or MULTIPART in folders

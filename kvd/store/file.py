@@ -44,6 +44,7 @@ from kvd.errors import QuotaFull, StoreFull, StoreUnusable
 from kvd.interfaces import (
     Answer,
     IFolderStore,
+    IGlancingStore,
     IResumingStore,
     IUpload,
     IValue,
@@ -58,12 +59,13 @@ from kvd.store.exchange import is_of_one_machine, is_on_a_disk
 from kvd.store.faults import absence, fault_of
 from kvd.store.folders import prune, split
 from kvd.store.hidden import open_hidden, renew_hidden
+from kvd.store.keeping import has_sidecars
 from kvd.store.listing import FileFolderListing, FileListing, ListingContext
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.resuming import ResumableFolder
 from kvd.store.resumption import Resumption
-from kvd.store.sidecars import Sidecars, keeps_attributes
+from kvd.store.sidecars import Sidecars
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
@@ -91,8 +93,8 @@ class FastPathState:
     root: int
     """A descriptor of the store's folder."""
     keeps_attributes: bool
-    """Whether the file system keeps the attributes of values; otherwise there is no
-    fast path."""
+    """Whether the attributes of values are extended ones of their files
+    (`kvd.store.keeping`); otherwise there is no fast path."""
     lock: LockFile
     exchanges: bool
     """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
@@ -123,7 +125,7 @@ class FastPathState:
     """How many bytes of the file system stay free."""
 
 
-@implementer(IFolderStore, IResumingStore)
+@implementer(IFolderStore, IGlancingStore, IResumingStore)
 class FileStore:
     """
     The values below one folder, open in this process.
@@ -177,6 +179,7 @@ class FileStore:
                 opened.callback(os.close, hidden)
                 lock = LockFile(self._root, modes)
                 opened.callback(lock.close)
+                by_sidecars = has_sidecars(self._root, lock.descriptor, modes)
                 left = sweep(hidden)
                 renew = partial(renew_hidden, self._root, hidden, modes.folder)
                 uploads = UploadFolder(hidden, modes, renew)
@@ -184,9 +187,7 @@ class FileStore:
                 resumable = ResumableFolder(hidden, modes.folder)
                 opened.callback(resumable.close)
             self._opened = opened.pop_all()
-        sidecars = None
-        if not keeps_attributes(lock.descriptor):
-            sidecars = Sidecars(self._root, modes)
+        sidecars = Sidecars(self._root, modes) if by_sidecars else None
         tree = self._tree = Tree(self._root, modes, sidecars)
         self._listings = ListingContext(
             self._root, sidecars, off_reactor, self._underway
@@ -427,6 +428,16 @@ class FileStore:
         value.close()
         info: ValueInfo = value.info
         return info
+
+    def lacks(self, key: Key) -> bool:
+        # With a link on the path, nothing that is found counts; that nothing is, does.
+        try:
+            os.stat(key, dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
         act = partial(self._remove_now, key, conditions)

@@ -21,7 +21,7 @@ from kvd.errors import BadSetting
 from kvd.interfaces import IBoundedStoreMaker, IFileStoreMaker, IHeldStoreMaker
 from kvd.settings import DEFAULT_MODES, Bounds, Durability, Modes, User
 from kvd.store.file import FileStore, open_root, opening
-from kvd.store.preparing import make_root, probe
+from kvd.store.preparing import make_root, probe, settle
 from kvd.store.sync import MAX_THREADS
 from kvd.store.threads import Threads
 from kvd.store.waiting import in_threads_of
@@ -66,21 +66,19 @@ class FileStoreMaker:
             self._probe(path)
 
     def _probe(self, path: str) -> None:
-        with (
-            acting_as(self.user),
+        with acting_as(self.user):
+            settle(path, self.modes)
             # It never has to wait: no other process locks this key.
-            closing(
-                FileStore(
-                    path,
-                    "process",
-                    Clock(),
-                    execute,
-                    modes=self.modes,
-                    writes_back=False,
-                )
-            ) as store,
-        ):
-            probe(store, path)
+            store = FileStore(
+                path,
+                "process",
+                Clock(),
+                execute,
+                modes=self.modes,
+                writes_back=False,
+            )
+            with closing(store):
+                probe(store, path)
 
     def hold(self, path: str) -> int:
         with opening(path):

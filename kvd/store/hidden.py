@@ -2,9 +2,9 @@
 The folder ``.kvd``, which contains kvd's own files.
 
 It contains nothing that is needed while kvd does not run, except uploads that broke off
-and may go on, and attributes of values (`kvd.store.sidecars`). Another program, for
-example one that cleans up temporary files, may remove it at any time; then kvd makes it
-again.
+and may go on, and attributes of values (`kvd.store.sidecars`), or that these are
+extended ones (`kvd.store.keeping`). Another program, for example one that cleans up
+temporary files, may remove it at any time; then kvd makes it again.
 """
 
 from __future__ import annotations

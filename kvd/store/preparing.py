@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from typing import Final
 
 from twisted.logger import Logger
@@ -17,10 +18,12 @@ from kvd.errors import Fault, MetadataTooLarge, StoreFull, StoreUnusable
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import MAX_METADATA_BYTES
-from kvd.settings import DEFAULT_MODES, User
+from kvd.settings import DEFAULT_MODES, Modes, User
+from kvd.store import keeping
 from kvd.store.attribute import new_etag
 from kvd.store.conferring import make_folder
-from kvd.store.file import FileStore
+from kvd.store.file import FileStore, open_root, opening
+from kvd.store.locks import LockFile
 from kvd.store.sync import sync
 
 # Not `FOLDER_FLAGS`: outside the store, links are followed.
@@ -114,14 +117,23 @@ def probe(store: FileStore, path: str) -> None:
     key = Key(b".kvd-probe-" + new_etag().encode("ascii"))
     # The largest possible attribute: file systems have different limits.
     name = "content-type"
-    if not store.fast_path_state.keeps_attributes:
+    state = store.fast_path_state
+    if not state.keeps_attributes:
         # Backups have to keep it.
-        _log.warn(
-            "the file system of the store {path} keeps no extended attributes: kvd"
-            " keeps the ids and metadata of values in {path}/.kvd/attributes, and"
-            " serves them more slowly",
-            path=path,
-        )
+        if _keeps_attributes(state.lock.descriptor):
+            said = (
+                "the store {path} has the ids and metadata of values in"
+                " {path}/.kvd/attributes, where kvd began to keep them on a file system"
+                " without extended attributes, and serves them more slowly; kvd sync"
+                " copies it to a store that has none"
+            )
+        else:
+            said = (
+                "the file system of the store {path} keeps no extended attributes: kvd"
+                " keeps the ids and metadata of values in {path}/.kvd/attributes, and"
+                " serves them more slowly"
+            )
+        _log.warn(said, path=path)
     metadata = {name: "x" * (MAX_METADATA_BYTES - len(name))}
     try:
         try:
@@ -140,6 +152,36 @@ def probe(store: FileStore, path: str) -> None:
         _log.warn("the store {path} is full: {reason}", path=path, reason=full)
     except Fault as fault:
         raise _unusable(path, fault) from fault
+
+
+def settle(path: str, modes: Modes) -> None:
+    """
+    Look whether the store has come to a file system that keeps no extended attributes.
+
+    Raises:
+        StoreUnusable: That cannot be found out.
+    """
+    with opening(path), ExitStack() as opened:
+        root = open_root(path)
+        opened.callback(os.close, root)
+        lock = LockFile(root, modes)
+        opened.callback(lock.close)
+        is_settled = keeping.settle(root, lock.descriptor, modes)
+    if is_settled:
+        _log.warn(
+            "the values of the store {path} had ids and metadata in extended"
+            " attributes, which its file system does not keep: those that are there"
+            " now have lost them, and count as another program's. Go back to where"
+            " they have them, and copy the store from there with kvd sync",
+            path=path,
+        )
+
+
+def _keeps_attributes(file: int) -> bool:
+    try:
+        return keeping.keeps_attributes(file)
+    except OSError:
+        return False  # Whatever the matter is, the probe is about to meet it.
 
 
 def _unusable(path: str, fault: Fault) -> StoreUnusable:

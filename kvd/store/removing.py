@@ -13,8 +13,9 @@ from kvd.errors import Fault
 from kvd.native import compiled
 from kvd.store.candidates import Candidate
 from kvd.store.folders import open_folder, split
+from kvd.store.keeping import has_sidecars
 from kvd.store.locks import KeyLocks, LockFile
-from kvd.store.sidecars import Sidecars, keeps_attributes
+from kvd.store.sidecars import Sidecars
 from kvd.store.usage import taken_by
 
 STAYS: Final = -1
@@ -54,7 +55,7 @@ class Remover:
         self._file = file
         self._locks = locks
         self._sidecars = None
-        if not keeps_attributes(file.descriptor):
+        if has_sidecars(root, file.descriptor):
             self._sidecars = Sidecars(root)
 
     def remove(

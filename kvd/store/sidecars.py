@@ -77,8 +77,6 @@ SWEPT_AT_ONCE: Final = 2
 How many sidecars an upload that ends looks at.
 """
 
-_NEVER: Final = "user.kvd.never"
-
 _FOLDER: Final = os.fsencode(f"{HIDDEN_NAME}/{SIDECARS_NAME}")
 
 _SHARDS: Final = 256
@@ -111,21 +109,6 @@ hundredths of a second.
 _TRIES: Final = 100
 
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-
-
-def keeps_attributes(file: int) -> bool:
-    """
-    Whether a file system keeps extended attributes of users; changes nothing.
-
-    Args:
-        file: Open for writing, in that file system.
-    """
-    try:
-        os.setxattr(file, _NEVER, b"", os.XATTR_REPLACE)
-    except OSError as error:
-        # Usually ENODATA: there is nothing to be replaced.
-        return error.errno != errno.EOPNOTSUPP
-    return True
 
 
 class Sidecar(NamedTuple):

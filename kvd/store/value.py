@@ -105,9 +105,12 @@ def describe(descriptor: int, key: Key, sidecars: Sidecars | None) -> Described 
         sidecars: Where its attribute is; None: in the file system.
     """
     status = os.fstat(descriptor)
-    text = _attribute_of(descriptor, key, status, sidecars)
-    changed_ns = status.st_mtime_ns
+    text, changed_ns = None, status.st_mtime_ns
     if sidecars is not None:
+        text = sidecars.read(key, status)
+    if text is None:
+        text = _attribute_of(descriptor)
+    else:
         # All of it is in the sidecar's name; the attribute has microseconds.
         changed_ns -= changed_ns % 1000
     time = divmod(changed_ns, 1_000_000_000)
@@ -142,15 +145,11 @@ def describe(descriptor: int, key: Key, sidecars: Sidecars | None) -> Described 
     return Described(info, True, status)
 
 
-def _attribute_of(
-    descriptor: int, key: Key, status: os.stat_result, sidecars: Sidecars | None
-) -> bytes | None:
+def _attribute_of(descriptor: int) -> bytes | None:
     """
-    The attribute of a file; None if it has none.
+    The attribute that a file has itself; None if it has none.
     """
     try:
-        if sidecars is not None:
-            return sidecars.read(key, status)
         return os.getxattr(descriptor, attribute.NAME)
     except OSError as error:
         if error.errno in _NO_ATTRIBUTE:

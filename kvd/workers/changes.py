@@ -245,31 +245,41 @@ class Changes:
         if self._pool.stopping:
             raise ChangeImpossible("kvd is ending")
 
-    def rights(self, users: RightsFile) -> None:
+    def rights(self, users: RightsFile | None) -> None:
         """
-        Have all workers decide by another rights file. This works while another change
-        is under way, and waits for no client: what is withdrawn must not hold until
-        slow clients have had their time. Workers that have no rights file get
-        one when they are replaced.
+        Have all workers decide by another rights file, or by none. This works while
+        another change is under way, and waits for no client: what is withdrawn must not
+        hold until slow clients have had their time.
 
         Args:
             users: Has been checked. The same as before changes nothing.
 
         Raises:
-            ChangeImpossible: kvd is ending, or there is no room; nothing has changed.
+            ChangeImpossible: kvd is ending, or there is no room, or workers would load
+                other code than theirs; nothing has changed.
         """
         self.check_going_on()
         if users == self._users:
             return
+        if self._users is None:
+            # Workers load what decides.
+            check_code()
         try:
             self._pool.adopt_rights(users)
         except OSError as error:
+            assert users is not None
             raise ChangeImpossible(
                 f"workers cannot be given the rights file {users.path}:"
                 f" {error.strerror}"
             ) from error
         self._users = users
-        if self._settings.users is not None:
+        if users is None:
+            self._log.warn(
+                "all workers go by no rights file any more: every client may do"
+                " everything",
+                happened="switch",
+            )
+        else:
             self._log.info(
                 "all workers have the rights file {path} as it is now",
                 path=users.path,

@@ -10,7 +10,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.logger import (
@@ -51,6 +51,11 @@ from kvd.net.reactor import install
 from kvd.settings import Settings
 from kvd.workers.http_server import HttpServer
 from kvd.workers.loading import LoadedPlugins
+
+RIGHTS_DESCRIPTORS: Final = 3
+"""
+That come with `Rights`.
+"""
 
 
 def run(
@@ -219,26 +224,35 @@ class Worker:
 
     def _rights_came(self, path: str, descriptors: Sequence[int]) -> None:
         try:
-            if not descriptors:
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            (descriptor,) = descriptors
-            try:
-                text = read_text(descriptor)
-            finally:
-                os.close(descriptor)
-            if self._rights is None or text == self._rights:
-                return
-            # Loaded before the fork, where there is a rights file.
-            from kvd.access.rights_file import parse_rights
-
-            self._server.adopt_rules(parse_rights(text, path))
-            self._rights = text
+            self._adopt_rights(path, descriptors)
         except Exception:
             self._log.failure(
-                "this worker cannot apply the rights file that was read again, and"
-                " makes room for one that can"
+                "this worker cannot apply the rights file that was read again: it"
+                " refuses all requests, and makes room for one that can"
             )
+            self._rights = None
+            self._server.close_to_all()
             self._channel.send(Leaving())
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _adopt_rights(self, path: str, descriptors: Sequence[int]) -> None:
+        if not path:
+            self._server.adopt_no_rules()
+            self._rights = None
+            return
+        if len(descriptors) < RIGHTS_DESCRIPTORS:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        file, counting, verifying = descriptors
+        text = read_text(file)
+        if text == self._rights:
+            return
+        # Loaded before the fork, if there was a rights file.
+        from kvd.access.rights_file import parse_rights
+
+        self._server.adopt_rules(parse_rights(text, path), counting, verifying)
+        self._rights = text
 
     def _drain(self, seconds: float, others_serve: bool) -> None:
         if self._draining:

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from kvd.access.networks import OpenConnections, network_of
+from kvd.http.closed import Closed
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.host_guard import HostGuard
@@ -45,9 +46,10 @@ from kvd.workers.outputs import Outputs
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from kvd.access.counting import CountingMemory
+    from kvd.access.counting import CountingMemory, OpenCounts
     from kvd.access.rates import Rates
     from kvd.access.rules import AccessRules
+    from kvd.http.authorization import Authorization
 
 # How often to check connections for timeouts.
 CHECK_SECONDS: Final = 1.0
@@ -100,6 +102,12 @@ class HttpServer:
         self.factory = HttpFactory(self)
         """Serves connections in plain that are handed over to this process."""
         self._contexts: Mapping[TLS, SSLContext] = {}
+        self._counting: CountingMemory | None = None
+        self._counts: OpenCounts | None = None
+        self._authorization: Authorization | None = None
+        """By the last rights file that this process could apply."""
+        self._verifying: socket.socket | None = None
+        """Of the first one, if there was none when this process began."""
         self._checking = Checking(
             lambda: self.process.connections, reactor, self._before_check
         )
@@ -175,7 +183,8 @@ class HttpServer:
         from kvd.access.rates import Rates
 
         process, limits = self.process, self._settings.limits
-        rates, counts = Rates(memory), memory.open_counts(self._worker)
+        self._counting = memory
+        rates, counts = Rates(memory), self._open_counts(memory)
         if limits.address_connections is not None:
             process.by_address = OpenConnections(limits.address_connections, counts)
         if limits.address_rate is not None:
@@ -183,35 +192,93 @@ class HttpServer:
                 rates, limits.address_rate, self._reactor
             )
         rules, has_password = parts.rules, parts.has_password
-        if rules is None:
-            return
-        assert has_password is not None
+        if rules is not None:
+            assert has_password is not None
+            self._decide_by(rules, memory, has_password)
+
+    def _open_counts(self, memory: CountingMemory) -> OpenCounts:
+        """
+        The one of this process.
+        """
+        if self._counts is None:
+            self._counts = memory.open_counts(self._worker)
+        return self._counts
+
+    def _decide_by(
+        self,
+        rules: AccessRules,
+        memory: CountingMemory,
+        has_password: Callable[[str, str], bool],
+    ) -> None:
+        # Only where there is a rights file, so that no other worker pays for it.
         from kvd.access.authentication import Authentication
+        from kvd.access.logins import Logins
+        from kvd.access.rates import Rates
         from kvd.access.throttle import Throttle
         from kvd.http.authorization import Authorization
 
-        throttle = Throttle(self._reactor, memory)
+        throttle, logins = Throttle(self._reactor, memory), Logins(memory)
         authentication = Authentication(
             rules,
             throttle,
+            logins,
             self._outputs.thread_for("passwords"),
             has_password,
         )
-        process.authorization = Authorization(
-            rules, authentication, rates, counts, self._reactor
+        self.process.authorization = self._authorization = Authorization(
+            rules,
+            authentication,
+            Rates(memory),
+            self._open_counts(memory),
+            self._reactor,
         )
 
-    def adopt_rules(self, rules: AccessRules) -> None:
+    def adopt_rules(self, rules: AccessRules, counting: int, verifying: int) -> None:
         """
-        Decide by another rights file about each request that is not permitted yet.
-        Without one so far, nothing changes.
+        Decide by another rights file, or by the first one, about each request that is
+        not permitted yet.
+
+        Args:
+            rules: What it says.
+            counting: A descriptor of the memory of `kvd.access.counting`; owned by the
+                caller.
+            verifying: A descriptor of the socket to the process that verifies
+                passwords; owned by the caller.
         """
-        process = self.process
-        if process.authorization is None:
-            return
-        process.authorization.adopt(rules)
-        if process.fast_path is not None:
-            process.fast_path.forget_templates()
+        if self._authorization is not None:
+            self._authorization.adopt(rules)
+            self.process.authorization = self._authorization
+        else:
+            from kvd.access.counting import CountingMemory
+            from kvd.access.verifying import Verifier
+
+            if self._counting is None:
+                self._counting = CountingMemory(counting)
+            requests = self._verifying = socket.socket(fileno=os.dup(verifying))
+            self._decide_by(rules, self._counting, Verifier(requests).has_password)
+        self._forget_decisions()
+
+    def adopt_no_rules(self) -> None:
+        """
+        There is no rights file any more: permit everything.
+        """
+        self.process.authorization = None
+        self._forget_decisions()
+
+    def close_to_all(self) -> None:
+        """
+        Refuse all requests that are not permitted yet, since this process cannot decide
+        about them.
+        """
+        self.process.authorization = Closed()
+        self._forget_decisions()
+
+    def _forget_decisions(self) -> None:
+        # Connections that the fast path serves stay there, also those whose clients
+        # have shown a certificate: of a head without credentials it serves what
+        # anybody may ask for, and leaves the rest.
+        if self.process.fast_path is not None:
+            self.process.fast_path.forget_templates()
 
     def serve_idle(self) -> Callable[[int], bool]:
         """
@@ -475,6 +542,8 @@ class HttpServer:
                 for one in written:
                     await one
                 self._outputs.end()
+                if self._verifying is not None:
+                    self._verifying.close()
 
         return Deferred.fromCoroutine(ended())
 

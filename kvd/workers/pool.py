@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import FileIO
 from itertools import count
 from typing import Any, Final, Protocol
@@ -95,6 +95,7 @@ class Pool:
         reactor: Any,
         serving: Callable[[], None] = lambda: None,
         ended: Callable[[int], None] = lambda worker: None,
+        for_rights: Sequence[int] = (),
     ) -> None:
         """
         Args:
@@ -105,6 +106,8 @@ class Pool:
             serving: Called once, when every worker is ready.
             ended: Called with the number of a worker whose process has ended, before
                 another one is started for it, if there will be one.
+            for_rights: Descriptors of what workers need for a rights file
+                (`kvd.ipc.messages.Rights`); owned by the caller.
         """
         self.drain_seconds = settings.drain_seconds
         """How long a worker may take to finish its requests; may change."""
@@ -113,8 +116,10 @@ class Pool:
         self._reactor = reactor
         self._serving: Callable[[], None] | None = serving
         self._ended = ended
-        self._rights: tuple[Rights, FileIO] | None = None
-        """Those that have changed since the pool began, and a file with their text."""
+        self._for_rights = for_rights
+        self._rights: tuple[Rights, FileIO | None] | None = None
+        """Those that have changed since the pool began, and a file with their text, if
+        there are any."""
         self.hangs = 0
         """How many workers were killed because they hung."""
         self.stopping = False
@@ -379,17 +384,19 @@ class Pool:
         elif isinstance(message, Acknowledged | Refused | Unplaced):
             self._distribution.received(record.number, message)
 
-    def adopt_rights(self, users: RightsFile) -> None:
+    def adopt_rights(self, users: RightsFile | None) -> None:
         """
-        Have all workers decide by another rights file, also those that drain and those
-        that get ready later; except workers that have none.
+        Have all workers decide by another rights file, or by none, also those that
+        drain and those that get ready later.
 
         Raises:
             OSError: There is no room for its text. No worker hears of it.
         """
-        text = in_memory("kvd-rights", users.text)
+        path, text = "", None
+        if users is not None:
+            path, text = users.path, in_memory("kvd-rights", users.text)
         self._forget_rights()
-        self._rights = Rights(users.path), text
+        self._rights = Rights(path), text
         for record in self.workers:
             if record.state in {State.READY, State.DRAINING}:
                 self._give_rights(record)
@@ -398,12 +405,14 @@ class Pool:
         if self._rights is not None:
             rights, text = self._rights
             assert record.channel is not None
-            record.channel.send(rights, [text.fileno()])
+            sent = () if text is None else (text.fileno(), *self._for_rights)
+            record.channel.send(rights, sent)
 
     def _forget_rights(self) -> None:
         if self._rights is not None:
             _, text = self._rights
-            text.close()
+            if text is not None:
+                text.close()
             self._rights = None
 
     def _leave(self, record: WorkerRecord) -> None:

@@ -67,6 +67,8 @@ class Run:
     hung: list[tuple[float, set[int] | None]] = field(default_factory=list)
     """When workers were stopped, and the ports of the clients that they had; None if
     this process got no processor until they were replaced."""
+    switched: list[tuple[float, str]] = field(default_factory=list)
+    """When each policy was put in force."""
     found: int = 0
     """How many workers were found to hang."""
     replaced_seconds: float = 0.0
@@ -120,6 +122,7 @@ class Run:
         """
         for policy in self.steps():
             asked.change("policy", {"policy": policy})
+            self.switched.append((time.monotonic(), policy))
             pids = chance.sample(pids_of(asked.status()), WORKERS_THAT_HANG)
             began = time.monotonic()
             for pid in pids:
@@ -134,6 +137,20 @@ class Run:
             self.replaced_seconds = max(self.replaced_seconds, took)
             self.done += WORKERS_THAT_HANG - 1
         self.found = asked.status()["hangs"]
+
+    def longest_under(self, slow: Collection[tuple[float, float]]) -> dict[str, float]:
+        """
+        How long the longest request took under each policy, in seconds.
+
+        Args:
+            slow: When each began that may be the longest, and how long it took.
+        """
+        longest = {policy: 0.0 for _, policy in self.switched}
+        for began, seconds in slow:
+            before = [policy for at, policy in self.switched if at <= began]
+            if before:
+                longest[before[-1]] = max(longest[before[-1]], seconds)
+        return longest
 
     def was_hung(self, cut: Cut) -> bool:
         """
@@ -239,6 +256,9 @@ def run_one(kind: str, wanted: int, minutes: float) -> int:
             " this process came too late to see what was served",
             flush=True,
         )
+        each = run.longest_under(report.slow).items()
+        text = ", ".join(f"{policy} {seconds:.2f} s" for policy, seconds in each)
+        print(f"  the longest request under each policy: {text}", flush=True)
     for sentence in report.wrong:
         print(f"  {sentence}", flush=True)
     if report.wrong:

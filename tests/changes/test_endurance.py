@@ -40,3 +40,14 @@ def test_the_clients_of_a_process_are_known_by_their_ports() -> None:
         accepted, _ = server.accept()
         with accepted:
             assert port in peers_of(os.getpid())
+
+
+def test_the_longest_request_is_named_for_each_policy(tmp_path: Path) -> None:
+    """
+    Of those that began when it was in force; before the first one, none counts.
+    """
+    switched = [(10.0, "shared"), (20.0, "gated"), (30.0, "shared"), (40.0, "steered")]
+    run = Run(tmp_path, 6, 0.0, switched=switched)
+    slow = [(9.0, 5.0), (19.9, 0.7), (35.0, 0.6), (20.0, 0.3)]
+
+    assert {"shared": 0.7, "gated": 0.3, "steered": 0.0} == run.longest_under(slow)

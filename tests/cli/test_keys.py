@@ -21,6 +21,11 @@ URL = "http://127.0.0.1:8080/base/"
         (["https://h:1/a/", "https://h:1//b"], ("https://h:1", ["a/", "b"])),
         (["http://h", "http://h/"], ("http://h", ["/", "/"])),
         (["http://h/%FF"], ("http://h", ["\udcff"])),
+        (
+            ["http://h/htp://i/a", "http://h/i.j:1"],
+            ("http://h", ["htp://i/a", "i.j:1"]),
+        ),
+        (["busybox:1", "a:/b"], ("http://127.0.0.1:8080/base", ["busybox:1", "a:/b"])),
         (["http://127.0.0.1:8080/base"], ("http://127.0.0.1:8080", ["base"])),
     ],
 )
@@ -39,6 +44,12 @@ def test_urls_are_decoded_and_keys_are_not(
         (["http://h/a", "http://i/a"], "are in two daemons"),
         (["http://h/a", "a"], "are in two daemons"),
         (["http://h/100%"], "write the sign itself as %25"),
+        (["http:/h/a"], "'http:/h/a' is almost a URL"),
+        (["https:h"], "begins with http:// or https://"),
+        (["htp://h/a"], "is almost a URL"),
+        (["localhost:8080"], "is almost a URL"),
+        (["kvd.example:8080/a/"], "is almost a URL"),
+        (["[::1]:8080/a"], "http://HOST:PORT/KEY"),
     ],
 )
 def test_what_cannot_be_asked_at_once_is_refused(

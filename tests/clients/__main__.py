@@ -1,86 +1,50 @@
 """
-``python -m tests.clients [NAME...]``, or ``make test-clients``: clients that people
-have, against the true daemon.
+``python -m tests.clients [NAME...]``, or ``make test-clients``, which installs them
+first: clients that people have, against the true daemon.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from importlib import import_module
+import traceback
 from pathlib import Path
-from typing import Final
 
-CLIENTS: Final = (
-    "webdav",
-    "restic",
-    "git_lfs",
-    "bazel",
-    "turborepo",
-    "nx",
-    "terraform",
-    "ccache",
-    "sccache",
-    "opendal",
-    "dvc",
-    "axe",
-    "curl",
-    "gradle",
-    "maven",
-    "ffmpeg",
-    "nix",
-    "fsspec",
-    "apt",
-    "s3",
-)
-"""
-The modules in this package.
-"""
+from tests.clients.missing import absent, missing, modules_of
 
 
 def main(names: list[str]) -> None:
     """
-    Run all, or those that are named.
+    Run all that can be, or those that are named, and say what became of each.
 
     Raises:
-        SystemExit: A program is not installed.
+        SystemExit: A program is not installed, or one failed.
     """
-    modules = [
-        import_module(f"tests.clients.{name}") for name in names or _installable()
-    ]
-    packages = {
-        package
-        for module in modules
-        for program, package in module.PACKAGES.items()
-        if shutil.which(program) is None and not Path(program).exists()
-    }
-    if None in packages:
-        sys.exit("One of the programs is not installed, and Debian does not have it.")
+    modules = modules_of(names)
+    packages = missing(modules)
     if packages:
-        wanted = " ".join(sorted(packages))
+        wanted = " ".join(packages)
         sys.exit(f"Not all clients are installed; on Debian: apt-get install {wanted}")
+    outcomes: dict[str, str] = {}
     for module in modules:
+        name = module.__name__.rpartition(".")[2]
+        lacking = ", ".join(absent(module))
+        if lacking:
+            outcomes[name] = f"not run: Debian does not have {lacking}"
+            continue
         with tempfile.TemporaryDirectory(prefix="kvd-clients-") as folder:
-            module.main(Path(folder))
-
-
-def _installable() -> Iterator[str]:
-    """
-    All whose programs Debian has, and the others where somebody has installed them.
-    """
-    for name in CLIENTS:
-        packages = import_module(f"tests.clients.{name}").PACKAGES
-        absent = [
-            program
-            for program, package in packages.items()
-            if package is None and shutil.which(program) is None
-        ]
-        if absent:
-            print(f"{name}: not run; Debian does not have {', '.join(absent)}")
-        else:
-            yield name
+            try:
+                module.main(Path(folder))
+            except Exception:
+                traceback.print_exc()
+                outcomes[name] = "failed"
+            else:
+                outcomes[name] = "passed"
+    print("\n", *(f"{name}: {outcome}\n" for name, outcome in outcomes.items()), sep="")
+    if "failed" in outcomes.values() or (
+        names and set(outcomes.values()) != {"passed"}
+    ):
+        sys.exit("Not all clients that were to be run have passed.")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ Half of the values are no longer: they go another way (`kvd.http.fast_path`).
 
 TIMEOUT_SECONDS: Final = 20
 
+SLOW_SECONDS: Final = 0.1
+"""
+A request that takes longer is remembered.
+"""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -64,6 +69,9 @@ class Report:
     """Requests for which no connection came about."""
     longest_seconds: float = 0.0
     """From the connect to the end of the reply, of those that succeeded."""
+    slow: list[tuple[float, float]] = field(default_factory=list)
+    """When each of them began that took longer than `SLOW_SECONDS`, by the monotonic
+    clock, and how long it took."""
     log: Sequence[str] = ()
     """The lines that the daemon printed."""
     stopped_seconds: float = 0.0
@@ -223,6 +231,8 @@ class Client(threading.Thread):
             return None
         seconds = time.monotonic() - began
         self._report.longest_seconds = max(self._report.longest_seconds, seconds)
+        if seconds > SLOW_SECONDS:
+            self._report.slow.append((began, seconds))
         if not self._stays:
             self._hang_up()
         return reply

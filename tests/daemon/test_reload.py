@@ -36,12 +36,12 @@ class PlayedChanges:
 
     def __init__(self) -> None:
         self.adopted: list[Settings] = []
-        self.users: list[RightsFile] = []
+        self.users: list[RightsFile | None] = []
         self.answer: Deferred[None] = succeed(None)
         self.idle: Deferred[None] = succeed(None)
         """Fires when no other change is under way."""
 
-    def rights(self, users: RightsFile) -> None:
+    def rights(self, users: RightsFile | None) -> None:
         """
         See `kvd.workers.changes.Changes`.
         """
@@ -243,7 +243,7 @@ class ReloadTests(SynchronousTestCase):
         It may take as long as clients like.
         """
         self.changes.idle = Deferred()
-        users = [RightsFile("/rights", text) for text in ("new", "old")]
+        users = [None, *(RightsFile("/rights", text) for text in ("new", "old"))]
         changes: Any = self.changes
         reloading = Reload(
             SETTINGS,
@@ -251,10 +251,11 @@ class ReloadTests(SynchronousTestCase):
             check_at_once,
             changes,
         )
-        for _ in range(2):
+        for _ in range(3):
             self.assertNoResult(reloading.start())
 
-        assert ["old", "new"] == [file.text for file in self.changes.users]
+        texts = [file and file.text for file in self.changes.users]
+        assert ["old", "new", None] == texts
         assert [] == self.changes.adopted
 
     def test_what_cannot_be_done_is_reported(self) -> None:

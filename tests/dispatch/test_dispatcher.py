@@ -35,6 +35,7 @@ from kvd.ipc.channel import Channel
 from kvd.ipc.messages import (
     MAX_DESCRIPTORS,
     Acknowledged,
+    Alive,
     Batch,
     Credits,
     Message,
@@ -97,6 +98,11 @@ class Worker(ServerFactory):
         self.serves: Callable[[], None] = lambda: None
         """Called when it begins to serve a connection."""
         self.messages: list[Message] = []
+        self.sign = reactor.seconds()
+        """When it gave the last sign of life."""
+        self.asked = 0
+        """How often it was asked for one."""
+        self._reactor = reactor
         self._dispatcher = dispatcher
         self._row = board.own_row(number)
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -117,6 +123,10 @@ class Worker(ServerFactory):
         self._dispatcher.left(self.number)
 
     def _received(self, message: Message, descriptors: list[int]) -> None:
+        self.sign = self._reactor.seconds()
+        if isinstance(message, Alive):
+            self.asked += 1
+            return
         if isinstance(message, Credits):
             self.adopting.credits_came(descriptors[0])
             return
@@ -187,8 +197,26 @@ class DispatcherCase(SynchronousTestCase):
             self.reactor,
         )
         self.workers: list[Worker] = []
+        self.patch(Scoreboard, "silent_seconds", lambda board: self.silent_seconds())
         self.clients: list[socket.socket] = []
         self.addCleanup(self.end_all)
+
+    def silent_seconds(self) -> list[float]:
+        """
+        By the clock of the reactor.
+        """
+        silent = [0.0] * WORKERS
+        for worker in self.workers:
+            silent[worker.number] = self.reactor.seconds() - worker.sign
+        return silent
+
+    def be_late(self) -> None:
+        """
+        Let so much time pass that others get what a worker has not taken; first they
+        are asked whether they live.
+        """
+        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
+        self.reactor.advance(LOOK_SECONDS)
 
     def end_all(self) -> None:
         """
@@ -654,7 +682,7 @@ class LostWorkerTests(DispatcherCase):
         self.connect(6)
         assert [0, 3] == self.served()
 
-        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
+        self.be_late()
         assert [0, 6] == self.served()
         assert 0 == self.dispatcher.handing_over(0)
 
@@ -697,7 +725,7 @@ class LostWorkerTests(DispatcherCase):
         self.join(2)
         self.workers[0].stall()
         self.connect(2)
-        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
+        self.be_late()
         self.connect(4)
         assert [0, 6] == self.served()
 
@@ -715,7 +743,7 @@ class LostWorkerTests(DispatcherCase):
         self.workers[0].stall()
         self.reactor.be_kept(-self.reactor.seconds())
         self.connect(2)
-        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
+        self.be_late()
 
         assert [0, 2] == self.served()
 
@@ -743,7 +771,7 @@ class LostWorkerTests(DispatcherCase):
         self.workers[0].stall()
         self.connect(2)
         assert [1, 2] == self.served()
-        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
+        self.be_late()
 
         assert [1, 3] == self.served()
         assert list(range(4)) == self.all_served()
@@ -761,9 +789,49 @@ class LostWorkerTests(DispatcherCase):
         self.connect(2)
         assert [1, 0, 1] == self.served()
 
-        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
+        self.be_late()
         assert [1, 0, 2] == self.served()
         assert list(range(3)) == self.all_served()
+
+    def test_what_is_late_goes_to_no_other_that_is_stopped(self) -> None:
+        """
+        However many of them have nothing on their way: each would keep it for as long.
+        They are asked once, and one that lives gives a sign.
+        """
+        self.join(3)
+        for worker in self.workers[:2]:
+            worker.stall()
+        self.reactor.advance(1)
+        self.connect(1)
+        assert 1 == self.dispatcher.handing_over(0)
+        self.be_late()
+
+        assert [0, 0, 1] == self.served()
+        assert 1 == self.workers[2].asked
+        assert [0] == self.all_served()
+        for _ in range(20):
+            self.reactor.advance(LOOK_SECONDS)
+        self.workers[1].go_on()
+        self.reactor.settle()
+        assert 1 == self.workers[1].asked
+
+    def test_what_is_late_waits_while_nobody_gives_a_sign(self) -> None:
+        """
+        It stays where it is, and the first that lives again takes it.
+        """
+        self.join(3)
+        for worker in self.workers:
+            worker.stall()
+        self.reactor.advance(1)
+        self.connect(1)
+        for _ in range(20):
+            self.reactor.advance(LOOK_SECONDS)
+        assert [1, 0, 0] == [self.dispatcher.handing_over(each) for each in range(3)]
+        self.workers[2].go_on()
+        self.reactor.settle()
+        self.reactor.advance(LOOK_SECONDS)
+
+        assert [0, 0, 1] == self.served()
 
 
 class FullWorkerTests(DispatcherCase):

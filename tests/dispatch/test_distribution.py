@@ -20,7 +20,13 @@ from kvd.dispatch import listener_assignment
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy
 from kvd.dispatch.ports import ADOPT_SECONDS
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
-from kvd.dispatch.stalling import AWAITED_LOOKS, LOOK_SECONDS, UNAWAITED_LOOK_SECONDS
+from kvd.dispatch.stalling import (
+    AWAITED_LOOKS,
+    LOOK_SECONDS,
+    SOON_LOOK_SECONDS,
+    SUSPECT_SECONDS,
+    UNAWAITED_LOOK_SECONDS,
+)
 from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Alive, Batch, Gated, Listen, Unlisten, Unplaced
 from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
@@ -501,7 +507,7 @@ class StallTests(DispatchingCase):
         assert [Unlisten("0/1")] == sent[0] + sent[2]
         assert None is self.programs[-1]
         assert [0, 1, 2] == list(self.board.loads(inf).ready)
-        assert [(1, 0.7), (1, 20.25)] == [
+        assert [(1, 0.9), (1, 20.25)] == [
             (event["worker"], round(event["seconds"], 3)) for event in events
         ]
         assert 1 == self.stalls()[1]
@@ -684,6 +690,94 @@ class StallTests(DispatchingCase):
         self.look()
 
         assert 0 == self.stalls()[1]
+
+
+class WaitTests(DispatchingCase):
+    """
+    How long a connection waits for a worker that has stopped, where workers accept.
+    """
+
+    workers = 4
+    stopped: tuple[int, ...] = (1, 2, 3)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.signs = [self.reactor.seconds()] * self.workers
+        self.patch(Scoreboard, "silent_seconds", self.silent_seconds)
+
+    def silent_seconds(self, board: Scoreboard | None = None) -> list[float]:
+        """
+        By the clock of the reactor.
+        """
+        return [self.reactor.seconds() - sign for sign in self.signs]
+
+    def pass_on(self, seconds: float) -> None:
+        """
+        Let time pass, in which workers that live give a sign whenever they are asked,
+        and at least every second.
+        """
+        self.reactor.advance(seconds)
+        for worker, messages in enumerate(self.received(Alive | Listen)):
+            if worker not in self.stopped and (
+                messages or self.silent_seconds()[worker] >= 1
+            ):
+                self.signs[worker] = self.reactor.seconds()
+
+    def seconds_until_found(self, policy: str, phase: float) -> float:
+        """
+        How long a connection waits that comes when the workers have just given a sign,
+        so long after a look, and stopped.
+        """
+        step = 0.01
+        self.switch(policy)
+        while self.distribution.stalled:
+            self.signs = [self.reactor.seconds()] * self.workers
+            self.pass_on(step)
+        self.pass_on(phase)
+        self.signs = [self.reactor.seconds()] * self.workers
+        self.waiting()
+        for member in range(len(self.group.members)):
+            while not select.select([self.group.members[member]], [], [], 0)[0]:
+                self.connect()
+        began = self.reactor.seconds()
+        while set(self.stopped) - set(self.distribution.stalled):
+            self.pass_on(step)
+            assert self.reactor.seconds() < began + 5
+        return self.reactor.seconds() - began
+
+    def test_it_is_found_soon_under_each_policy(self) -> None:
+        """
+        All that have stopped, and nobody else, whenever that was between two looks.
+        """
+        for policy in ("shared", "reuseport", "gated", "steered"):
+            found = [
+                self.seconds_until_found(policy, phase / 50) for phase in range(10)
+            ]
+            assert set(self.stopped) == set(self.distribution.stalled), policy
+            least, most = min(found), max(found)
+            assert SUSPECT_SECONDS + 3 * SOON_LOOK_SECONDS <= least + 1e-9, policy
+            # 0.55, and each look comes up to a step late here.
+            assert most <= 0.6, policy
+
+    def test_one_that_computes_for_half_a_second_keeps_all_that_it_has(self) -> None:
+        """
+        Others take what waits for it meanwhile, and nothing afterwards.
+        """
+        self.stopped = (1,)
+        self.received()
+        self.seconds_until_found("reuseport", 0.0)
+        self.pass_on(0.01)
+        self.received(Unlisten)
+        self.stopped = ()
+        self.signs[1] = self.reactor.seconds()
+        self.waiting()
+        self.reactor.advance(LOOK_SECONDS)
+
+        assert not self.distribution.stalled
+        sent = self.received()
+        assert [] == sent[1]
+        assert [Unlisten("0/1")] == [message for each in sent for message in each]
+        assert list(range(4)) == list(self.board.loads(inf).ready)
 
 
 class LeaveTests(DispatchingCase):

@@ -128,7 +128,7 @@ class LoneTests(LoneCase):
         self.connect(1)
         assert ([0, 0], 0) == (self.served(), self.left)
 
-        self.reactor.advance(CREDIT_SECONDS + LOOK_SECONDS)
+        self.be_late()
         assert [0, 1] == self.served()
         assert [0] == self.all_served()
 

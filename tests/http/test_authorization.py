@@ -9,8 +9,10 @@ import hashlib
 import json
 import os
 import re
+import socket
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from itertools import product
 from random import Random
 from unittest import mock
 
@@ -21,6 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access import throttle
+from kvd.access.counting import create_counting
 from kvd.access.rights_file import parse_rights
 from kvd.access.rules import AccessRules
 from kvd.access.tokens import token_digest
@@ -28,6 +31,7 @@ from kvd.errors import BadSetting
 from kvd.http.fast_path import native
 from kvd.http.methods import same_value
 from kvd.net.transport import ServerTransport
+from kvd.settings import DialectChoice, Limits
 from kvd.store.value import FileValue
 from tests.chance import new_seed
 from tests.http.fast_path.both import Worker
@@ -647,7 +651,7 @@ class OtherRightsTests(SynchronousTestCase):
             served = 0 if worker.watched is None else worker.watched.served
             assert (served > 0) == (fast_path and native is not None)
 
-            worker._server.adopt_rules(self.rules("kvd_new", everything))
+            self.adopt(worker, self.rules("kvd_new", everything))
             worker.send(1, get("k", ci))
             assert 401 == status(worker._replies[0])
             worker.send(1, get("k", ci) + get("k", ci))
@@ -656,7 +660,7 @@ class OtherRightsTests(SynchronousTestCase):
             worker.send(1, get("k", new))
             assert 200 == status(worker._replies[0])
 
-            worker._server.adopt_rules(self.rules("kvd_new", "{}"))
+            self.adopt(worker, self.rules("kvd_new", "{}"))
             worker.send(1, get("k", new))
             assert 403 == status(worker._replies[0])
 
@@ -665,6 +669,89 @@ class OtherRightsTests(SynchronousTestCase):
             entries = map(json.loads, worker.end().entries)
             found = [each["user"] for each in entries if each["method"] == "PUT"]
             assert ["ci", "ci"] == found
+
+    def adopt(self, worker: Worker, rules: AccessRules) -> None:
+        """
+        As the message from the supervisor does.
+        """
+        counting = create_counting(1)
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with near, far:
+            worker._server.adopt_rules(rules, counting, near.fileno())
+        os.close(counting)
+
+    def test_the_first_ones_hold_as_well_and_so_does_their_end(self) -> None:
+        """
+        On a connection that stays, whichever way its requests go. What began when
+        everything was permitted goes on.
+        """
+        ci, one = bearer("kvd_ci"), self.rules("kvd_ci", '{ "/" = ["read"] }')
+        upload = put("k", bytes(9000))
+        asked = b'<propfind xmlns="DAV:"><allprop/></propfind>'
+        propfind = (
+            b"PROPFIND /dav/ HTTP/1.1\r\nHost: kvd\r\nDepth: 1\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(asked), asked)
+        )
+        for fast_path, limits in product((True, False), (False, True)):
+            worker = Worker(
+                fast_path=fast_path,
+                durability="process",
+                dialects=(DialectChoice("/dav/", "webdav"),),
+                limits=Limits(address_connections=100) if limits else Limits(),
+            )
+            self.addCleanup(worker.clean_up)
+            worker.connect(put("k", b"v"))
+            for _ in range(3):
+                worker.send(0, get("k"))
+            worker.connect(upload[:-5000])
+            worker.connect(propfind[:-5])
+            assert 200 == status(worker._replies[0])
+
+            self.adopt(worker, one)
+            worker.send(2, get("k"))
+            assert 401 == status(worker._replies[0])
+            worker.send(2, get("k", ci))
+            assert 200 == status(worker._replies[0])
+            worker.send(1, upload[-5000:])
+            assert 201 <= status(worker._replies[1]) <= 204
+            worker.send(0, propfind[-5:])
+            assert worker._replies[2].startswith(b"HTTP/1.1 207 ")
+            for request in (put("other", b"v"), put("other", b"v", ci), propfind):
+                worker.connect(request)
+                assert status(worker._replies[-1]) in (401, 403)
+            assert not os.path.exists(os.path.join(worker.root, "other"))
+            worker._server.adopt_no_rules()
+            worker.connect(put("other", b"v"))
+            assert 201 == status(worker._replies[-1])
+            self.adopt(worker, one)
+            worker.connect(get("k"))
+            assert 401 == status(worker._replies[-1])
+            worker.end()
+
+    def test_who_cannot_apply_them_serves_nobody(self) -> None:
+        """
+        Rather than everybody, or by rules that hold no more; until it can.
+        """
+        rules = self.rules("kvd_ci", '{ "/" = ["read"] }')
+        for fast_path, before in product((True, False), (None, rules)):
+            worker = Worker(fast_path=fast_path, durability="process", rules=before)
+            self.addCleanup(worker.clean_up)
+            with open(os.path.join(worker.root, "k"), "wb") as file:
+                file.write(b"v")
+            worker.connect(b"")
+            for _ in range(3):
+                worker.send(0, get("k", bearer("kvd_ci")))
+            assert 200 == status(worker._replies[0])
+
+            worker._server.close_to_all()
+            worker.send(0, get("k", bearer("kvd_ci")))
+            assert 503 == status(worker._replies[0])
+            worker.connect(put("k", b"other"))
+            assert 503 == status(worker._replies[1])
+            self.adopt(worker, rules)
+            worker.connect(get("k", bearer("kvd_ci")))
+            assert 200 == status(worker._replies[2])
+            worker.end()
 
 
 class LogTests(SynchronousTestCase):

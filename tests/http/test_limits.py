@@ -15,6 +15,7 @@ from kvd.access.counting import CountingMemory, clear_row, create_counting
 from kvd.access.rights_file import parse_rights
 from kvd.access.rules import AccessRules
 from kvd.access.tokens import token_digest
+from kvd.http.authorization import Authorization
 from kvd.settings import Limits
 from tests.http.fast_path.both import LIMITS, Worker
 from tests.http.fast_path.cases import get, put
@@ -306,5 +307,5 @@ class UserTests(LimitsCase):
                     assert 404 == status(worker._replies[-1])
             authorization = worker._server.process.authorization
             worker.end()
-            assert authorization is not None
+            assert isinstance(authorization, Authorization)
             assert {} == authorization._serving._open

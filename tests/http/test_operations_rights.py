@@ -91,6 +91,7 @@ def permit(operation: Operation) -> Permit:
     knows = authentication.Authentication(
         rules,
         throttle=None,  # type: ignore[arg-type]  # nobody fails
+        logins=None,  # type: ignore[arg-type]  # nobody logs in
         off_reactor=None,  # type: ignore[arg-type]  # nor has a password
         has_password=lambda hash, password: False,
     )

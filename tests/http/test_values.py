@@ -82,7 +82,7 @@ class CachedTests(SynchronousTestCase):
         store = Remembering()
         context = double(None)
         context.store = store
-        values = values_for(context, None)
+        values = values_for(context, None, is_open=True)
         for content in (b"old", b"new"):
             put(store, b"lock", content)
             found = self.successResultOf(
@@ -101,7 +101,7 @@ class RulesTests(SynchronousTestCase):
         context = double(object())
         self.store = context.store
         self.clock = context.clock
-        self.values = values_for(context, permit(FixedReply(200)))
+        self.values = values_for(context, permit(FixedReply(200)), is_open=False)
         # As the operator of the machine would.
         self.anybody = PermittedValues(context, lambda operation: operation)
 
@@ -194,9 +194,11 @@ class RulesTests(SynchronousTestCase):
 
     def test_without_a_permit_nothing_is_permitted(self) -> None:
         """
-        Where there are users.
+        Where there are users; also where there are none any more.
         """
-        with pytest.raises(AssertionError):
-            values_for(double(object()), None)
+        for context in (double(object()), double(None)):
+            with pytest.raises(AssertionError):
+                values_for(context, None, is_open=False)
 
-        assert isinstance(values_for(double(None), None), PermittedValues)
+            found = values_for(context, None, is_open=True)
+            assert isinstance(found, PermittedValues)

@@ -70,7 +70,7 @@ def files(path: str) -> list[str]:
     return [
         name
         for name in all_files(path)
-        if name != "lock" and key_of(os.fsencode(name)) is None
+        if name not in ("attributes", "lock") and key_of(os.fsencode(name)) is None
     ]
 
 

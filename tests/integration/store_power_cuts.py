@@ -160,7 +160,7 @@ def replaced_is_old_or_new(disk: DiskImage) -> None:
         # A second start finds nothing to do, and nothing is left.
         store = open_store(disk, "process")
         assert bodies == {key: body_of(store, key) for key in keys}
-        assert ["lock"] == os.listdir(disk.path / "values/.kvd")
+        assert ["attributes", "lock"] == sorted(os.listdir(disk.path / "values/.kvd"))
         store.close()
 
 
@@ -242,7 +242,7 @@ def attributes_of_their_own_are_as_safe(disk: DiskImage) -> None:
     is there with its metadata. At ``process`` it is the old one or the new one, and
     whole; it has its own metadata, or none if it is new.
     """
-    with mock.patch("kvd.store.file.keeps_attributes", return_value=False):
+    with mock.patch("kvd.store.keeping.keeps_attributes", return_value=False):
         for durability in "disk", "process":
             keys = [Key(b"%b/%d" % (durability.encode(), n)) for n in range(10)]
             store = open_store(disk, durability)

@@ -104,7 +104,7 @@ def test_a_backup_has_attributes_that_are_files(tmp_path: Path, program: str) ->
     save, restore = commands_between(program, tmp_path, without_attributes=True)
     (tmp_path / "old" / "values").mkdir(exist_ok=True)
     with (
-        mock.patch("kvd.store.file.keeps_attributes", return_value=False),
+        mock.patch("kvd.store.keeping.keeps_attributes", return_value=False),
         closing(open_store(tmp_path / "old" / "values")) as store,
     ):
         infos = []

@@ -81,7 +81,7 @@ def test_a_body_is_verified_by_its_digest(daemon: Twistd, tmp_path: Path) -> Non
     values = tmp_path / "values"
     assert ["k"] == [path.name for path in values.iterdir() if path.name != ".kvd"]
     left = [path for path in values.rglob("*") if path.is_file()]
-    assert {"k", "lock"} == {path.name for path in left}
+    assert {"k", "attributes", "lock"} == {path.name for path in left}
 
 
 def head(key: str, body_bytes: int) -> bytes:
@@ -114,7 +114,7 @@ def debris(root: Path) -> list[str]:
         name
         for _, _, names in os.walk(root / ".kvd")
         for name in names
-        if name != "lock"
+        if name not in ("attributes", "lock")
     ]
 
 

@@ -86,7 +86,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twistd]:
     rights.write_text(RIGHTS)
     rights.chmod(0o600)
     options = [f"--store=file:{folder}/values", "--control=off", "--procs=1"]
-    options += ["--durability=process", f"--users={rights}"]
+    options += ["--durability=process", f"--users={rights}", "--dialect=/dav/=webdav"]
     with Twistd(options, folder) as daemon:
         yield daemon
 
@@ -348,6 +348,20 @@ def test_broken_upload_goes_on(
         # The last of it may still have been in the sockets.
         assert way.bytes < 1.4 * len(body)
     assert body == peer.ask("GET", b"broken/value")[1]
+
+
+def test_large_file_is_sent_at_once_where_it_cannot_go_on(
+    daemon: Twistd, browser: Chromium, peer: Peer, tmp_path: Path
+) -> None:
+    """
+    Below the prefix of a dialect that does not have that.
+    """
+    body = bytes(range(251)) * 20_000
+    (tmp_path / "value").write_bytes(body)
+    browser.open(url(daemon, "dav/"))
+    browser.choose_files("#files", [tmp_path / "value"])
+    browser.until(f"{SAID} === '1 of 1 file is uploaded.'")
+    assert body == peer.ask("GET", b"dav/value")[1]
 
 
 def test_deletion_is_of_what_was_shown(

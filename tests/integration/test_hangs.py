@@ -14,6 +14,7 @@ import pytest
 
 from kvd.admin.control.asking import ControlSocket
 from kvd.plugins import IPolicyDeclaration, declared
+from tests.changes.changing import FURTHER_POLICIES
 from tests.integration.http import ask
 from tests.integration.test_daemon import eventually
 from tests.integration.twistd import Twistd
@@ -53,6 +54,37 @@ def test_a_worker_that_hangs_is_replaced_under_every_policy(tmp_path: Path) -> N
 
             eventually(is_replaced, f"worker 1 is replaced under {policy}")
         assert len(policies) == asked.status()["hangs"]
+
+
+def test_others_serve_while_most_workers_hang(tmp_path: Path) -> None:
+    """
+    Under every policy, although none is replaced meanwhile. They get their share again
+    when they go on.
+    """
+    control = tmp_path / "control"
+    options = ["--procs=8", "--hang-timeout=1h", "--store=null:"]
+    with (
+        closing(ControlSocket(str(control))) as asked,
+        Twistd([*options, f"--control={control}"], tmp_path) as daemon,
+    ):
+
+        def states() -> list[str]:
+            return [row["state"] for row in asked.status()["workers"]]
+
+        for policy in [*declared(IPolicyDeclaration), *FURTHER_POLICIES]:
+            asked.change("policy", {"policy": policy})
+            stopped = [row["pid"] for row in asked.status()["workers"]][:6]
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            with ThreadPoolExecutor(10) as clients:
+                replies = clients.map(
+                    lambda _: ask(daemon.port, "GET", "/k").status, range(60)
+                )
+                assert [404] * 60 == list(replies), policy
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+            eventually(lambda: ["ready"] * 8 == states(), f"all respond under {policy}")
+        assert 0 == asked.status()["hangs"]
 
 
 def test_processes_beside_the_workers_that_hang_are_replaced(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.fuse import fuse, needs_fuse
 from tests.integration.http import ask
+from tests.integration.test_store_removed import replace_one
 from tests.integration.twistd import Twistd
 
 pytestmark = [pytest.mark.integration, needs_fuse]
@@ -96,6 +97,30 @@ def test_values_have_their_metadata(tmp_path: Path, durability: str) -> None:
                 ask(port, "DELETE", f"/folder/{number}")
             assert 1 == sum(len(names) for _, _, names in os.walk(attributes(values)))
             assert [".kvd", "kept"] == sorted(os.listdir(values))
+
+
+def test_values_keep_their_metadata_on_another_file_system(tmp_path: Path) -> None:
+    """
+    One that could keep extended attributes; workers that start later do as the others.
+    """
+    options = ["--procs=1", "--store=file:values"]
+    shown = ["--procs=1", "--store=file:values-shown"]
+    fields = {"Content-Type": "text/x-kvd"}
+    with fuse(tmp_path / "values", "--xattr-none"), Twistd(options, tmp_path) as daemon:
+        assert 201 == ask(daemon.port, "PUT", "/k", b"value", fields).status
+        before = ask(daemon.port, "GET", "/k").fields
+    with Twistd(shown, tmp_path) as daemon:
+        for _ in range(2):
+            found = ask(daemon.port, "GET", "/k").fields
+            assert before["etag"] == found["etag"]
+            assert "text/x-kvd" == found["content-type"]
+            replace_one(daemon)
+        assert 201 == ask(daemon.port, "PUT", "/new", b"value", fields).status
+    assert 1 == "".join(daemon.lines).count("where kvd began to keep them")
+    assert 2 == sum(
+        len(names) for _, _, names in os.walk(attributes(tmp_path / "values-shown"))
+    )
+    assert [] == os.listxattr(tmp_path / "values-shown" / "new")
 
 
 def attributes(values: Path) -> Path:

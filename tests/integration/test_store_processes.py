@@ -121,7 +121,9 @@ def left_behind(path: Path) -> list[str]:
     """
     What is in the store's own folder but the locks.
     """
-    return [name for name in os.listdir(path / ".kvd") if name != "lock"]
+    return [
+        name for name in os.listdir(path / ".kvd") if name not in ("attributes", "lock")
+    ]
 
 
 @pytest.mark.parametrize("durability", ["process", "disk"])

@@ -85,7 +85,7 @@ def test_removed_folder_of_kvd(tmp_path: Path) -> None:
         daemon.stop()
         text = "".join(daemon.lines)
     assert "Traceback" not in text
-    assert ["lock"] == os.listdir(hidden)
+    assert ["attributes", "lock"] == sorted(os.listdir(hidden))
 
 
 def test_moved_store(tmp_path: Path) -> None:
@@ -133,5 +133,5 @@ def test_no_descriptors(tmp_path: Path, durability: str) -> None:
             assert b"value" == ask_over(connection, "GET", "/a/b/c").body
         assert 1 == len(list((tmp_path / "values/.kvd").glob("*-*")))
         daemon.stop()
-    assert ["lock"] == os.listdir(tmp_path / "values/.kvd")
+    assert ["attributes", "lock"] == sorted(os.listdir(tmp_path / "values/.kvd"))
     assert ["c"] == os.listdir(tmp_path / "values/a/b")

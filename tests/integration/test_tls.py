@@ -356,11 +356,17 @@ def test_the_command_speaks_tls(tmp_path: Path) -> None:
         wrong = kvd(ca, f"--cert={own.cert}", f"--key={tls.key}", "get", "k", "-")
         alone = kvd(ca, f"--key={own.key}", "get", "k", "-")
         absent = kvd(ca, f"--cert={tmp_path}/none", "get", "k", "-")
+        url = f"--url=https://127.0.0.1:{daemon.port}"
+        other_name = kvd(ca, *shown, "get", "k", "-")
 
     assert (0, "") == put
     assert (0, "value") == got
-    assert 5 == without[0]
-    assert 5 == untrusted[0]
+    for (status, said), words in (
+        (without, "asks for a certificate, and none was shown."),
+        (untrusted, "shows a certificate that is not trusted here."),
+        (other_name, "shows a certificate that is not for this name."),
+    ):
+        assert (5, True) == (status, words in said), said
     assert 2 == wrong[0]
     assert "the certificate, its key or the authorities cannot be used" in wrong[1]
     assert 2 == alone[0]

@@ -236,6 +236,74 @@ def test_a_withdrawn_right_waits_for_no_client(tmp_path: Path) -> None:
         assert value == ask(daemon.port, "GET", "/upload1", None, bearer(stays)).body
 
 
+def test_the_first_rights_file_waits_for_no_client(tmp_path: Path) -> None:
+    """
+    Nor does its end. Uploads hold both workers, so none can be replaced. All the same,
+    both go by a file that the settings name only now: on connections that are open, on
+    the fast path and on new ones, with tokens and with passwords.
+    """
+    users, settings = tmp_path / "users.toml", tmp_path / "kvd.toml"
+    token = user_with_token(users, "one", {"/": ["read"]})
+    hashed = hash_password(PASSWORD)
+    change(
+        str(users), lambda document: set_user(document, "ci", hashed, {"/": ["read"]})
+    )
+    settings.write_text("")
+    options = ["--procs=2", "--policy=roundrobin", f"--config={settings}"]
+    options += ["--durability=process", "--store=file:./values", "--control=off"]
+    options += ["--drain-timeout=600"]
+    (tmp_path / "values").mkdir()
+    (tmp_path / "values" / "k").write_text("value")
+    value = b"x" * 200_000
+    with Twistd(options, tmp_path) as daemon, ExitStack() as open_ones:
+
+        def connect() -> HTTPConnection:
+            one = HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_SECONDS)
+            open_ones.callback(one.close)
+            return one
+
+        # Of each pair, one is at each worker.
+        uploads, kept = [[connect() for _ in range(2)] for _ in range(2)]
+        for number, upload in enumerate(uploads):
+            upload.putrequest("PUT", f"/upload{number}")
+            upload.putheader("Content-Length", str(len(value)))
+            upload.endheaders(value[:1000])
+        for one in [*kept, *kept, *kept]:
+            assert 200 == ask_over(one, "GET", "/k").status
+
+        settings.write_text(f'users = "{users}"\n')
+        daemon.process.send_signal(signal.SIGHUP)
+        read_until(daemon, "all workers have the rights file")
+        for one in kept:
+            until = time.monotonic() + PATIENCE_SECONDS
+            status = 200
+            while status == 200 and time.monotonic() < until:
+                status = ask_over(one, "GET", "/k").status
+            assert 401 == status
+            assert 200 == ask_over(one, "GET", "/k", None, bearer(token)).status
+            assert 200 == ask_over(one, "GET", "/k", None, basic("ci", PASSWORD)).status
+        for _ in range(4):
+            assert 401 == ask(daemon.port, "GET", "/k").status
+            assert 403 == ask(daemon.port, "PUT", "/n", b"", bearer(token)).status
+            assert 200 == ask(daemon.port, "GET", "/k", None, bearer(token)).status
+
+        settings.write_text("")
+        daemon.process.send_signal(signal.SIGHUP)
+        read_until(daemon, "no rights file any more")
+        for one in kept:
+            until = time.monotonic() + PATIENCE_SECONDS
+            status = 401
+            while status == 401 and time.monotonic() < until:
+                status = ask_over(one, "GET", "/k").status
+            assert 200 == status
+
+        for upload in uploads:
+            upload.send(value[1000:])
+            assert 201 == upload.getresponse().status
+        read_until(daemon, "settings: done")
+        assert value == ask(daemon.port, "GET", "/upload1").body
+
+
 @pytest.mark.parametrize("policy", ["reuseport", "leastbusy"])
 def test_rates_are_those_of_all_workers_together(tmp_path: Path, policy: str) -> None:
     """

@@ -142,7 +142,7 @@ class FileStoreCase(Asking, FolderCase):
         choice = "kvd.store.tree.exchange_is_cheaper"
         disk = "kvd.store.file.is_on_a_disk"
         single = "kvd.store.file.is_of_one_machine"
-        attributes = "kvd.store.file.keeps_attributes"
+        attributes = "kvd.store.keeping.keeps_attributes"
         with (
             mock.patch(choice, return_value=self.exchanges),
             mock.patch(disk, return_value=self.keeps),
@@ -193,7 +193,7 @@ class FileStoreCase(Asking, FolderCase):
             os.path.join(folder, file)
             for folder, _, files in os.walk(hidden)
             for file in files
-            if file != "lock" and key_of(os.fsencode(file)) is None
+            if file not in ("attributes", "lock") and key_of(os.fsencode(file)) is None
         }
         return sorted(found - needed)
 

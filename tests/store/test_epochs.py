@@ -597,7 +597,11 @@ class CutTests(EpochCase):
         All values, kept or not.
         """
         for folder, _, names in os.walk(self.path):
-            yield from (os.path.join(folder, name) for name in names if name != "lock")
+            yield from (
+                os.path.join(folder, name)
+                for name in names
+                if name not in ("attributes", "lock")
+            )
 
     def cut(self) -> None:
         """

@@ -102,7 +102,7 @@ class FileStoreMakerTests(FolderCase):
         maker.prepare(path)
 
         assert [".kvd"] == os.listdir(path)
-        assert ["lock"] == os.listdir(os.path.join(path, ".kvd"))
+        assert ["attributes", "lock"] == sorted(os.listdir(os.path.join(path, ".kvd")))
 
     def test_names_of_new_folders_are_synced(self) -> None:
         """

@@ -158,7 +158,9 @@ class RoomTests(FileStoreCase):
                 if outcomes[-1]:
                     self.result(store.remove(Key(b"a/b/c/d"), UNCONDITIONAL))
             store.close()
-            assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+            assert ["attributes", "lock"] == sorted(
+                os.listdir(os.path.join(self.path, ".kvd"))
+            )
         assert {True, False} == set(outcomes)
         assert {"Too many open files."} == reasons
         assert 503 == StoreExhausted.status

@@ -47,6 +47,22 @@ class StrangersTests(FileStoreCase):
         self.store.remove(Key(b"a/b"), UNCONDITIONAL)
         assert ["a"] == self.found()
 
+    def test_what_is_there_is_never_said_to_be_lacking(self) -> None:
+        """
+        Whatever is no value is only looked at more closely.
+        """
+        key, inner = Key(b"a/b"), Key(b"a/b/c")
+        assert self.store.lacks(key)
+        assert self.store.lacks(inner)
+        self.publish(self.store, key)
+        assert not self.store.lacks(key)
+        assert not self.store.lacks(inner)
+        assert not self.store.lacks(Key(b"a"))
+        os.symlink("nowhere", os.path.join(self.path, "link"))
+        assert not self.store.lacks(Key(b"link"))
+        self.store.remove(key, UNCONDITIONAL)
+        assert self.store.lacks(key)
+
     def test_links_are_not_followed(self) -> None:
         """
         A link is absent for readers and listings. A value replaces it, and its target

@@ -177,7 +177,9 @@ class WaitingTests(FileStoreCase):
         pool.finish()
         self.successResultOf(closed)
         self.open_store().open(KEY).close()
-        assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+        assert ["attributes", "lock"] == sorted(
+            os.listdir(os.path.join(self.path, ".kvd"))
+        )
 
     def test_failed_sync_loses_the_upload(self) -> None:
         """

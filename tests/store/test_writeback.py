@@ -270,7 +270,9 @@ class KeptTests(WritebackCase):
         self.result(store.close())
 
         assert [1] == self.synced
-        assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+        assert ["attributes", "lock"] == sorted(
+            os.listdir(os.path.join(self.path, ".kvd"))
+        )
 
     def test_closing_waits_for_a_sync(self) -> None:
         """
@@ -289,7 +291,9 @@ class KeptTests(WritebackCase):
         pool.step()
 
         self.successResultOf(closed)
-        assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+        assert ["attributes", "lock"] == sorted(
+            os.listdir(os.path.join(self.path, ".kvd"))
+        )
 
     def test_a_publication_that_fails_keeps_nothing(self) -> None:
         """
@@ -559,7 +563,9 @@ class LeftTests(WritebackCase):
             assert "older value again" in events[-1]["log_format"]
             assert {} == self.kept()
             self.pass_seconds(5)
-            assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+            assert ["attributes", "lock"] == sorted(
+                os.listdir(os.path.join(self.path, ".kvd"))
+            )
             store.close()
 
     def test_a_whole_value_stays(self) -> None:
@@ -685,7 +691,9 @@ class LeftTests(WritebackCase):
         store = self.open_store()
 
         assert [] == self.keys(store)
-        assert ["lock"] == os.listdir(os.path.join(self.path, ".kvd"))
+        assert ["attributes", "lock"] == sorted(
+            os.listdir(os.path.join(self.path, ".kvd"))
+        )
 
     def test_a_locked_key_is_logged(self) -> None:
         """

@@ -609,6 +609,43 @@ class RightsTests(ChangesCase):
             self.changes.rights(RightsFile("/file", text))
             assert [Rights("/file")] == self.received(0)
 
+    def test_there_are_none_any_more(self) -> None:
+        """
+        At once, too; and what gets ready later hears of it.
+        """
+        self.changes.rights(None)
+        assert [] == self.received(0)
+        self.changes.rights(RightsFile("/file", "new"))
+        assert [Rights("/file")] == self.received(0)
+        with capturedLogs() as events:
+            self.changes.rights(None)
+        assert [Rights("")] == self.received(0)
+        assert ["warn"] == [event["log_level"].name for event in events]
+        self.begin(self.changes.restart)
+        self.be_ready(3)
+        assert [Rights(""), Credits()] == self.received(3)[:2]
+
+    def test_the_first_ones_load_what_was_not_loaded(self) -> None:
+        """
+        So not where the files of the package are others by now; where there is a rights
+        file already, workers have loaded all.
+        """
+        self.changes.rights(RightsFile("/file", "old"))
+        self.received(0)
+        self.patch(
+            changes,
+            "check_code",
+            fails := mock.Mock(side_effect=ChangeImpossible("replaced")),
+        )
+        self.changes.rights(RightsFile("/file", "new"))
+        assert [Rights("/file")] == self.received(0)
+        self.changes.rights(None)
+        self.received(0)
+        with pytest.raises(ChangeImpossible, match="replaced"):
+            self.changes.rights(RightsFile("/file", "new"))
+        assert [] == self.received(0)
+        assert 1 == fails.call_count
+
     def test_without_room_nobody_hears_of_it(self) -> None:
         """
         It can be tried again.

@@ -110,35 +110,58 @@ class WorkerTests(SynchronousTestCase):
 
     def test_new_rights_hold_at_once(self) -> None:
         """
-        The same ones make no work, and who has none needs none.
+        Also the first ones, and that there are none any more. The same ones make no
+        work. What came with them is closed.
         """
-        adopted: list[AccessRules] = []
-        self.patch(self.worker._server, "adopt_rules", adopted.append)
-        for before in (None, "[anonymous.rights]"):
-            self.worker._rights = before
-            for text in ("[users.ci]", "[users.ci]", "[users.bot]"):
-                with in_memory("rights", text) as file:
-                    send(self.supervisor.control, Rights("/file"), [file.fileno()])
-                self.reactor.settle()
+        adopted: list[list[str]] = []
 
-        assert [["ci"], ["bot"]] == [list(rules.users) for rules in adopted]
+        def adopt(rules: AccessRules, counting: int, verifying: int) -> None:
+            assert os.fstat(counting) == os.fstat(verifying)
+            adopted.append(list(rules.users))
+
+        self.patch(self.worker._server, "adopt_rules", adopt)
+        self.patch(self.worker._server, "adopt_no_rules", lambda: adopted.append([]))
+        before = len(os.listdir("/proc/self/fd"))
+        for name in ("ci", "ci", "bot", "", "bot"):
+            self.say_rights(f"[users.{name}]" if name else "")
+
+        assert [["ci"], ["bot"], [], ["bot"]] == adopted
         assert [] == self.supervisor.receive()
+        assert before == len(os.listdir("/proc/self/fd"))
+
+    def say_rights(self, text: str) -> None:
+        """
+        The supervisor has read a rights file, or there is none.
+        """
+        if not text:
+            self.supervisor.say(Rights(""))
+        else:
+            with in_memory("rights", text) as file, open(os.devnull) as other:
+                sent = [file.fileno(), other.fileno(), other.fileno()]
+                send(self.supervisor.control, Rights("/file"), sent)
+        self.reactor.settle()
 
     def test_who_cannot_apply_new_rights_leaves(self) -> None:
         """
-        Whatever it is: no room for their text, or a fault.
+        Whatever it is: no room for their text, or a fault. Meanwhile it serves nobody;
+        if it can apply them later, even the same, it serves by them.
         """
-        self.worker._rights = ""
+        closed: list[bool] = []
+        self.patch(self.worker._server, "close_to_all", lambda: closed.append(True))
         assert [Leaving()] == self.send_without_room(Rights("/file"))
         assert 1 == len(self.flushLoggedErrors(OSError))
 
         fails = mock.Mock(side_effect=MemoryError)
         self.patch(self.worker._server, "adopt_rules", fails)
-        with in_memory("rights", "[users.ci]") as file:
-            send(self.supervisor.control, Rights("/file"), [file.fileno()])
-        self.reactor.settle()
+        self.say_rights("[users.ci]")
         assert [Leaving()] == self.supervisor.receive()
         assert 1 == len(self.flushLoggedErrors(MemoryError))
+        assert [True, True] == closed
+
+        fails.side_effect = None
+        self.say_rights("[users.ci]")
+        assert 2 == fails.call_count
+        assert [] == self.supervisor.receive()
         assert 0 == self.stops
 
     def test_it_reports_its_number(self) -> None:

@@ -12,6 +12,7 @@ from kvd.access.rules import ByPrefix
 from kvd.http.memo import Memo
 from kvd.http.wire.heads import MEMO_HEADS
 from kvd.http.wire.kept import KeptFields
+from kvd.http.wire.resumption import refuse_part
 from kvd.http.wire.targets import is_path, path_segments
 from kvd.interfaces import ICollectionDialect, IDialect
 from kvd.model.operations import Operation, Put
@@ -32,6 +33,8 @@ class Mount(NamedTuple):
     """Of keys, as in `IDialect.understand`."""
     root_methods: frozenset[str] = frozenset()
     """Of `ICollectionDialect`."""
+    inner: tuple[bytes, ...] = ()
+    """Prefixes within this one that other mounts are for."""
 
 
 class Dialects:
@@ -56,7 +59,16 @@ class Dialects:
         self._understood: Memo[Request, Operation] = Memo(MEMO_HEADS)
         self._mounts: list[Mount] = sorted(
             (
-                Mount(dialect, prefix, _root_methods(dialect))
+                Mount(
+                    dialect,
+                    prefix,
+                    _root_methods(dialect),
+                    tuple(
+                        other
+                        for other in by_prefix
+                        if other != prefix and other.startswith(prefix)
+                    ),
+                )
                 for prefix, dialect in by_prefix.items()
             ),
             key=lambda mount: len(mount.prefix),
@@ -116,6 +128,8 @@ class Dialects:
         if known is not None:
             return known
         operation = mount.dialect.understand(request, mount.prefix)
+        if operation.__class__ is Put:
+            refuse_part(request)
         operation = self._with_kept(operation, request)
         return self._understood.remember(request, operation)
 

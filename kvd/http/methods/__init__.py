@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvd.http.dialects.choice import Mount
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.methods.delete import DeleteHandler
 from kvd.http.methods.exchange import ExchangeHandler
@@ -21,7 +22,6 @@ from kvd.http.methods.resumable import (
 from kvd.http.methods.without_store import FixedReplyHandler, RefusalHandler
 from kvd.http.page_guard import check_page
 from kvd.http.request import RequestHandler
-from kvd.interfaces import IDialect
 from kvd.model.operations import (
     Append,
     CancelUpload,
@@ -56,7 +56,7 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
     """
     Understand a head, and make the handler that serves or refuses the request.
     """
-    dialect: IDialect | None = None
+    mount: Mount | None = None
     try:
         guard = connection.context.guard
         if not guard.knows(request.host):
@@ -64,7 +64,6 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
         check_page(request, connection.context.cors)
         dialects = connection.context.dialects
         mount = dialects.of(request.target, request.method)
-        dialect = mount.dialect
         operation = dialects.understand(mount, request)
         handler = _HANDLERS[operation.__class__]
         if handler is ListHandler and wants_page(connection.context, request):
@@ -73,5 +72,5 @@ def handler_for(connection: ConnectionLifecycle, request: Request) -> RequestHan
 
             handler = BrowseHandler
     except Exception as error:
-        return RefusalHandler(connection, request, dialect, error)
-    return handler(connection, request, dialect, operation)
+        return RefusalHandler(connection, request, mount, error)
+    return handler(connection, request, mount, operation)

@@ -4,9 +4,9 @@ Replies that do not need the store.
 
 from __future__ import annotations
 
+from kvd.http.dialects.choice import Mount
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.request import RequestHandler
-from kvd.interfaces import IDialect
 from kvd.model.operations import FixedReply
 from kvd.model.requests import Request
 
@@ -34,10 +34,10 @@ class RefusalHandler(RequestHandler):
         self,
         connection: ConnectionLifecycle,
         request: Request,
-        dialect: IDialect | None,
+        mount: Mount | None,
         error: Exception,
     ) -> None:
-        super().__init__(connection, request, dialect)
+        super().__init__(connection, request, mount)
         self._error: Exception | None = error
 
     def begin(self) -> None:

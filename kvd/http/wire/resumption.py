@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from kvd.errors import BadRequest, CodingUnsupported
+from kvd.errors import BadRequest, CodingUnsupported, OperationUnsupported
 from kvd.model.keys import Key, escape
 from kvd.model.operations import Append, Put, ResumablePut
 from kvd.model.requests import Request
@@ -70,6 +70,21 @@ def put_of(request: Request, put: Put) -> Put:
         length=_length_of(request, 0, complete),
         interop=interop,
     )
+
+
+def refuse_part(request: Request) -> None:
+    """
+    Refuse the beginning of an upload where one cannot go on: it would be taken for the
+    whole value.
+
+    Raises:
+        OperationUnsupported: The request says that more is to come.
+    """
+    if flag(request, b"upload-complete") is False:
+        raise OperationUnsupported(
+            "An upload cannot be continued in this dialect: send the whole value in one"
+            " request."
+        )
 
 
 def append_of(request: Request, key: Key, identity: str) -> Append:

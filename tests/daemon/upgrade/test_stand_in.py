@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -108,6 +109,25 @@ def test_signals_are_passed_on_and_the_end_is_the_same(
             process.send_signal(number)
             assert f"{number.name}\n" == process.stdout.readline()
         assert status == process.wait()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(7 << 8, 7), (signal.SIGTERM, 143), (signal.SIGKILL, 137)]
+)
+def test_process_1_ends_with_the_status_of_a_shell(status: int, expected: int) -> None:
+    """
+    No signal that it sends to itself ends it.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        with mock.patch("os.kill"), mock.patch("os._exit") as ended:
+            stand_in._end(status)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    assert [mock.call(expected)] == ended.mock_calls
 
 
 def test_a_second_daemon_follows_the_first() -> None:

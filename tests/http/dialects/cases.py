@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from kvd.access.authentication import Authentication
 from kvd.access.counting import CountingMemory
+from kvd.access.logins import Logins
 from kvd.access.rates import Rates
 from kvd.access.rights_file import parse_rights
 from kvd.access.throttle import Throttle
@@ -68,7 +69,7 @@ class WebDAVCase(DialectCase):
     WebDAV below a prefix.
     """
 
-    dialects = (DialectChoice("/dav/", "webdav"),)
+    dialects: tuple[DialectChoice, ...] = (DialectChoice("/dav/", "webdav"),)
 
     def propfind(
         self, path: str, depth: int = 1, content: bytes | None = None
@@ -95,7 +96,11 @@ class WebDAVCase(DialectCase):
         clock = Clock()
         memory = CountingMemory()
         authentication = Authentication(
-            rules, Throttle(clock, memory), inline, lambda password, hashed: False
+            rules,
+            Throttle(clock, memory),
+            Logins(memory),
+            inline,
+            lambda password, hashed: False,
         )
         self.process.authorization = Authorization(
             rules, authentication, Rates(memory), memory.open_counts(0), clock

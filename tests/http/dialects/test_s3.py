@@ -21,6 +21,7 @@ from twisted.internet.task import Clock
 
 from kvd.access.authentication import Authentication
 from kvd.access.counting import CountingMemory
+from kvd.access.logins import Logins
 from kvd.access.rates import Rates
 from kvd.access.rights_file import parse_rights
 from kvd.access.throttle import Throttle
@@ -664,7 +665,11 @@ class SignatureTests(S3Case):
         rules = parse_rights(RIGHTS, "rights")
         clock, memory = Clock(), CountingMemory()
         authentication = Authentication(
-            rules, Throttle(clock, memory), inline, lambda password, hashed: False
+            rules,
+            Throttle(clock, memory),
+            Logins(memory),
+            inline,
+            lambda password, hashed: False,
         )
         self.process.authorization = Authorization(
             rules, authentication, Rates(memory), memory.open_counts(0), clock

@@ -7,7 +7,8 @@ from __future__ import annotations
 import re
 
 from kvd.model.keys import Key
-from tests.http.dialects.cases import DAV, WebDAVCase
+from kvd.settings import DialectChoice
+from tests.http.dialects.cases import DAV, DialectCase, WebDAVCase
 from tests.http.test_connection import body, detail, field, status
 
 PROPFIND_OF_RCLONE = b"""<?xml version="1.0"?>
@@ -364,6 +365,37 @@ class MixedTests(WebDAVCase):
         reply = self.request("PROPFIND /k", "Depth: 0\r\n")
         assert 405 == status(reply)
         assert "--dialect /dav/=webdav" in detail(reply)
+
+
+class PartTests(DialectCase):
+    """
+    Uploads that can go on, where a dialect does not have them.
+    """
+
+    dialects = tuple(
+        DialectChoice(f"/{name}/", name)
+        for name in ("webdav", "nx", "turborepo", "terraform", "s3", "classic")
+    )
+
+    def test_beginning_of_an_upload_is_not_taken_for_a_value(self) -> None:
+        """
+        As the page of the browser sends it, which then sends all at once.
+        """
+        fields = "Upload-Complete: ?0\r\nUpload-Length: 9\r\n"
+        for path, method in (
+            ("/webdav/v", "PUT"),
+            ("/nx/v1/cache/0123456789abcdef", "PUT"),
+            ("/turborepo/v8/artifacts/0123", "PUT"),
+            ("/terraform/state", "POST"),
+            ("/s3/bucket/v", "PUT"),
+            ("/classic/v", "PUT"),
+        ):
+            reply = self.request(f"{method} {path}", fields, b"")
+            assert (path, 501) == (path, status(reply))
+            assert [] == self.keys()
+            whole = "Upload-Complete: ?1\r\n"
+            assert status(self.request(f"{method} {path}", whole, b"value")) < 300
+            self.store.values.clear()
 
 
 class RightsTests(WebDAVCase):

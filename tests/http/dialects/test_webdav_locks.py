@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from kvd.access.tokens import token_digest
 from kvd.errors import PreconditionFailed, StoreFull
+from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.dialects.webdav import answers, locks
@@ -23,6 +24,7 @@ from kvd.settings import DialectChoice
 from kvd.store.memory import MemoryStore, MemoryUpload
 from tests.http.dialects.cases import DAV, WebDAVCase
 from tests.http.test_connection import body, detail, field, status
+from tests.stepped import connect
 
 INFO = (
     '<?xml version="1.0"?><D:lockinfo xmlns:D="DAV:"><D:lockscope><D:{}/></D:lockscope>'
@@ -68,6 +70,14 @@ class LockCase(WebDAVCase):
         token = (field(reply, b"Lock-Token") or b"").decode()
         assert (expected < 202) == bool(re.fullmatch("<opaquelocktoken:[^>]+>", token))
         return token[1:-1]
+
+    def come_from(self, address: str) -> None:
+        """
+        The next requests are those of a client with this address.
+        """
+        protocol = HttpConnection(self.process)
+        self.client = connect(self.reactor, protocol, peer=(address, 1))
+        self.addCleanup(self.client.socket.close)
 
     def unlock(self, path: str, token: str, expected: int = 204) -> None:
         """
@@ -588,16 +598,126 @@ class RefusalTests(LockCase):
         }
         assert {"/dav/": 2, "/dav/v": 2, "/dav/w": 3, "/dav/x": 2} == locked
 
-    def test_locks_are_bounded(self) -> None:
+    def test_one_client_leaves_locks_for_others(self) -> None:
         """
-        In their number, and the record in its size.
+        As many as it has itself: whoever comes next still gets some. Its own are
+        refreshed and released all the same.
         """
-        self.patch(locks, "MOST_LOCKS", 1)
+        self.patch(locks, "MOST_LOCKS", 6)
+        for name in "abcdef":
+            self.put(f"dav/{name}".encode(), b"value")
+        self.come_from("10.0.0.1")
+        tokens = [self.lock(f"/dav/{name}") for name in "abc"]
+        reply = self.request("LOCK /dav/d", "", INFO.format("shared", "").encode())
+        assert 507 == status(reply)
+        said = "Clients without a name from 10.0.0.1 have 3 of the 6 locks"
+        assert said in detail(reply)
+        self.come_from("10.0.0.2")
+        self.lock("/dav/d")
+        self.lock("/dav/e", expected=507)
+        self.come_from("10.0.0.1")
+        self.statuses(("LOCK /dav/a", held(tokens[0]), None, 200))
+        for name, token in zip("abc", tokens, strict=True):
+            self.unlock(f"/dav/{name}", token)
+        self.lock("/dav/e")
+        self.lock("/dav/f")
+        self.come_from("10.0.0.3")
+        self.lock("/dav/a")
+        # One more is there for a newcomer, who hears that the others are in the way.
+        self.come_from("2001:db8::1")
+        reply = self.request("LOCK /dav/b", "", INFO.format("shared", "").encode())
+        assert 200 == status(reply)
+        self.come_from("10.0.0.5")
+        self.lock("/dav/c", expected=503)
+
+    def test_share_is_a_users_and_a_networks(self) -> None:
+        """
+        Wherever a user comes from; of IPv6, all addresses of a customer are one.
+        """
+        self.patch(locks, "MOST_LOCKS", 4)
+        for name in "abcd":
+            self.put(f"dav/{name}".encode(), b"value")
+        rights = '["read", "write", "list"]'
+        self.permit(
+            "".join(
+                f"[users.{user}]\n[[users.{user}.tokens]]\n"
+                f"sha256 = '{token_digest('kvd_' + user).hex()}'\n"
+                f"[users.{user}.rights]\n'/' = {rights}\n"
+                for user in ("a", "b")
+            )
+            + f"[anonymous.rights]\n'/' = {rights}\n"
+        )
+        a, b = (f"Authorization: Bearer kvd_{user}\r\n" for user in "ab")
+        self.come_from("10.0.0.1")
+        tokens = [self.lock(f"/dav/{name}", a) for name in "ab"]
+        self.come_from("10.0.0.2")
+        content = INFO.format("exclusive", "").encode()
+        reply = self.request("LOCK /dav/c", a, content)
+        assert (507, True) == (status(reply), "The user a has 2" in detail(reply))
+        self.lock("/dav/c", b)
+        self.unlock("/dav/a", tokens[0], 403)
+        reply = self.request("UNLOCK /dav/a", f"{a}Lock-Token: <{tokens[0]}>\r\n")
+        assert 204 == status(reply)
+        self.come_from("2001:db8::1")
+        self.lock("/dav/a")
+        self.come_from("2001:db8::2")
+        self.lock("/dav/d", expected=507)
+
+    def test_share_holds_between_workers(self) -> None:
+        """
+        Also of locks that one client takes at several workers at once.
+        """
+        self.patch(locks, "MOST_LOCKS", 2)
+        self.put(b"dav/v", b"value")
         self.put(b"dav/w", b"value")
-        token = self.lock("/dav/v", expected=201)
-        self.lock("/dav/w", expected=503)
-        self.unlock("/dav/v", token)
+        before, granted = self.store.begin, list[str]()
+
+        def begin(key: Key, *rest: Any) -> Any:
+            upload = before(key, *rest)
+            if key == RECORD and not granted:
+                granted.append("")
+                own, self.client = self.client, self.connect()
+                granted.append(self.lock("/dav/v"))
+                self.client = own
+            return upload
+
+        self.patch(self.store, "begin", begin)
+        self.lock("/dav/w", expected=507)
+        assert ["/dav/v"] == [root for *_, root in self.discovered("/dav/v")]
+
+    def test_locks_of_a_vanished_client_are_free_again(self) -> None:
+        """
+        Once their time is over; so is its share of the record.
+        """
+        self.patch(locks, "MOST_LOCKS", 2)
+        self.put(b"dav/w", b"value")
+        self.lock("/dav/v", "Timeout: Second-60\r\n", expected=201)
+        self.lock("/dav/w", expected=507)
+        self.time += 60
         self.lock("/dav/w")
+        assert 1 == self.store.values[RECORD][1].count(b"opaquelocktoken")
+
+    def test_record_is_bounded(self) -> None:
+        """
+        In its bytes too, of which one client leaves as many as it has.
+        """
+        self.patch(locks, "MOST_BYTES", 2000)
+        self.put(b"dav/v", b"value")
+        self.come_from("10.0.0.1")
+        token = self.lock("/dav/v", scope="shared", owner=500 * "o")
+        content = INFO.format("shared", "").encode()
+        reply = self.request("LOCK /dav/v", "", content)
+        assert (507, True) == (status(reply), "the 2000 bytes" in detail(reply))
+        self.come_from("10.0.0.2")
+        content = INFO.format("shared", 900 * "o").encode()
+        reply = self.request("LOCK /dav/v", "", content)
+        assert (503, True) == (status(reply), "2000 bytes" in detail(reply))
+        # It has grown otherwise: what could not be read again is not written.
+        self.patch(locks, "MOST_BYTES", 100)
+        self.come_from("10.0.0.1")
+        reply = self.request("LOCK /dav/v", held(token))
+        assert (503, True) == (status(reply), "100 bytes" in detail(reply))
+        self.unlock("/dav/v", token)
 
     def test_damaged_record_lets_nobody_through(self) -> None:
         """

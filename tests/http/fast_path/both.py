@@ -487,7 +487,7 @@ class Worker:
 
     def _files(self) -> dict[str, tuple[bytes, bytes]]:
         hidden = set(os.listdir(os.path.join(self.root, ".kvd")))
-        assert {"lock"} == hidden - {RESUMABLE_NAME}, hidden
+        assert {"attributes", "lock"} == hidden - {RESUMABLE_NAME}, hidden
         return self._stored()
 
     def _stored(self) -> dict[str, tuple[bytes, bytes]]:

@@ -16,6 +16,7 @@ from kvd.errors import (
     CodingUnsupported,
     Fault,
     Forbidden,
+    ForeignDestination,
     KeyAbsent,
     MetadataTooLarge,
     MethodNotAllowed,
@@ -61,7 +62,7 @@ from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import Values, first_slice
 from kvd.model.keys import Key, escape
 from kvd.model.replies import Reply
-from kvd.model.reserved import COLLECTION
+from kvd.model.reserved import COLLECTION, is_record
 from kvd.model.values import Entry, Metadata
 
 METHODS: Final = (
@@ -374,6 +375,11 @@ async def transfer(
         with_members: Whether a collection is copied with what is in it.
     """
     _check_apart(source, target)
+    if values.is_elsewhere(target.prefix):
+        raise ForeignDestination(
+            f"/{escape(target.key)} belongs to another dialect, which is spoken below a"
+            " prefix of its own (--dialect): store it there by a request for itself."
+        )
     held = await claim.held(values)
     if moves:
         held.check(source, deep=True, members=True)
@@ -442,8 +448,8 @@ async def _transfer_all(
         async for infos in walked:
             for info in infos:
                 try:
-                    if info.key == prefix + COLLECTION:
-                        # The target has one already.
+                    if info.key == prefix + COLLECTION or is_record(info.key):
+                        # The target has one already; and a record is of no use there.
                         if moves:
                             await values.remove(info.key)
                         continue

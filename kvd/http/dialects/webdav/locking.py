@@ -40,7 +40,7 @@ from kvd.http.dialects.webdav.locks import (
     new_token,
 )
 from kvd.http.dialects.webdav.resources import Path, check_parent, find
-from kvd.http.dialects.webdav.states import States, check_states
+from kvd.http.dialects.webdav.states import NO_STATES, States, check_states
 from kvd.http.wire.replies import NO_SNIFFING
 from kvd.model.conditions import Conditions, EntityTags
 from kvd.model.exchanges import Values
@@ -107,7 +107,10 @@ async def check_locks(values: Values, path: Path, claim: Claim) -> None:
         Locked: Somebody else has a lock.
         PreconditionFailed: A state in ``If`` does not hold.
     """
-    held = await claim.held(values)
+    locks = await locks_of(values, claim.prefix)
+    if not locks.all and claim.states is NO_STATES:
+        return
+    held = await claim.among(values, locks)
     held.check(path)
     if not held.locks.covering(path.parent.key):
         return
@@ -173,12 +176,13 @@ async def lock(
             infinite=infinite,
             owner=asked.owner,
             user=values.user,
+            network=values.network,
             seconds=seconds,
         )
         hindering = _hindering(locks, added, path)
         if hindering:
             return _hindered(hindering, added)
-        if await changing.keep(Locks([*locks.all, added])):
+        if await changing.keep(locks.with_one_more(added, claim.prefix)):
             break
     if found is None:
         try:

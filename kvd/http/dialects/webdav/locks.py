@@ -11,6 +11,12 @@ Whoever changes a value reads the record before, and again before the value is
 published. The record is not read in the same step as the change is made: a change that
 is being published while a lock is granted can appear just after.
 
+One client cannot take all the locks there can be: a lock is granted only if its holder
+then has no more than are still free, in number and in bytes. So the first holder gets a
+half at most, the next one a quarter, and whoever comes later finds some. A holder is a
+user, or a network from which nobody with a name asks. The record tells, so this holds
+between workers too.
+
 A lock ends by its timeout, by the clock of the machine that looks. What has ended is
 left out when the record is read, and is gone with its next change.
 """
@@ -31,6 +37,7 @@ from kvd.errors import (
     PreconditionFailed,
     StoreBusy,
     StoreFault,
+    TooManyLocks,
 )
 from kvd.http.dialects.webdav.documents import DAV, condition, href, property_of
 from kvd.http.dialects.webdav.resources import Path
@@ -41,6 +48,11 @@ from kvd.model.values import ValueInfo
 MOST_LOCKS: Final = 1000
 """
 Below the prefix of one dialect.
+"""
+
+MOST_BYTES: Final = SMALL_BYTES
+"""
+Of the record of them.
 """
 
 MAX_SECONDS: Final = 3600
@@ -74,6 +86,8 @@ class Lock:
     """What its client has said of whom it is, as XML; may be empty."""
     user: str | None
     """Who has made it; nobody else can use it."""
+    network: str
+    """Where it came from, if nobody with a name has made it; else empty."""
     seconds: int
     """How long it was granted for, each time."""
     expires: float
@@ -85,6 +99,15 @@ class Lock:
         What is locked.
         """
         return Path(self.key.encode("latin-1"), False, self.is_collection)
+
+    @property
+    def holder(self) -> str:
+        """
+        Among whose locks it is counted, as the subject of a sentence.
+        """
+        if self.user is None:
+            return f"Clients without a name from {self.network} have"
+        return f"The user {self.user} has"
 
     @property
     def href(self) -> str:
@@ -120,6 +143,7 @@ def new_lock(
     infinite: bool,
     owner: str,
     user: str | None,
+    network: str,
     seconds: int,
 ) -> Lock:
     """
@@ -133,6 +157,7 @@ def new_lock(
         infinite,
         owner,
         user,
+        network if user is None else "",
         seconds,
         now() + seconds,
     )
@@ -186,6 +211,34 @@ class Locks:
         """
         tokens = {lock.token for lock in gone}
         return Locks(lock for lock in self.all if lock.token not in tokens)
+
+    def with_one_more(self, added: Lock, prefix: bytes) -> Locks:
+        """
+        The same, and one that is added.
+
+        Args:
+            added: The new one.
+            prefix: That of the dialect.
+
+        Raises:
+            StoreBusy: No room is left for its holder, who has no others.
+            TooManyLocks: Its holder would have more than would still be free.
+        """
+        together = Locks([*self.all, added])
+        own = [lock for lock in together.all if lock.holder == added.holder]
+        own_bytes = len(_encoded(own))
+        if len(own) <= MOST_LOCKS - len(together.all) and own_bytes <= MOST_BYTES - len(
+            _encoded(together.all)
+        ):
+            return together
+        if len(own) == 1:
+            raise _full(prefix)
+        raise TooManyLocks(
+            f"{added.holder} {len(own) - 1} of the {MOST_LOCKS} locks that there can be"
+            f" below /{escape(prefix)}, and with this one there would be {own_bytes} of"
+            f" the {MOST_BYTES} bytes for what is known of locks: as much as one has"
+            " must be free for others. Release some, or wait until they end."
+        )
 
     def refreshed(self, lock: Lock, seconds: int) -> tuple[Locks, Lock]:
         """
@@ -281,6 +334,20 @@ def _locks_in(data: bytes) -> Locks:
         ) from problem
 
 
+def _encoded(locks: Sequence[Lock]) -> bytes:
+    if not locks:
+        return b""
+    return json.dumps({"locks": [asdict(lock) for lock in locks]}).encode()
+
+
+def _full(prefix: bytes) -> StoreBusy:
+    return StoreBusy(
+        f"There is no room for this below /{escape(prefix)}: there can be {MOST_LOCKS}"
+        f" locks, and {MOST_BYTES} bytes of what is known of them. Others have to"
+        " release some, or to wait until they end."
+    )
+
+
 class Changing:
     """
     Changes the record of the locks.
@@ -323,16 +390,11 @@ class Changing:
         and says that somebody came before.
 
         Raises:
-            StoreBusy: There are too many.
+            StoreBusy: The record would be too long to be read again.
         """
-        data = b""
-        if locks.all:
-            data = json.dumps({"locks": [asdict(lock) for lock in locks.all]}).encode()
-        if len(locks.all) > MOST_LOCKS or len(data) > SMALL_BYTES:
-            raise StoreBusy(
-                f"There are at most {MOST_LOCKS} locks below /{escape(self._prefix)}:"
-                " release some, or wait until they end."
-            )
+        data = _encoded(locks.all)
+        if len(data) > MOST_BYTES:
+            raise _full(self._prefix)
         try:
             await self._values.keep_locks(self._prefix, data, self._known)
         except PreconditionFailed:
