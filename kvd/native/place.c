@@ -227,5 +227,6 @@ place_written(PyObject *Py_UNUSED(module), PyObject *args)
     error = errno;
     Py_END_ALLOW_THREADS
     return Py_BuildValue("(iKliyi)", result, seal.sealed_us, seal.sealed_epoch,
-                         result < 0 && result != SCARCE ? error : 0, placing.left == NULL ? "" : placing.left, placing.left_error);
+                         result < 0 && result != SCARCE ? error : 0,
+                         placing.left == NULL ? "" : placing.left, placing.left_error);
 }
