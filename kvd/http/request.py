@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -63,12 +63,6 @@ if TYPE_CHECKING:
     from kvd.access.proxies import Proxies
 
 T = TypeVar("T")
-
-PASSED_BYTES: Final = 256 * 1024
-"""
-How much of a body is passed on from another socket in one turn of the reactor. What the
-client's socket does not take of it waits in memory.
-"""
 
 
 class RequestHandler:
@@ -487,7 +481,7 @@ class RequestHandler:
         source = self._source
         assert pipe is not None
         assert source is not None
-        count = min(stream.count, PASSED_BYTES)
+        count = min(stream.count, self._context.pieces.bytes)
         passed, ended = connection.transport.pass_on(pipe, stream.descriptor, count)
         stream.taken(passed, ended)
         self._sent += passed

@@ -217,9 +217,15 @@ class IStore(Interface):
             StoreFault: The upload cannot be opened.
         """
 
-    def open(key: Key) -> Answer[IValue]:
+    def open(key: Key, whole: bool = False) -> Answer[IValue]:
         """
         Open a value for reading.
+
+        Args:
+            key: The key.
+            whole: The caller is going to read all of it, from the first byte on. A
+                store that has the value elsewhere may ask for all of it at once then;
+                nothing else depends on this.
 
         Raises:
             KeyAbsent: The key has no value.

@@ -223,7 +223,12 @@ def _counts_in(words: memoryview) -> RequestCounts:
     if _native is None:
         return CountsInPython(words)
     counts: RequestCounts = _native.RequestCounts(
-        words, WORDS_OF_REQUESTS, STATUS_WORDS, BUCKET_OF_EXPONENT, LEAST_EXPONENT
+        words,
+        WORDS_OF_REQUESTS,
+        STATUS_WORDS,
+        BUCKET_OF_EXPONENT,
+        LEAST_EXPONENT,
+        AWAKE,
     )
     return counts
 

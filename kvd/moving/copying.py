@@ -70,7 +70,7 @@ async def copy(
         KvdError: Anything else that `IStore.open`, `IValue.read`, `IStore.begin`,
             `IUpload.write` and `IUpload.commit` raise.
     """
-    value = await resolved(source.open(key))
+    value = await resolved(source.open(key, whole=True))
     try:
         size = value.info.size
         upload = await resolved(

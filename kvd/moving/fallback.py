@@ -110,8 +110,8 @@ class FallbackStore:
         finally:
             below.close()
 
-    def open(self, key: Key) -> Answer[IValue]:
-        return _answer(self._read(lambda store: store.open(key)))
+    def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
+        return _answer(self._read(lambda store: store.open(key, whole)))
 
     def stat(self, key: Key) -> Answer[ValueInfo]:
         return _answer(self._read(lambda store: store.stat(key)))

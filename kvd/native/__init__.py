@@ -8,10 +8,12 @@ belongs to `kvd.dispatch.dispatcher`. All other files are one module, which belo
 `kvd.http.fast_path`, and ``fast_path.c`` says what it does. Others call it too:
 `kvd.http.wire.fields`, `kvd.http.wire.replies` and `kvd.http.wire.targets` its
 ``fields.c``, ``reply.c`` and ``target.c``; `kvd.ipc.row` its ``counts.c``;
-`kvd.store.folders` its ``folder.c``, and `kvd.store.locks` its ``offset.c``;
+`kvd.store.conferring` and `kvd.store.folders` its ``folder.c``, and `kvd.store.locks`
+its ``offset.c``;
 `kvd.store.attribute`, `kvd.store.epochs` and `kvd.store.reading` its ``attribute.c``;
-`kvd.store.epochs`, `kvd.store.exchange`, `kvd.store.tree` and `kvd.store.unwritten` its
-``publish.c``, and `kvd.store.uploads` its ``put.c``; `kvd.store.usage`,
+`kvd.store.epochs`, `kvd.store.exchange`, `kvd.store.placing` and `kvd.store.unwritten`
+its ``place.c``, `kvd.store.space` its ``publish.c``, and `kvd.store.uploads` its
+``put.c``; `kvd.store.usage`,
 `kvd.store.removing`, `kvd.store.candidates` and `kvd.store.looking` its ``usage.c``,
 ``remove.c``, ``candidates.c`` and ``look.c``.
 """

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -17,10 +18,12 @@
 
 static const char ATTRIBUTE_NAME[] = "user.kvd";
 
-/* A time from 1970 on, in microseconds. */
-static unsigned long long
-microseconds(struct timespec time)
+/* The present, in microseconds since 1970. */
+unsigned long long
+present_us(void)
 {
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
     return (unsigned long long)time.tv_sec * 1000000ULL
         + (unsigned long long)time.tv_nsec / 1000;
 }
@@ -501,25 +504,69 @@ has_value(const FastPath *self, int folder, const char *name,
 }
 
 /*
- * Give a written file its attribute, its epoch and its date, in microseconds: that of the
- * present, but not earlier than that of the value before it.
+ * Whether what a file was sealed with is still right: it has the epoch, a date of the present
+ * second, and none before that of the value before it.
  */
 int
-seal(const FastPath *self, int file, const Upload *upload, unsigned long long earliest_us,
-     long epoch, unsigned long long *sealed_us)
+is_sealed(const Seal *seal, unsigned long long now_us, unsigned long long earliest_us,
+          long epoch)
 {
-    PyObject *lines = upload->lines;
-    char text[ATTRIBUTE_BYTES];
-    struct timespec present;
-    clock_gettime(CLOCK_REALTIME, &present);
-    unsigned long long published_us = microseconds(present);
-    if (published_us < earliest_us)
-        published_us = earliest_us;
-    size_t size = first_line(text, upload->id, (unsigned long long)upload->length,
-                             published_us);
-    memcpy(text + size, PyBytes_AsString(lines), (size_t)PyBytes_Size(lines));
-    size += (size_t)PyBytes_Size(lines);
-    *sealed_us = published_us;
-    return fsetxattr(file, ATTRIBUTE_NAME, text, size, 0) < 0 ? -1
-        : stamp(self->ahead_seconds, file, published_us, epoch);
+    return seal->sealed_us != 0 && epoch == seal->sealed_epoch
+        && seal->sealed_us / 1000000 == now_us / 1000000 && earliest_us <= seal->sealed_us;
+}
+
+/*
+ * Give a written file its attribute, its epoch and its date: that of the present, but not
+ * earlier than that of the value before it. Returns 0; -1 with errno.
+ */
+int
+seal_file(int ahead_seconds, int file, Seal *seal, unsigned long long now_us,
+          unsigned long long earliest_us, long epoch)
+{
+    unsigned long long published_us = Py_MAX(now_us, earliest_us);
+    size_t lines = (size_t)seal->lines.size;
+    char usual[ATTRIBUTE_BYTES], *text = usual;
+    /* What Python seals may have more metadata than a template. */
+    if (lines + ATTRIBUTE_LINE_BYTES > sizeof usual
+        && (text = malloc(lines + ATTRIBUTE_LINE_BYTES)) == NULL)
+        return -1;
+    size_t size = first_line(text, seal->id, seal->length, published_us);
+    memcpy(text + size, seal->lines.start, lines);
+    int done = fsetxattr(file, ATTRIBUTE_NAME, text, size + lines, 0);
+    if (done == 0)
+        done = stamp(ahead_seconds, file, published_us, epoch);
+    int reason = errno;
+    if (text != usual)
+        free(text);
+    errno = reason;
+    /* After an error it may be half done. */
+    seal->sealed_us = done < 0 ? 0 : published_us;
+    seal->sealed_epoch = epoch;
+    return done;
+}
+
+PyObject *
+seal_now(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int ahead_seconds, file;
+    Py_ssize_t id_bytes;
+    unsigned long long now_us, earliest_us;
+    long epoch;
+    Seal seal;
+    if (!PyArg_ParseTuple(args, "iiK(s#Ky#KlKl):seal", &ahead_seconds, &file, &earliest_us,
+                          &seal.id, &id_bytes, &seal.length, &seal.lines.start,
+                          &seal.lines.size, &seal.sealed_us, &seal.sealed_epoch, &now_us,
+                          &epoch))
+        return NULL;
+    if (id_bytes != ID_TEXT)
+        return PyErr_Format(PyExc_ValueError, "an id of %zd digits; one has %d", id_bytes,
+                            ID_TEXT);
+    int done = 0;
+    Py_BEGIN_ALLOW_THREADS
+    if (!is_sealed(&seal, now_us, earliest_us, epoch))
+        done = seal_file(ahead_seconds, file, &seal, now_us, earliest_us, epoch);
+    Py_END_ALLOW_THREADS
+    if (done < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromUnsignedLongLong(seal.sealed_us);
 }

@@ -175,7 +175,7 @@ write_file(FastPath *self, Upload *upload, const char *body)
     if (file < 0)
         return -1;
     if (write_all(file, body, upload->length) == upload->length
-        && seal(self, file, upload, 0, 0, &upload->sealed_us) == 0)
+        && seal_upload(self, file, upload) == 0)
         return file;
     unlinkat(self->uploads, upload->name, 0);
     close(file);
@@ -270,7 +270,7 @@ int
 commit_partial(FastPath *self, PartialUpload *partial)
 {
     Upload *upload = &partial->upload;
-    if (self->uploads < 0 || seal(self, partial->file, upload, 0, 0, &upload->sealed_us) < 0)
+    if (self->uploads < 0 || seal_upload(self, partial->file, upload) < 0)
         return 0;
     int begun = sync_upload(self, &partial->request, partial->key, upload, partial->file);
     if (begun > 0) {
@@ -410,7 +410,7 @@ sync_again(FastPath *self, Commit *commit)
     int error = 0;
     commit->is_sealed_again = 1;
     Py_BEGIN_ALLOW_THREADS
-    if (seal(self, commit->file, &commit->upload, 0, 0, &commit->upload.sealed_us) < 0)
+    if (seal_upload(self, commit->file, &commit->upload) < 0)
         error = errno;
     else if (sync_later(self->syncs, &commit->sync) < 0)
         error = EAGAIN;
@@ -530,6 +530,7 @@ FastPath_publish_synced(FastPath *self, PyObject *Py_UNUSED(none))
     Sync *next, *sync = failed || self->syncs == NULL ? NULL : take_synced(self->syncs);
     int was_busy = self->busy;
     self->busy = 1;
+    begin_batch(self);
     for (; sync != NULL; sync = next) {
         int done;
         next = sync->next;
@@ -544,6 +545,7 @@ FastPath_publish_synced(FastPath *self, PyObject *Py_UNUSED(none))
         failed |= done < 0;
         drop_sync(sync);
     }
+    end_turn(self);
     self->busy = was_busy;
     if (failed) {
         Py_XDECREF(published);

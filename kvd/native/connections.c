@@ -85,6 +85,7 @@ serve_or_leave(FastPath *self, int socket, Joined *joined, unsigned int expected
 {
     drop_left(self);
     PyObject *outcome = serve_one(self, socket, joined);
+    end_turn(self);
     if (outcome != NULL && PyLong_Check(outcome)) {
         long number = PyLong_AsLong(outcome);
         if (number <= (SERVED | CLOSES) && (SET(number) & expected)) {
@@ -396,6 +397,7 @@ FastPath_serve_idle(FastPath *self, PyObject *argument)
     Py_INCREF((PyObject *)joined);
     int socket = (int)PyLong_AsLong(argument);
     self->may_block = 0;
+    begin_turn(self);
     if (joined->held) {
         int status = serve_held(self, joined, socket);
         self->may_block = 1;

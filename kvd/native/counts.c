@@ -202,10 +202,10 @@ RequestCounts_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywor
 {
     PyObject *row, *status_words, *buckets;
     int least_exponent;
-    Py_ssize_t all[7];
-    if (!PyArg_ParseTuple(args, "O(nnnnnnn)SO!i:RequestCounts", &row, &all[0], &all[1],
+    Py_ssize_t all[8];          /* the last one is `awake` */
+    if (!PyArg_ParseTuple(args, "O(nnnnnnn)SO!in:RequestCounts", &row, &all[0], &all[1],
                           &all[2], &all[3], &all[4], &all[5], &all[6], &status_words,
-                          &PyTuple_Type, &buckets, &least_exponent))
+                          &PyTuple_Type, &buckets, &least_exponent, &all[7]))
         return NULL;
     RequestCounts *self = (RequestCounts *)PyType_GenericAlloc(type, 0);
     if (self == NULL)
@@ -216,7 +216,7 @@ RequestCounts_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywor
         Py_DECREF((PyObject *)self);
         return NULL;
     }
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < 8; i++)
         if (all[i] < 0 || all[i] >= words_of(self)) {
             PyErr_SetString(PyExc_ValueError, "the row has no room for these words");
             Py_DECREF((PyObject *)self);
@@ -229,6 +229,7 @@ RequestCounts_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywor
     self->bytes_in = all[4];
     self->bytes_out = all[5];
     self->uploads = all[6];
+    self->awake = all[7];
     return (PyObject *)self;
 }
 

@@ -14,7 +14,8 @@
  * connection. get.c and put.c serve requests, hits.c knows what a near cache has, upload.c
  * receives a body in pieces, commit.c has values synced (sync.c) before their replies, and
  * reports.c reports what was served; value.c opens a value, file.c sends it, and recent.c
- * keeps small ones in memory. fast_path.h declares what the files share.
+ * keeps small ones in memory; publish.c and place.c publish one, and known.c and turn.c know
+ * what need not be looked at again for that. fast_path.h declares what the files share.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
@@ -224,6 +225,7 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->parts);
     Py_CLEAR(self->hits);
     forget_recent(self);
+    forget_published(self);
     Py_CLEAR(self->plain_bytes);
     Py_CLEAR(self->metadata_bytes);
     Py_XDECREF((PyObject *)self->counts);
@@ -274,10 +276,12 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
     self->uploads = (int)folder;
     if (is_closed)
         end_commits(self);
+    self->root_looks.alike = self->room_turn = 0;
     self->links_nameless = self->uploads >= 0 && links_nameless(self);
     if (self->uploads < 0) {
         close_folders(self);
         forget_recent(self);
+        forget_published(self);
     } else if (fstat(self->uploads, &status) < 0
              || find_conferred(self->uploads, &status, &self->conferred) < 0)
         self->uploads = -1;
@@ -386,6 +390,10 @@ static PyMethodDef functions[] = {
     {"sync_folders", sync_folders, METH_VARARGS,
      "sync_folders(root, path, first) -> (depth, errno) | None\n\n"
      "See FolderSync of kvd.store.sync."},
+    {"mark_text", mark_text, METH_VARARGS,
+     "mark_text(mode, user, group, list) -> bytes\n\nSee kvd.store.conferring."},
+    {"room_beside", room_beside, METH_VARARGS,
+     "room_beside(min_free, available, unit, blocks) -> int | None\n\nSee kvd.store.space."},
     {"magic_of", magic_of, METH_O, "magic_of(folder)\n\nSee kvd.store.exchange."},
     {"entity_tags", entity_tags, METH_O,
      "entity_tags(value) -> (strong, weak) | None\n\nThe tags of a list."},
@@ -420,6 +428,12 @@ static PyMethodDef functions[] = {
      "See kvd.store.epochs."},
     {"is_scarce", is_scarce_for, METH_VARARGS,
      "is_scarce(share, bytes, times, size, free, all) -> bool\n\nSee kvd.store.tree."},
+    {"seal", seal_now, METH_VARARGS,
+     "seal(ahead_seconds, file, earliest_us, seal) -> int\n\nSee kvd.store.placing."},
+    {"place", place_written, METH_VARARGS,
+     "place(descriptors, names, (keeps, exchanges), read_flags, ahead_seconds, keeping,"
+     " space, present, seal) -> (result, sealed_us, sealed_epoch, errno, left, left_errno)\n\n"
+     "See kvd.store.placing."},
     {"exchange_names", exchange_names, METH_VARARGS,
      "exchange_names(folder, name, other_folder, other_name)\n\n"
      "See kvd.store.exchange."},
@@ -481,6 +495,13 @@ PyInit__fast_path(void)
         || PyModule_AddIntMacro(self, COMMITS) < 0
         || PyModule_AddIntMacro(self, LOST) < 0
         || PyModule_AddIntMacro(self, LEAVES_UPLOAD) < 0
+        || PyModule_AddIntMacro(self, CREATED) < 0
+        || PyModule_AddIntMacro(self, REPLACED) < 0
+        || PyModule_AddIntMacro(self, KEPT) < 0
+        || PyModule_AddIntMacro(self, SCARCE) < 0
+        || PyModule_AddIntMacro(self, UNSEALED) < 0
+        || PyModule_AddIntMacro(self, UNLINKED) < 0
+        || PyModule_AddIntMacro(self, UNNAMED) < 0
         || PyModule_AddIntMacro(self, NO_VALUE) < 0
         || PyModule_AddIntMacro(self, FOREIGN) < 0
         || PyModule_AddIntMacro(self, TORN) < 0

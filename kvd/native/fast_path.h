@@ -53,8 +53,9 @@ enum {
     LEAVES_UPLOAD = 64, COMMITS = 128,
 };
 
-/* What `publish` returns; below 0: nothing was published. */
-enum { CREATED = 0, REPLACED = 1, KEPT = 2 };
+/* What `publish` returns; below 0: nothing was published; see kvd.store.placing. */
+enum { CREATED = 0, REPLACED = 1, KEPT = 2, SCARCE = -1, UNSEALED = -2, UNLINKED = -3,
+       UNNAMED = -4 };
 
 /* What a file is to kvd (kvd.store.attribute). */
 enum { NO_VALUE, FOREIGN, TORN, OURS };
@@ -124,6 +125,20 @@ typedef struct {
     unsigned long long free, all;
 } Space;
 
+/* The turns of the reactor in which a folder was looked at; see turn.c. */
+typedef struct {
+    unsigned long long found;   /* it has its name */
+    unsigned long long alike;   /* files get the same in it as in the folder of uploads */
+} Looks;
+
+/* The folder of a key, or the last one on its path that exists. */
+typedef struct {
+    int descriptor;             /* below 0: it cannot be opened */
+    int is_kept;                /* otherwise `leave_parent` closes it */
+    int is_missing;             /* whether it is not the key's folder, which has to be made */
+    Looks *looks;               /* NULL: it is not kept */
+} Parent;
+
 /* A value that is written and published. */
 typedef struct {
     char name[UPLOAD_NAME_BYTES];   /* in the folder of uploads */
@@ -138,7 +153,40 @@ typedef struct {
     Py_ssize_t quota;           /* of its key (usage.c) */
     long long held;             /* bytes that it has reserved of its quotas */
     unsigned long long sealed_us;   /* the date that it was sealed with; 0: not yet */
+    long sealed_epoch;              /* and the epoch */
 } Upload;
+
+/* What a value's file is sealed with: its attribute and its times. */
+typedef struct {
+    const char *id;
+    unsigned long long length;
+    Text lines;                 /* of its metadata */
+    unsigned long long sealed_us;       /* as in Upload */
+    long sealed_epoch;
+} Seal;
+
+/* What a key has now. */
+typedef struct {
+    int exists;
+    unsigned long long bytes, earliest_us;      /* 0, unless kvd has written it */
+    long epoch;                                 /* the same */
+} Present;
+
+/* How a written file gets the name of its key; see place.c. */
+typedef struct {
+    int uploads, file, folder, lock;    /* lock below 0: the store has no epochs */
+    const char *upload, *name;
+    const char *kept;           /* for what it replaces; NULL: the upload's own */
+    int keeps, exchanges;
+    int may_seal;               /* otherwise it has to be sealed already */
+    int read_flags, ahead_seconds;
+    const Keeping *keeping;
+    const Space *space;
+    unsigned long long now_us;
+    long epoch;
+    const char *left;           /* a file that could not be removed; NULL: none */
+    int left_error;
+} Placing;
 
 /* A file that is to be synced, or has been, or the folders on a path (sync.c). */
 typedef struct Sync {
@@ -160,7 +208,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     Py_buffer row;
-    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads;
+    Py_ssize_t accepted, open, begun, done, bytes_in, bytes_out, uploads, awake;
     PyObject *status_words;     /* the word of a status, behind that of its method */
     Py_ssize_t method_words;    /* the last one behind that of a method */
     Durations durations;
@@ -271,6 +319,7 @@ typedef struct {
     int descriptor;
     dev_t device;
     ino_t inode;
+    Looks looks;
 } Folder;
 
 /* What files inherit from the folder that they are created in
@@ -373,8 +422,14 @@ typedef struct {
     unsigned long long names;
     unsigned int most_folders;
     Folder *folders;            /* so many; NULL: none yet */
+    unsigned long long turn;    /* see turn.c; 0: no look is shared */
+    unsigned long long batches; /* of commits */
+    Looks root_looks;
+    Space room;                 /* what is left of it */
+    unsigned long long room_turn;       /* when it was looked at */
     Py_ssize_t most_recent;     /* the largest number of values kept in memory */
     RecentValues *recent;       /* NULL: none yet */
+    struct KnownValue *known;   /* see known.c; NULL: none yet */
     /* Allocated separately: a process that serves nothing never touches its pages. */
     char *buffer;
 } FastPath;
@@ -444,6 +499,12 @@ int serve_channel(FastPath *self);
 void leave_batches(FastPath *self);
 PyObject *FastPath_take_batches(FastPath *self, PyObject *args);
 PyObject *FastPath_leave_batches(FastPath *self, PyObject *none);
+
+/* turn.c */
+void begin_turn(FastPath *self);
+void begin_batch(FastPath *self);
+void end_turn(FastPath *self);
+int is_of_turn(const FastPath *self, unsigned long long looked);
 
 /* serve.c */
 PyObject *serve_one(FastPath *self, int socket, Joined *joined);
@@ -552,6 +613,12 @@ int was_read(FastPath *self, PyObject *key, const Value *value);
 int keep_recent(FastPath *self, PyObject *key, Value *value, PyObject *body);
 void forget_recent(FastPath *self);
 
+/* known.c */
+void remember_published(FastPath *self, int file, const Upload *upload);
+int find_published(FastPath *self, int folder, const char *name, const Upload *upload,
+                   Present *present);
+void forget_published(FastPath *self);
+
 /* put.c */
 PyObject *kept_name(PyObject *module, PyObject *args);
 int serve_put(FastPath *self, int socket, const Request *request, PyObject *key);
@@ -616,8 +683,12 @@ size_t whole_line(const FastPath *self, const char *text, ssize_t size,
                   const struct stat *status, unsigned long long *published_us);
 int has_value(const FastPath *self, int folder, const char *name,
               unsigned long long *published_us, long *epoch, unsigned long long *bytes);
-int seal(const FastPath *self, int file, const Upload *upload,
-         unsigned long long earliest_us, long epoch, unsigned long long *sealed_us);
+unsigned long long present_us(void);
+int is_sealed(const Seal *seal, unsigned long long now_us, unsigned long long earliest_us,
+              long epoch);
+int seal_file(int ahead_seconds, int file, Seal *seal, unsigned long long now_us,
+              unsigned long long earliest_us, long epoch);
+PyObject *seal_now(PyObject *module, PyObject *args);
 
 PyObject *stamp_file(PyObject *module, PyObject *args);
 PyObject *stamped_epoch(PyObject *module, PyObject *args);
@@ -626,27 +697,37 @@ void note_if_stale(const FastPath *self, int file, const struct stat *status);
 
 /* folder.c */
 int find_conferred(int folder, const struct stat *status, Conferred *found);
-int is_conferred_alike(const Conferred *one, int folder, const struct stat *status);
 unsigned int most_folders(void);
 void close_folders(FastPath *self);
 int open_beneath(int root, const char *path, int flags);
 int open_path(int root, const char *path, int mode);
-int enter_parent(FastPath *self, const char *key, int *is_kept, int *is_missing,
-                 struct stat *status);
+int enter_parent(FastPath *self, const char *key, Parent *parent);
+void leave_parent(const Parent *parent);
+int is_conferred_alike(const FastPath *self, const Parent *parent);
 PyObject *open_folder(PyObject *module, PyObject *args);
+PyObject *mark_text(PyObject *module, PyObject *args);
 PyObject *magic_of(PyObject *module, PyObject *folder);
 
 /* offset.c */
 long long lock_offset(const char *key, size_t size);
 PyObject *offset_of(PyObject *module, PyObject *key);
 
-/* publish.c */
-#define LOCK_PATH ".kvd/lock"
-int find_lock(FastPath *self);
+/* place.c */
+long epoch_of_lock(int lock);
+long epoch_in(long nanosecond);
+int is_scarce(const Keeping *keeping, const Space *space, unsigned long long size);
+int place_file(Placing *placing, const Present *present, Seal *seal);
 PyObject *has_no_place(PyObject *module, PyObject *args);
 PyObject *epoch_of_fraction(PyObject *module, PyObject *nanosecond);
 PyObject *is_scarce_for(PyObject *module, PyObject *args);
 PyObject *exchange_names(PyObject *module, PyObject *args);
+PyObject *place_written(PyObject *module, PyObject *args);
+
+/* publish.c */
+#define LOCK_PATH ".kvd/lock"
+int find_lock(FastPath *self);
+PyObject *room_beside(PyObject *module, PyObject *args);
+int seal_upload(const FastPath *self, int file, Upload *upload);
 int links_nameless(const FastPath *self);
 int set_lock(int lock, short kind, long long offset);
 void unlock_all(int lock);

@@ -67,15 +67,26 @@ find_conferred(int folder, const struct stat *status, Conferred *found)
 }
 
 /*
- * Whether a file gets the same group and access control list in either of two folders.
+ * Whether a file gets the same group and access control list in the folder of a key as in
+ * the folder of uploads.
  */
 int
-is_conferred_alike(const Conferred *one, int folder, const struct stat *status)
+is_conferred_alike(const FastPath *self, const Parent *parent)
 {
+    const Conferred *one = &self->conferred;
     Conferred other;
-    return find_conferred(folder, status, &other) == 0
-        && one->group == other.group && one->list_bytes == other.list_bytes
-        && memcmp(one->list, other.list, (size_t)one->list_bytes) == 0;
+    struct stat status;
+    Looks *looks = parent->looks;
+    if (looks != NULL && is_of_turn(self, looks->alike))
+        return 1;
+    if (fstat(parent->descriptor, &status) < 0
+        || find_conferred(parent->descriptor, &status, &other) < 0
+        || one->group != other.group || one->list_bytes != other.list_bytes
+        || memcmp(one->list, other.list, (size_t)one->list_bytes))
+        return 0;
+    if (looks != NULL)
+        looks->alike = self->turn;
+    return 1;
 }
 
 /* As zlib.crc32. */
@@ -91,18 +102,42 @@ checksum(const char *bytes, size_t size)
     return ~sum;
 }
 
+#define MARK_BYTES 64
+
+/* Write the mark of a folder with such a status and default access control list. Returns its
+   length. */
+static int
+write_mark(char *text, unsigned int mode, unsigned int user, unsigned int group,
+           const char *list, size_t list_bytes)
+{
+    return snprintf(text, MARK_BYTES, "folder %o %u %u %x", mode & 07777, user, group,
+                    checksum(list, list_bytes));
+}
+
+PyObject *
+mark_text(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    unsigned int mode, user, group;
+    const char *list;
+    Py_ssize_t list_bytes;
+    char text[MARK_BYTES];
+    if (!PyArg_ParseTuple(args, "IIIy#:mark_text", &mode, &user, &group, &list, &list_bytes))
+        return NULL;
+    return PyBytes_FromStringAndSize(
+        text, write_mark(text, mode, user, group, list, (size_t)list_bytes));
+}
+
 /* Mark a new folder as made by kvd, if the file system keeps marks. */
 static int
 mark(int folder)
 {
     struct stat status;
-    char list[XATTR_SIZE_MAX], text[64];
+    char list[XATTR_SIZE_MAX], text[MARK_BYTES];
     ssize_t list_bytes = read_list(folder, list, sizeof list);
     if (list_bytes < 0 || fstat(folder, &status) < 0)
         return -1;
-    int size = snprintf(text, sizeof text, "folder %o %u %u %x",
-                        status.st_mode & 07777, status.st_uid, status.st_gid,
-                        checksum(list, (size_t)list_bytes));
+    int size = write_mark(text, status.st_mode, status.st_uid, status.st_gid, list,
+                          (size_t)list_bytes);
     return fsetxattr(folder, MARK_NAME, text, (size_t)size, 0) < 0 && errno != EOPNOTSUPP
                ? -1 : 0;
 }
@@ -255,15 +290,16 @@ close_folders(FastPath *self)
  * Recent folders in the root itself are kept open: to check that the name still leads to
  * the same folder is cheaper than to open and close it.
  *
- * Returns a descriptor, and its status; -1 for none. The caller closes one that is not
- * kept.
+ * Returns a descriptor; -1 for none.
  */
 static int
-enter_folder(FastPath *self, const char *path, int *is_kept, struct stat *status)
+enter_folder(FastPath *self, const char *path, Parent *parent)
 {
     size_t size = strlen(path);
+    struct stat status;
     Folder *kept = NULL;
-    *is_kept = 0;
+    parent->is_kept = 0;
+    parent->looks = NULL;
     if (self->folders == NULL)
         /* Not earlier: it would cost memory in workers that never use it. */
         self->folders = calloc(self->most_folders, sizeof *self->folders);
@@ -273,46 +309,56 @@ enter_folder(FastPath *self, const char *path, int *is_kept, struct stat *status
             sum = 31 * sum + (unsigned char)path[i];
         kept = &self->folders[sum % self->most_folders];
         if (kept->name[0] && strcmp(kept->name, path) == 0
-            && fstatat(self->root, path, status, AT_SYMLINK_NOFOLLOW) == 0
-            && status->st_ino == kept->inode && status->st_dev == kept->device) {
-            *is_kept = 1;
+            && (is_of_turn(self, kept->looks.found)
+                || (fstatat(self->root, path, &status, AT_SYMLINK_NOFOLLOW) == 0
+                    && status.st_ino == kept->inode && status.st_dev == kept->device))) {
+            parent->is_kept = 1;
+            parent->looks = &kept->looks;
+            kept->looks.found = self->turn;
             return kept->descriptor;
         }
     }
     int folder = open_path(self->root, path, -1);
-    if (folder < 0)
-        return -1;
-    if (fstat(folder, status) < 0)
+    if (folder < 0 || kept == NULL)
+        return folder;
+    if (fstat(folder, &status) < 0)
         return give_up(folder);
-    if (kept != NULL) {
-        close_folder(kept);
-        memcpy(kept->name, path, size + 1);
-        kept->descriptor = folder;
-        kept->inode = status->st_ino;
-        kept->device = status->st_dev;
-        *is_kept = 1;
-    }
+    close_folder(kept);
+    memcpy(kept->name, path, size + 1);
+    kept->descriptor = folder;
+    kept->inode = status.st_ino;
+    kept->device = status.st_dev;
+    kept->looks = (Looks){.found = self->turn};
+    parent->is_kept = 1;
+    parent->looks = &kept->looks;
     return folder;
 }
 
 /*
- * Open the folder of a key; if it is missing (`is_missing`), the last one on its path that
- * exists (`enter_parent` of kvd.store.tree). Returns as `enter_folder`.
+ * Open the folder of a key; if it is missing, the last one on its path that exists
+ * (`enter_parent` of kvd.store.tree). Returns as `enter_folder`.
  */
 int
-enter_parent(FastPath *self, const char *key, int *is_kept, int *is_missing,
-             struct stat *status)
+enter_parent(FastPath *self, const char *key, Parent *parent)
 {
     char path[MAX_KEY_BYTES + 1], *end;
     strcpy(path, key);
-    *is_missing = 0;
+    parent->is_missing = 0;
     while ((end = strrchr(path, '/')) != NULL) {
         *end = 0;
-        int folder = enter_folder(self, path, is_kept, status);
-        if (folder >= 0 || errno != ENOENT)
-            return folder;
-        *is_missing = 1;
+        parent->descriptor = enter_folder(self, path, parent);
+        if (parent->descriptor >= 0 || errno != ENOENT)
+            return parent->descriptor;
+        parent->is_missing = 1;
     }
-    *is_kept = 1;
-    return fstat(self->root, status) < 0 ? -1 : self->root;
+    parent->is_kept = 1;
+    parent->looks = &self->root_looks;
+    return parent->descriptor = self->root;
+}
+
+void
+leave_parent(const Parent *parent)
+{
+    if (parent->descriptor >= 0 && !parent->is_kept)
+        close(parent->descriptor);
 }

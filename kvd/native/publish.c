@@ -6,12 +6,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+
+/* So much more is free while a turn does not look again: other processes, and the metadata
+   of files, take some. */
+#define ROOM_OF_A_TURN (1ULL << 30)
 
 int
 find_lock(FastPath *self)
@@ -37,73 +39,11 @@ is_found(const FastPath *self, struct stat *status)
         && status->st_ino == self->lock_inode && status->st_dev == self->lock_device;
 }
 
-/* The epoch that the fraction of the time of the file of locks is; 0 for none
-   (kvd.store.epochs). */
-static long
-epoch_in(long nanosecond)
-{
-    return nanosecond % 1000 ? nanosecond : 0;
-}
-
-PyObject *
-epoch_of_fraction(PyObject *Py_UNUSED(module), PyObject *nanosecond)
-{
-    long fraction = PyLong_AsLong(nanosecond);
-    if (fraction == -1 && PyErr_Occurred())
-        return NULL;
-    return PyLong_FromLong(epoch_in(fraction));
-}
-
+/* The epoch, by the status of the file of locks. */
 static long
 epoch_of(const FastPath *self, const struct stat *lock)
 {
     return self->has_epochs ? epoch_in(lock->st_mtim.tv_nsec) : 0;
-}
-
-/* Whether the last byte of an open file has no place on the disk yet, as
-   kvd.store.unwritten says. */
-static int
-is_without_place(int file, unsigned long long bytes)
-{
-    struct {
-        struct fiemap map;
-        struct fiemap_extent extent;
-    } found = {.map = {.fm_start = bytes - 1, .fm_length = 1, .fm_extent_count = 1}};
-    return bytes != 0 && ioctl(file, FS_IOC_FIEMAP, &found) == 0
-        && found.map.fm_mapped_extents > 0
-        && (found.extent.fe_flags & FIEMAP_EXTENT_DELALLOC);
-}
-
-PyObject *
-has_no_place(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    int file, is_without;
-    unsigned long long bytes;
-    if (!PyArg_ParseTuple(args, "iK:has_no_place", &file, &bytes))
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    is_without = is_without_place(file, bytes);
-    Py_END_ALLOW_THREADS
-    return PyBool_FromLong(is_without);
-}
-
-/*
- * Whether a value that was replaced has never been on the disk, as kvd.store.epochs
- * says. It has `epoch`, which was the current one before that.
- */
-static int
-is_unsynced(const FastPath *self, const char *upload, long epoch,
-            unsigned long long bytes)
-{
-    struct stat status;
-    if (epoch == 0 || fstat(self->lock, &status) < 0 || epoch_of(self, &status) != epoch)
-        return 0;
-    int file = openat(self->uploads, upload, self->read_flags);
-    if (file < 0)
-        return 0;
-    int is_without = is_without_place(file, bytes);
-    close(file);
-    return is_without;
 }
 
 static int
@@ -128,51 +68,70 @@ unlock_all(int lock)
     set_range(lock, F_UNLCK, 0, 0);
 }
 
-/*
- * Whether there is too little room to keep a value of a size that is replaced, as
- * kvd.store.tree says.
- */
+/* Whether a file system with so many blocks has no limit: a tmpfs without one reports none at
+   all. */
 static int
-is_scarce(const Keeping *keeping, const Space *space, unsigned long long size)
+is_unlimited(unsigned long long blocks)
 {
-    return space->free < Py_MIN(space->all / keeping->share, keeping->bytes)
-        || size > space->free / keeping->times;
+    return blocks == 0;
+}
+
+/* How many bytes a file system has room for, beside those that stay free; below 0: so many
+   of these are missing. */
+static long long
+beside(unsigned long long min_free, unsigned long long free)
+{
+    return (long long)free - (long long)min_free;
 }
 
 PyObject *
-is_scarce_for(PyObject *Py_UNUSED(module), PyObject *args)
+room_beside(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    Keeping keeping;
-    Space space;
-    unsigned long long size;
-    if (!PyArg_ParseTuple(args, "KKKKKK:is_scarce", &keeping.share, &keeping.bytes,
-                          &keeping.times, &size, &space.free, &space.all))
+    unsigned long long min_free, available, unit, blocks;
+    if (!PyArg_ParseTuple(args, "KKKK:room_beside", &min_free, &available, &unit, &blocks))
         return NULL;
-    if (keeping.share == 0 || keeping.times == 0) {
-        PyErr_SetString(PyExc_ValueError, "a share of 0, or no times");
-        return NULL;
-    }
-    return PyBool_FromLong(is_scarce(&keeping, &space, size));
+    if (is_unlimited(blocks))
+        Py_RETURN_NONE;
+    return PyLong_FromLongLong(beside(min_free, available * unit));
+}
+
+static int
+is_room(const FastPath *self, Py_ssize_t length, int keeps, const Space *space)
+{
+    return length <= beside(self->min_free, space->free)
+        && !(keeps && is_scarce(&self->keeping, space, 0));
 }
 
 /*
- * Whether there is room for a value, and how much; with `keeps`, enough to keep what it
- * replaces too, if that is not large.
+ * Whether there is room for a value, and how much at least; with `keeps`, enough to keep what
+ * it replaces too, if that is not large.
+ *
+ * A turn looks once, as long as there is room for much more than one turn of all processes
+ * writes.
  */
 static int
-has_room(const FastPath *self, Py_ssize_t length, int keeps, Space *space)
+has_room(FastPath *self, Py_ssize_t length, int keeps, Space *space)
 {
     struct statfs found;
+    if (is_of_turn(self, self->room_turn) && self->room.free > ROOM_OF_A_TURN) {
+        *space = (Space){self->room.free - ROOM_OF_A_TURN, self->room.all};
+        if (is_room(self, length, keeps, space)) {
+            self->room.free -= (unsigned long long)length;
+            return 1;
+        }
+    }
     if (fstatfs(self->root, &found) < 0)
         return 0;
     unsigned long long unit
         = (unsigned long long)(found.f_frsize ? found.f_frsize : found.f_bsize);
     space->free = (unsigned long long)found.f_bavail * unit;
     space->all = (unsigned long long)found.f_blocks * unit;
-    if (found.f_blocks == 0)
+    if (is_unlimited(found.f_blocks))
         return !keeps;
-    return (unsigned long long)length + self->min_free <= space->free
-        && !(keeps && is_scarce(&self->keeping, space, 0));
+    self->room = (Space){space->free - Py_MIN((unsigned long long)length, space->free),
+                         space->all};
+    self->room_turn = self->turn;
+    return is_room(self, length, keeps, space);
 }
 
 /* Whether the date that a file is sealed with is still that of the present, in seconds. */
@@ -184,20 +143,32 @@ is_of_present(const Upload *upload)
     return (unsigned long long)present.tv_sec == upload->sealed_us / 1000000;
 }
 
-/*
- * Seal a file, unless it is sealed already. Returns 0; -1 for an error, or if it would
- * have to be sealed anew, so that the sync that it has had were in vain.
- */
-static int
-seal_once(const FastPath *self, int file, const Upload *upload,
-          unsigned long long earliest_us, long epoch)
+static Seal
+seal_of(const Upload *upload)
 {
-    unsigned long long ignored;
-    if (upload->sealed_us == 0)
-        /* At durability disk, nothing is published that is not synced. */
-        return self->syncs != NULL ? -1
-            : seal(self, file, upload, earliest_us, epoch, &ignored);
-    return epoch == 0 && earliest_us <= upload->sealed_us && is_of_present(upload) ? 0 : -1;
+    return (Seal){
+        upload->id, (unsigned long long)upload->length,
+        {PyBytes_AsString(upload->lines), PyBytes_Size(upload->lines)},
+        upload->sealed_us, upload->sealed_epoch,
+    };
+}
+
+static void
+note_seal(Upload *upload, const Seal *seal)
+{
+    upload->sealed_us = seal->sealed_us;
+    upload->sealed_epoch = seal->sealed_epoch;
+}
+
+/* Seal the file of an upload with the date of the present, before it is synced. Returns 0; -1
+   for an error. */
+int
+seal_upload(const FastPath *self, int file, Upload *upload)
+{
+    Seal seal = seal_of(upload);
+    int done = seal_file(self->ahead_seconds, file, &seal, present_us(), 0, 0);
+    note_seal(upload, &seal);
+    return done;
 }
 
 /*
@@ -217,31 +188,6 @@ links_nameless(const FastPath *self)
     return is_linked;
 }
 
-/* Exchange two names, as kvd.store.exchange says. */
-static int
-exchange(int folder, const char *name, int other_folder, const char *other_name)
-{
-    return renameat2(folder, name, other_folder, other_name, RENAME_EXCHANGE);
-}
-
-PyObject *
-exchange_names(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    int folder, other_folder;
-    PyObject *name, *other_name;
-    if (!PyArg_ParseTuple(args, "iSiS:exchange_names", &folder, &name, &other_folder,
-                          &other_name))
-        return NULL;
-    const char *text = PyBytes_AsString(name), *other = PyBytes_AsString(other_name);
-    int done;
-    Py_BEGIN_ALLOW_THREADS
-    done = exchange(folder, text, other_folder, other);
-    Py_END_ALLOW_THREADS
-    if (done < 0)
-        return PyErr_SetFromErrnoWithFilenameObjects(PyExc_OSError, name, other_name);
-    Py_RETURN_NONE;
-}
-
 /*
  * Give a written file its key's name, if nothing has that name. Returns whether it has it
  * now; if not, `place` looks at what is there. A file that had no name may have that of its
@@ -250,8 +196,16 @@ exchange_names(PyObject *Py_UNUSED(module), PyObject *args)
 static int
 place_new(FastPath *self, Upload *upload, int file, int folder, const char *name, long epoch)
 {
-    if (seal_once(self, file, upload, 0, epoch) < 0)
-        return 0;
+    Seal seal = seal_of(upload);
+    unsigned long long now_us = present_us();
+    if (!is_sealed(&seal, now_us, 0, epoch)) {
+        /* At durability disk, nothing is published that is not synced. */
+        int done = self->syncs != NULL ? -1
+            : seal_file(self->ahead_seconds, file, &seal, now_us, 0, epoch);
+        note_seal(upload, &seal);
+        if (done < 0)
+            return 0;
+    }
     if (!upload->is_nameless) {
         if (renameat2(self->uploads, upload->name, folder, name, RENAME_NOREPLACE) == 0)
             return 1;
@@ -275,41 +229,43 @@ place_new(FastPath *self, Upload *upload, int file, int folder, const char *name
  * clients either write new keys or replace values, so if the last PUT was one of a new key,
  * this one is taken for one too, until the kernel says that there is something.
  *
- * With `keeps`, what it replaces gets the upload's name and stays, unless no sync has
- * begun since it was published; `space` says how much room there is.
- *
- * Returns CREATED, REPLACED, KEPT if what it replaced stays; -1 if it was not done. What
- * it replaced had `*replaced` bytes.
+ * Returns as `place_file`; what it replaced had `*replaced` bytes. At durability disk, nothing
+ * is published that is not synced, so the file must be sealed already.
  */
 static int
 place(FastPath *self, Upload *upload, int file, int folder,
       const char *name, const Space *space, const struct stat *lock,
       unsigned long long *replaced)
 {
-    unsigned long long earliest_us = 0, bytes = 0;
-    long epoch = epoch_of(self, lock), value_epoch = 0;
+    Present present = {0};
+    long epoch = epoch_of(self, lock);
     *replaced = 0;
     if ((upload->is_nameless || (self->expects_new && self->may_not_replace))
         && place_new(self, upload, file, folder, name, epoch))
         return CREATED;
     if (upload->is_nameless)
-        return -1;
-    int replaces = has_value(self, folder, name, &earliest_us, &value_epoch, &bytes);
-    self->expects_new = replaces == 0;
-    *replaced = bytes;
-    if (replaces < 0 || (replaces && upload->keeps && is_scarce(&self->keeping, space, bytes))
-        || seal_once(self, file, upload, earliest_us, epoch) < 0)
-        return -1;
-    if (!replaces || !(upload->keeps || self->exchanges))
-        return renameat(self->uploads, upload->name, folder, name) < 0 ? -1 : replaces;
-    if (exchange(self->uploads, upload->name, folder, name) < 0)
-        return -1;
-    if (upload->keeps
-        && !(epoch == value_epoch && is_unsynced(self, upload->name, epoch, bytes)))
-        return KEPT;
-    /* If this fails, the file is removed with its folder later. */
-    unlinkat(self->uploads, upload->name, 0);
-    return REPLACED;
+        return UNNAMED;
+    if (!find_published(self, folder, name, upload, &present))
+        present.exists = has_value(self, folder, name, &present.earliest_us,
+                                   &present.epoch, &present.bytes);
+    self->expects_new = present.exists == 0;
+    if (present.exists < 0)
+        return UNNAMED;
+    *replaced = present.bytes;
+    Placing placing = {
+        .uploads = self->uploads, .file = file, .folder = folder,
+        .lock = self->has_epochs ? self->lock : -1, .upload = upload->name, .name = name,
+        .keeps = upload->keeps, .exchanges = self->exchanges,
+        .may_seal = self->syncs == NULL, .read_flags = self->read_flags,
+        .ahead_seconds = self->ahead_seconds, .keeping = &self->keeping, .space = space,
+        .now_us = present_us(), .epoch = epoch,
+    };
+    Seal seal = seal_of(upload);
+    int result = place_file(&placing, &present, &seal);
+    note_seal(upload, &seal);
+    if (result == REPLACED || result == KEPT)
+        remember_published(self, file, upload);
+    return result;
 }
 
 static const char *
@@ -324,13 +280,12 @@ last_name(const char *key)
  * `is_missing`. Returns as `place`.
  */
 static int
-place_locked(FastPath *self, Upload *upload, int file, int folder,
-             int is_missing, const Space *space, int *is_made,
-             unsigned long long *replaced)
+place_locked(FastPath *self, Upload *upload, int file, const Parent *parent,
+             const Space *space, int *is_made, unsigned long long *replaced)
 {
     if (set_lock(self->lock, F_WRLCK, upload->offset) < 0)
         return -1;
-    int result = -1;
+    int result = -1, folder = parent->descriptor, is_missing = parent->is_missing;
     struct stat lock;
     const char *name = last_name(upload->key);
     if (is_found(self, &lock)) {
@@ -347,7 +302,8 @@ place_locked(FastPath *self, Upload *upload, int file, int folder,
         if (is_missing && folder >= 0)
             close(folder);
     }
-    set_lock(self->lock, F_UNLCK, upload->offset);
+    /* No other key is locked now, and to unlock all of them takes the kernel less. */
+    unlock_all(self->lock);
     return result;
 }
 
@@ -369,16 +325,16 @@ write_all(int file, const char *body, Py_ssize_t length)
    without a name, if it `may_be_nameless`. Returns its descriptor; -1 if it cannot be
    created, or not as Python would. */
 static int
-create_beside(const FastPath *self, Upload *upload, int folder, const struct stat *status,
-              int may_be_nameless, Space *space)
+create_beside(FastPath *self, Upload *upload, const Parent *parent, int may_be_nameless,
+              Space *space)
 {
     int file = -1;
     mode_t mode = self->conferred.list_bytes ? 0666 : (mode_t)self->mode;
     if (!has_room(self, upload->length, upload->keeps, space)
-        || !is_conferred_alike(&self->conferred, folder, status))
+        || !is_conferred_alike(self, parent))
         return -1;
     if (may_be_nameless) {
-        file = openat(folder, ".", self->nameless_flags, mode);
+        file = openat(parent->descriptor, ".", self->nameless_flags, mode);
         upload->is_nameless = file >= 0;
     }
     return file >= 0 ? file
@@ -434,16 +390,14 @@ count_result(Upload *upload, int result, unsigned long long replaced)
 int
 create_file(FastPath *self, Upload *upload)
 {
-    int is_kept, is_missing, file = -1;
-    struct stat status;
+    int file = -1;
+    Parent parent;
     Space space;
-    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
-    if (folder < 0)
+    if (enter_parent(self, upload->key, &parent) < 0)
         return -1;
-    if (is_missing || !is_folder(folder, last_name(upload->key)))
-        file = create_beside(self, upload, folder, &status, 0, &space);
-    if (!is_kept)
-        close(folder);
+    if (parent.is_missing || !is_folder(parent.descriptor, last_name(upload->key)))
+        file = create_beside(self, upload, &parent, 0, &space);
+    leave_parent(&parent);
     return file;
 }
 
@@ -455,22 +409,19 @@ create_file(FastPath *self, Upload *upload)
 int
 publish_file(FastPath *self, Upload *upload, int file, int *is_made)
 {
-    int result = -1, is_kept, is_missing;
-    struct stat status;
+    int result = -1;
+    Parent parent;
     Space space = {0, 0};
     unsigned long long replaced;
     *is_made = 0;
-    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
-    if (folder < 0)
+    if (enter_parent(self, upload->key, &parent) < 0)
         return -1;
     /* Its own bytes have been written. */
     if (!upload->keeps || has_room(self, 0, 1, &space))
-        result = place_locked(self, upload, file, folder, is_missing, &space, is_made,
-                              &replaced);
+        result = place_locked(self, upload, file, &parent, &space, is_made, &replaced);
     if (result >= 0)
         count_result(upload, result, replaced);
-    if (!is_kept)
-        close(folder);
+    leave_parent(&parent);
     return result;
 }
 
@@ -481,20 +432,18 @@ publish_file(FastPath *self, Upload *upload, int file, int *is_made)
 int
 publish(FastPath *self, Upload *upload, const char *body, int *is_made)
 {
-    int result = -1, is_kept, is_missing, file = -1;
-    struct stat status;
+    int result = -1, file = -1;
+    Parent parent;
     Space space;
     unsigned long long replaced = 0;
     *is_made = 0;
-    int folder = enter_parent(self, upload->key, &is_kept, &is_missing, &status);
-    if (folder >= 0)
+    if (enter_parent(self, upload->key, &parent) >= 0)
         /* A name that it gets and loses again costs as much as the one that it keeps. */
-        file = create_beside(self, upload, folder, &status,
+        file = create_beside(self, upload, &parent,
                              self->expects_new && self->links_nameless, &space);
     if (file >= 0) {
         if (write_all(file, body, upload->length) == upload->length)
-            result = place_locked(self, upload, file, folder, is_missing, &space, is_made,
-                                  &replaced);
+            result = place_locked(self, upload, file, &parent, &space, is_made, &replaced);
         if (result < 0 && !upload->is_nameless)
             unlinkat(self->uploads, upload->name, 0);
         close(file);
@@ -503,7 +452,6 @@ publish(FastPath *self, Upload *upload, const char *body, int *is_made)
         release(upload);
     else
         count_result(upload, result, replaced);
-    if (folder >= 0 && !is_kept)
-        close(folder);
+    leave_parent(&parent);
     return result;
 }

@@ -130,6 +130,7 @@ prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *up
     upload->lines = request->template->lines;
     upload->offset = lock_offset(upload->key, (size_t)PyBytes_Size(key));
     upload->sealed_us = 0;
+    upload->sealed_epoch = 0;
     upload->is_nameless = 0;
     upload->usage = self->usage;
     upload->quota = self->usage == NULL ? 0

@@ -142,7 +142,7 @@ class NearStore:
             return answer.addCallback(_Upload, key, self)
         return _Upload(answer, key, self)
 
-    def open(self, key: Key) -> Answer[IValue]:
+    def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
         return Deferred.fromCoroutine(self._open(key))
 
     async def _open(self, key: Key) -> IValue:

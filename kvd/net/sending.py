@@ -17,9 +17,10 @@ from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet import tcp
+from twisted.python.failure import Failure
 
 from kvd.net.sockets import bytes_held, min_round_trip, unheard_bytes
-from kvd.net.splice import Pipe, Stopped
+from kvd.net.splice import Held, Pipe
 
 LOW_ROUND_TRIP_MICROSECONDS: Final = 100
 """
@@ -63,13 +64,14 @@ class SendingConnection(tcp.Connection):
     _after_flush: Callable[[], None] | None = None
     _most_unsent: int | None = None
     _asked_to_write = False
+    _held: Held | None = None
 
     @property
     def queued(self) -> bool:
         """
         Whether bytes wait for the socket.
         """
-        return bool(self._tempDataLen or self.dataBuffer)
+        return bool(self._held or self._tempDataLen or self.dataBuffer)
 
     @property
     def bytes_delivered(self) -> int:
@@ -99,7 +101,7 @@ class SendingConnection(tcp.Connection):
         """
         if self.peer_left:
             return
-        if self._tempDataLen or self.dataBuffer or self.TLS or not self.connected:
+        if self.queued or self.TLS or not self.connected:
             super().write(data)
             return
         try:
@@ -122,13 +124,19 @@ class SendingConnection(tcp.Connection):
         if isinstance(sent, int):
             self.bytes_sent += sent
             return sent
+        self._lose_peer()
+        return len(data)
+
+    def _lose_peer(self) -> None:
+        """
+        Writing has failed.
+        """
         self.peer_left = True
         self._tempDataBuffer, self._tempDataLen = [], 0
         # If the peer is still there, after some other error, both see the end: it
         # would wait for the reply, and this process for its next request.
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-        return len(data)
 
     def send_file(self, descriptor: int, offset: int, count: int) -> int | None:
         """
@@ -164,7 +172,7 @@ class SendingConnection(tcp.Connection):
     def pass_on(self, pipe: Pipe, source: int, count: int) -> tuple[int, bool]:
         """
         Let the kernel move bytes from another socket to this one (splice(2)); those
-        that this one does not take now are queued.
+        that this one does not take now are queued, in the pipe.
 
         Args:
             pipe: Moves them.
@@ -180,16 +188,41 @@ class SendingConnection(tcp.Connection):
         if not self._fitted and self.has_low_round_trip():
             self._fit_buffer()
         try:
-            moved = pipe.move(source, self.socket.fileno(), count)
+            passed = pipe.pass_on(source, self.socket.fileno(), count)
         except OSError:
             return 0, True
-        if not isinstance(moved, Stopped):
-            self.bytes_sent += moved
-            return moved, False
-        self.bytes_sent += moved.count
-        if moved.rest:
-            self.write(moved.rest)
-        return moved.count + len(moved.rest), moved.ended
+        self.bytes_sent += passed.count
+        taken = passed.count
+        if passed.held is not None:
+            taken += passed.held.count
+            self._held = passed.held
+            self.startWriting()
+        elif passed.rest:
+            taken += len(passed.rest)
+            self.write(passed.rest)
+        return taken, passed.ended
+
+    def _send_held(self) -> bool:
+        """
+        Send what is queued in a pipe. Returns whether nothing of it is left.
+        """
+        held = self._held
+        assert held is not None
+        try:
+            self.bytes_sent += held.send(self.socket.fileno())
+        except OSError:
+            self._drop_held()
+            self._lose_peer()
+            return True
+        if held.count:
+            return False
+        self._held = None
+        return True
+
+    def _drop_held(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.drop()
 
     def has_low_round_trip(self) -> bool:
         """
@@ -265,6 +298,8 @@ class SendingConnection(tcp.Connection):
         """
         See `FileDescriptor.doWrite`; calls back after the last queued byte.
         """
+        if self._held is not None and not self._send_held():
+            return None
         if self._after_flush is None:
             return super().doWrite()
         if self.queued:
@@ -286,6 +321,14 @@ class SendingConnection(tcp.Connection):
         self._asked_to_write = True
         super().startWriting()
 
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        See `tcp.Connection.connectionLost`.
+        """
+        self._drop_held()
+        super().connectionLost(reason)
+
     def _drop_queue(self) -> None:
+        self._drop_held()
         self.dataBuffer, self.offset = b"", 0
         self._tempDataBuffer, self._tempDataLen = [], 0

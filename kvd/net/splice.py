@@ -1,9 +1,11 @@
 """
 Moving bytes from a socket to a file, or to another socket, inside the kernel.
 
-splice(2) wants a pipe between the two. One is enough for a process: it is empty
-whenever `Pipe.move` returns, so it belongs to nobody in between. (A user without
-privileges gets 64 pipes of 1 MiB; later ones are small.)
+splice(2) wants a pipe between the two. One is enough for files: it is empty whenever
+`Pipe.move` returns, so it belongs to nobody in between. A socket may take only a part:
+then the pipe stays with its connection until that has taken the rest, and other bodies
+go through another one. (A user without privileges gets 64 pipes of 1 MiB; later ones
+are small.)
 """
 
 from __future__ import annotations
@@ -35,6 +37,11 @@ What each is given for one event at most, and at least. (``docs/design.rst`` has
 measurements.)
 """
 
+MOST_SPARE: Final = 8
+"""
+How many empty pipes are kept for the next sockets that take only a part.
+"""
+
 _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
@@ -51,6 +58,101 @@ class Stopped:
     this way: they have to be written, which succeeds or says why not."""
     ended: bool
     """The socket has ended or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """
+    The two ends of a pipe.
+    """
+
+    out: int
+    into: int
+    size: int
+
+    def close(self) -> None:
+        """
+        Let go of them, and of what the pipe holds.
+        """
+        os.close(self.out)
+        os.close(self.into)
+
+
+def _open_pipe() -> _Ends:
+    """
+    Raises:
+        OSError: This process has no descriptor left.
+    """
+    out, into = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        size = fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    except PermissionError:
+        # This user has many already; then it stays as it was made.
+        size = fcntl.fcntl(into, fcntl.F_GETPIPE_SZ)
+    return _Ends(out, into, size)
+
+
+class Held:
+    """
+    Bytes in a pipe, which the socket behind it has not taken yet.
+    """
+
+    def __init__(
+        self, ends: _Ends, count: int, emptied: Callable[[_Ends], None]
+    ) -> None:
+        """
+        Args:
+            ends: The pipe; this object's from now on.
+            count: How many bytes are in it.
+            emptied: Gets it back.
+        """
+        self.count = count
+        self._ends = ends
+        self._emptied = emptied
+
+    def send(self, target: int) -> int:
+        """
+        Move what the socket takes now. Once nothing is left, this object is done with.
+
+        Args:
+            target: The descriptor of the socket.
+
+        Returns:
+            How many bytes were moved.
+
+        Raises:
+            OSError: The socket has failed.
+        """
+        try:
+            sent = os.splice(self._ends.out, target, self.count, flags=_FLAGS)
+        except BlockingIOError:
+            return 0
+        self.count -= sent
+        if not self.count:
+            self._emptied(self._ends)
+        return sent
+
+    def drop(self) -> None:
+        """
+        Nobody wants them any more.
+        """
+        self._ends.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """
+    What was taken from one socket for another.
+    """
+
+    count: int
+    """So many bytes the other has taken."""
+    held: Held | None = None
+    """These come after them."""
+    rest: bytes = b""
+    """Or these, where there is no further pipe."""
+    ended: bool = False
+    """Whether the socket that they came from has ended or failed."""
 
 
 class Mover(Protocol):
@@ -149,12 +251,9 @@ class Pipe:
         self._clock = clock
         # Seconds for each byte, as a moving average.
         self._pace = 0.0
-        self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            self._bytes = fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        except PermissionError:
-            # This user has many already; then it stays as it was made.
-            self._bytes = fcntl.fcntl(self._in, fcntl.F_GETPIPE_SZ)
+        self._ends = _open_pipe()
+        self._spare: list[_Ends] = []
+        self._is_closed = False
         self.movers = 0
         """How many bodies go through it at present."""
         self._turn = -1
@@ -167,8 +266,7 @@ class Pipe:
 
         Args:
             source: A non-blocking socket.
-            target: A file, at the place that it is written to, or a socket that does
-                not block.
+            target: A file, at the place that it is written to.
             limit: How many bytes at most; more than 0.
 
         Returns:
@@ -177,17 +275,63 @@ class Pipe:
         Raises:
             OSError: The socket has failed, and nothing was moved.
         """
-        limit = min(limit, self.share())
-        began = self._clock()
-        moved = self._mover(source, self._in, self._out, self._bytes, target, limit)
-        seconds = self._clock() - began
-        self._spent_seconds += seconds
+        moved = self._move(source, target, limit)
         if isinstance(moved, int):
-            if moved >= LEAST_BYTES:
-                self._learn(seconds / moved)
             return moved
         count, left, ended = moved
         return Stopped(count, self._take(left), ended)
+
+    def pass_on(self, source: int, target: int, limit: int) -> Passed:
+        """
+        Move what is there to another socket, without waiting for more.
+
+        Args:
+            source: A non-blocking socket.
+            target: Another one.
+            limit: How many bytes at most; more than 0.
+
+        Raises:
+            OSError: The socket that they come from has failed, and nothing was moved.
+        """
+        moved = self._move(source, target, limit)
+        if isinstance(moved, int):
+            return Passed(moved)
+        count, left, ended = moved
+        if not left:
+            return Passed(count, ended=ended)
+        try:
+            other = self._spare.pop() if self._spare else _open_pipe()
+        except OSError:
+            return Passed(count, rest=self._take(left), ended=ended)
+        ends, self._ends = self._ends, other
+        return Passed(count, Held(ends, left, self._emptied), ended=ended)
+
+    def _emptied(self, ends: _Ends) -> None:
+        """
+        A pipe that was held is empty.
+        """
+        if ends.size > self._ends.size:
+            ends, self._ends = self._ends, ends
+        if self._is_closed or len(self._spare) == MOST_SPARE:
+            ends.close()
+        else:
+            self._spare.append(ends)
+
+    def _move(
+        self, source: int, target: int, limit: int
+    ) -> int | tuple[int, int, bool]:
+        """
+        See `Mover`.
+        """
+        limit = min(limit, self.share())
+        ends = self._ends
+        began = self._clock()
+        moved = self._mover(source, ends.into, ends.out, ends.size, target, limit)
+        seconds = self._clock() - began
+        self._spent_seconds += seconds
+        if isinstance(moved, int) and moved >= LEAST_BYTES:
+            self._learn(seconds / moved)
+        return moved
 
     def may_move(self, who: object, turn: int) -> bool:
         """
@@ -239,18 +383,19 @@ class Pipe:
 
     def _take(self, count: int) -> bytes:
         """
-        Read what the target refused, so that nobody else's file gets it.
+        Read what the target refused, so that nobody else's gets it.
         """
         pieces = []
         while count:
-            piece = os.read(self._out, count)
+            piece = os.read(self._ends.out, count)
             pieces.append(piece)
             count -= len(piece)
         return b"".join(pieces)
 
     def close(self) -> None:
         """
-        Let go of it.
+        Let go of it, but not of what connections hold.
         """
-        os.close(self._out)
-        os.close(self._in)
+        self._is_closed = True
+        for ends in (self._ends, *self._spare):
+            ends.close()

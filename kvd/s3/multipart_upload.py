@@ -1,5 +1,6 @@
 """
-Values of unknown length, which are sent in parts.
+Values of unknown length, which are sent in parts; and those that are sent as a whole
+when their last byte has come.
 
 Each part waits in a file for its last byte. The value is published when the parts are
 joined. If it has conditions, all of it waits in a file and is sent in one request:
@@ -90,7 +91,8 @@ class Part:
 @implementer(IUpload)
 class MultipartUpload(ObjectUpload):
     """
-    A value of unknown length, or longer than one request may be.
+    A value of unknown length, or longer than one request may be; or one that is short
+    enough to wait for its last byte.
     """
 
     _log = Logger()
@@ -120,6 +122,8 @@ class MultipartUpload(ObjectUpload):
 
     def write(self, chunk: bytes) -> Answer[None]:
         self._written += len(chunk)
+        if self._length is not None and self._written > self._length:
+            self._check_length()
         if self._part is None:
             self._chunks.append(chunk)
             if self._written <= BUFFERED_BYTES:

@@ -7,6 +7,8 @@ conflict with another.
 
 from __future__ import annotations
 
+from typing import Final
+
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -26,6 +28,14 @@ from kvd.s3.streamed_upload import StreamedUpload
 from kvd.s3.upload import UploadContext
 from kvd.s3.value import open_object, stat_object
 from kvd.store.waiting import Underway
+
+WAITING_BYTES: Final = 1024 * 1024
+"""
+A value of known length that is no longer waits for its last byte, so that its request
+can be repeated; beyond `BUFFERED_BYTES` in a file. When a node of SeaweedFS is killed,
+requests of the next seconds fail, or wait for half a minute for a lock that the node
+had; a client that repeats its own meets that again.
+"""
 
 
 @implementer(IConditionalStore, IFolderStore)
@@ -74,16 +84,16 @@ class ObjectStore:
         name = object_name(self._prefix, key)
         if length is not None and length <= BUFFERED_BYTES:
             return BufferedUpload(self._uploads, key, name, length, metadata)
-        if length is None or length > LARGEST_SINGLE_BYTES:
+        if length is None or not WAITING_BYTES < length <= LARGEST_SINGLE_BYTES:
             return MultipartUpload(
                 self._uploads, key, name, length, metadata, conditions
             )
         upload = StreamedUpload(self._uploads, key, name, length, metadata, conditions)
         return Deferred.fromCoroutine(upload.begin())
 
-    def open(self, key: Key) -> Answer[IValue]:
+    def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
         name = object_name(self._prefix, key)
-        return Deferred.fromCoroutine(open_object(self._engine, key, name))
+        return Deferred.fromCoroutine(open_object(self._engine, key, name, whole))
 
     def stat(self, key: Key) -> Answer[ValueInfo]:
         return Deferred.fromCoroutine(self._stat(key))

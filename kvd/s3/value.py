@@ -15,6 +15,7 @@ from kvd.client.sockets import BodySocket
 from kvd.errors import StoreFault
 from kvd.interfaces import Answer, IStreamedValue
 from kvd.model.keys import Key, escape
+from kvd.model.values import ValueInfo
 from kvd.s3.endpoints import Endpoint
 from kvd.s3.engine import Engine
 from kvd.s3.failures import BrokenBody, no_bucket
@@ -24,8 +25,9 @@ from kvd.store.faults import absence
 
 HEAD_BYTES: Final = 64 * 1024
 """
-How much of a value the first request asks for: as much as is sent with the head of a
-reply. A reader that wants only the description, or a part, costs no more than that.
+How much of a value the first request asks for, if it may be that no more is wanted: as
+much as is sent with the head of a reply. A reader that wants only the description, or a
+part, costs no more than that.
 """
 
 STREAM_FROM_BYTES: Final = 512 * 1024
@@ -35,7 +37,6 @@ move it on.
 """
 
 _ABSENT: Final = 404
-_CHANGED: Final = 412
 _NO_RANGE: Final = 416
 _PARTIAL: Final = 206
 
@@ -57,28 +58,31 @@ async def stat_object(engine: Engine, key: Key, name: str) -> Stored:
     return describe(key, reply, size)
 
 
-async def open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
+async def open_object(engine: Engine, key: Key, name: str, whole: bool) -> ObjectValue:
     """
     Open an object for reading. If the engine breaks off, it is asked once more.
+
+    Args:
+        engine: Has it.
+        key: Its key.
+        name: Its name.
+        whole: Whether all of it is going to be read; else only its first bytes are
+            asked for.
 
     Raises:
         KeyAbsent: There is none.
     """
+    fields = {} if whole else {"range": f"bytes=0-{HEAD_BYTES - 1}"}
+    ask = Ask("GET", name, fields=fields, expected=frozenset({_ABSENT, _NO_RANGE}))
     try:
-        return await _open_object(engine, key, name)
+        return await _open_object(engine, key, ask)
     except BrokenBody:
-        return await _open_object(engine, key, name)
+        return await _open_object(engine, key, ask)
 
 
-async def _open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
-    reply = await engine.ask(
-        Ask(
-            "GET",
-            name,
-            fields={"range": f"bytes=0-{HEAD_BYTES - 1}"},
-            expected=frozenset({_ABSENT, _NO_RANGE}),
-        )
-    )
+async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
+    name = ask.name
+    reply = await engine.ask(ask)
     if reply.status == _ABSENT:
         code = (await engine.document(reply)).findtext("Code")
         if code == "NoSuchBucket":
@@ -89,38 +93,66 @@ async def _open_object(engine: Engine, key: Key, name: str) -> ObjectValue:
         engine.dismiss(reply)
         stored = await stat_object(engine, key, name)
         return ObjectValue(engine, name, stored, reply.endpoint, b"")
-    size = _whole_size(reply)
-    stored = describe(key, reply, size)
+    stored = _describe(key, reply)
+    size = stored.info.size
     receiver = engine.receive(reply)
     if reply.status != _PARTIAL and size > HEAD_BYTES:
-        # An engine that sends all, whatever it is asked for.
-        return ObjectValue(engine, name, stored, reply.endpoint, b"", receiver)
+        # Some engines send all, whatever they are asked for.
+        first = await engine.take(receiver)
+        return ObjectValue(engine, name, stored, reply.endpoint, first, receiver)
     head = bytearray()
     # To the end of the body, so that the connection serves the next request.
     while piece := await engine.take(receiver):
         head += piece
     if len(head) != min(size, HEAD_BYTES):
         raise StoreFault(f"/{escape(key)} has another length than the engine says.")
-    if len(head) == size and stored.sha256 not in (None, _sha256(head)):
-        raise StoreFault(
-            f"/{escape(key)} is damaged: its SHA-256 is not the one that was stored"
-            " with it."
-        )
+    if len(head) == size and stored.sha256 is not None:
+        _Check(stored.info, stored.sha256).add(bytes(head), 0)
     return ObjectValue(engine, name, stored, reply.endpoint, bytes(head))
 
 
-def _whole_size(reply: Reply) -> int:
+def _describe(key: Key, reply: Reply) -> Stored:
     size = reply.length
     if reply.status == _PARTIAL:
         total = reply.field("Content-Range").rpartition("/")[2]
         size = int(total) if total.isdecimal() else None
     if size is None:
         raise StoreFault("The engine does not say how long a value is.")
-    return size
+    return describe(key, reply, size)
 
 
-def _sha256(data: bytes | bytearray) -> str:
-    return hashlib.sha256(data).hexdigest()
+class _Check:
+    """
+    Compares the digest of a value with that of its bytes, if these are read one after
+    the other from the first on.
+    """
+
+    def __init__(self, info: ValueInfo, sha256: str) -> None:
+        self._info = info
+        self._expected = sha256
+        self._sha256 = hashlib.sha256()
+        self._read = 0
+
+    def add(self, piece: bytes, offset: int) -> bytes:
+        """
+        Some bytes have been read from an offset on.
+
+        Returns:
+            The same bytes.
+
+        Raises:
+            StoreFault: These were the last, and the digest is another one.
+        """
+        if offset == self._read:
+            self._sha256.update(piece)
+            self._read += len(piece)
+            is_all = self._read == self._info.size
+            if is_all and self._sha256.hexdigest() != self._expected:
+                raise StoreFault(
+                    f"/{escape(self._info.key)} is damaged: its SHA-256 is not the one"
+                    " that was stored with it."
+                )
+        return piece
 
 
 @implementer(IStreamedValue)
@@ -130,10 +162,14 @@ class ObjectValue:
 
     A long rest can be taken from the socket, which spares this process from copying it.
 
-    The rest comes from one more request, on the condition that the object is still the
-    same; if it was replaced in between, reading fails. It goes to the same endpoint as
-    the first, as others may not have heard of the object yet. If the engine breaks off,
-    the same is asked for once more from there, as often as a byte has come.
+    The rest comes with the first, or from one more request, whose reply says whether
+    the object is still the same; if it was replaced in between, reading fails. It goes
+    to the same endpoint as the first, as others may not have heard of the object yet.
+    If the engine breaks off, the same is asked for once more from there, as often as a
+    byte has come.
+
+    If the digest of the bytes is known, and all of them are read one after the other,
+    the last ones are given out only if it is right.
     """
 
     def __init__(
@@ -152,12 +188,14 @@ class ObjectValue:
             stored: Describes it.
             endpoint: Where it was found.
             head: Its first bytes.
-            receiver: Gives the bytes from the first on; None: they are asked for.
+            receiver: Gives those that follow; None: they are asked for.
         """
         self.info = stored.info
         self._engine = engine
         self._name = name
-        self._tag = stored.engine_tag
+        self._check: _Check | None = None
+        if stored.sha256 is not None and len(head) < stored.info.size:
+            self._check = _Check(stored.info, stored.sha256)
         self._endpoint = endpoint
         self._head = head
         self._receiver = receiver
@@ -165,8 +203,10 @@ class ObjectValue:
         """Of the receiver, which does not read."""
         self._was_taken = False
         """Whether bytes were taken from it, which the receiver has missed."""
-        self._offset = 0
+        self._offset = len(head)
         self._end = stored.info.size
+        if receiver is not None and self._is_long(self._offset):
+            self._socket = receiver.detach()
         self._rest = b""
         """What has come last, of which so much was given:"""
         self._given = 0
@@ -175,6 +215,14 @@ class ObjectValue:
         return None
 
     def read(self, offset: int, count: int) -> Answer[bytes]:
+        piece = self._next(offset, count)
+        if self._check is None:
+            return piece
+        if isinstance(piece, Deferred):
+            return piece.addCallback(self._check.add, offset)
+        return self._check.add(piece, offset)
+
+    def _next(self, offset: int, count: int) -> Answer[bytes]:
         if offset < len(self._head):
             return self._head[offset : offset + count]
         if self._was_taken:
@@ -229,19 +277,22 @@ class ObjectValue:
             Ask(
                 "GET",
                 self._name,
-                fields={
-                    "range": f"bytes={offset}-{self._end - 1}",
-                    "if-match": self._tag,
-                },
-                expected=frozenset({_ABSENT, _CHANGED, _NO_RANGE}),
+                fields={"range": f"bytes={offset}-{self._end - 1}"},
+                expected=frozenset({_ABSENT, _NO_RANGE}),
                 streams=self._is_long(offset),
                 endpoint=self._endpoint,
             )
         )
-        if reply.status != _PARTIAL:
+        # Not If-Match: after a node was killed, SeaweedFS has said of some objects for
+        # ever that the tag, which it tells itself, does not match.
+        if reply.status != _PARTIAL or not self._is_same(reply):
             self._engine.dismiss(reply)
             raise StoreFault("The value was replaced while it was read.")
         return self._engine.receive(reply)
+
+    def _is_same(self, reply: Reply) -> bool:
+        info = _describe(self.info.key, reply).info
+        return (info.etag, info.size) == (self.info.etag, self.info.size)
 
     def socket(self, offset: int) -> int | None:
         if self._socket is None or offset != self._offset:

@@ -85,7 +85,7 @@ _MICROSECOND_NS: Final = 1_000
 def epoch_in_python(nanosecond: int, /) -> int:
     """
     The epoch that a fraction of a second is; 0 for none. Without a C compiler, this
-    does what ``kvd/native/publish.c`` does.
+    does what ``kvd/native/place.c`` does.
     """
     return nanosecond if nanosecond % _MICROSECOND_NS else 0
 
@@ -154,7 +154,13 @@ def epoch_of(lock: os.stat_result) -> int:
     return _epoch_in(lock.st_mtime_ns % _SECOND_NS)
 
 
-def _current(lock: int) -> int:
+def current_epoch(lock: int) -> int:
+    """
+    The current epoch; 0 for none, or if it cannot be read.
+
+    Args:
+        lock: A descriptor of the file of locks; -1 for none.
+    """
     try:
         return epoch_of(os.fstat(lock))
     except OSError:  # XFS that was shut down by an error.
@@ -190,10 +196,15 @@ def is_of(epoch: int, value: os.stat_result) -> bool:
     """
     Whether a value was published in an epoch.
     """
+    return epoch != 0 and epoch == epoch_of_value(value)
+
+
+def epoch_of_value(value: os.stat_result) -> int:
+    """
+    The epoch that a value was published in, as its stamp says; 0 for none.
+    """
     accessed = divmod(value.st_atime_ns, _SECOND_NS)
-    return epoch != 0 and epoch == stamped_epoch(
-        *accessed, value.st_mtime_ns // _SECOND_NS
-    )
+    return stamped_epoch(*accessed, value.st_mtime_ns // _SECOND_NS)
 
 
 class Epochs:
@@ -207,13 +218,13 @@ class Epochs:
             lock: The descriptor of the file of locks. It may become that of another
                 file.
         """
-        self._lock = lock
+        self.lock = lock
 
     def current(self) -> int:
         """
         The current epoch; 0 for none, or if it cannot be read.
         """
-        return _current(self._lock)
+        return current_epoch(self.lock)
 
     def take(self, since: float, no_error_since: float) -> SharedSync:
         """
@@ -227,7 +238,7 @@ class Epochs:
         Raises:
             OSError: There is no descriptor left.
         """
-        return SharedSync(os.dup(self._lock), since, no_error_since)
+        return SharedSync(os.dup(self.lock), since, no_error_since)
 
 
 class SharedSync:
@@ -239,7 +250,7 @@ class SharedSync:
         self._lock = lock
         self._since = since
         self._no_error_since = no_error_since
-        self._epoch = _current(lock)
+        self._epoch = current_epoch(lock)
 
     def run(self, sync: Callable[[], None], batched: bool) -> None:
         """
@@ -290,7 +301,7 @@ class SharedSync:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _is_done(self) -> bool:
-        epoch = _current(self._lock)
+        epoch = current_epoch(self._lock)
         if 0 in (epoch, self._epoch) or epoch == self._epoch:
             return False
         try:

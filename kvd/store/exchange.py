@@ -121,7 +121,7 @@ def exchange_by_ctypes(
     folder: int, name: bytes, other_folder: int, other_name: bytes, /
 ) -> None:
     """
-    See `exchange_names`. Without a C compiler, this does what ``kvd/native/publish.c``
+    See `exchange_names`. Without a C compiler, this does what ``kvd/native/place.c``
     does.
     """
     if _libc.renameat2(folder, name, other_folder, other_name, _RENAME_EXCHANGE):

@@ -60,12 +60,13 @@ from kvd.store.faults import absence, fault_of
 from kvd.store.folders import prune, split
 from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.keeping import has_sidecars
-from kvd.store.listing import FileFolderListing, FileListing
+from kvd.store.listing import FileFolderListing, FileListing, ListingContext
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.resuming import ResumableFolder
 from kvd.store.resumption import Resumption
 from kvd.store.sidecars import Sidecars
+from kvd.store.space import room_beside
 from kvd.store.sync import MAX_THREADS, Syncs
 from kvd.store.tree import Tree
 from kvd.store.upload import FileUpload, UploadContext
@@ -165,7 +166,6 @@ class FileStore:
             StoreUnusable: The store cannot be opened.
         """
         self.durability = durability
-        self._off_reactor = off_reactor
         self._admission = admission
         self._min_free = 0
         if admission is not None:
@@ -190,6 +190,9 @@ class FileStore:
             self._opened = opened.pop_all()
         sidecars = Sidecars(self._root, modes) if by_sidecars else None
         tree = self._tree = Tree(self._root, modes, sidecars)
+        self._listings = ListingContext(
+            self._root, sidecars, off_reactor, self._underway
+        )
         self._locks = KeyLocks(lock, clock, self._underway)
         self._restore(left)
         self._writeback = None
@@ -410,7 +413,7 @@ class FileStore:
             synced=info,
         )
 
-    def open(self, key: Key) -> IValue:
+    def open(self, key: Key, whole: bool = False) -> IValue:
         try:
             value = self._tree.open(key)
         except OSError as error:
@@ -445,28 +448,12 @@ class FileStore:
         return self._underway.shield(self._remove_on_disk(key, answer, self._syncs))
 
     def list(self, prefix: bytes, after: bytes, limit: int | None) -> FileListing:
-        return FileListing(
-            self._root,
-            prefix,
-            after,
-            limit,
-            self._off_reactor,
-            self._underway,
-            self._tree.sidecars,
-        )
+        return FileListing(self._listings, prefix, after, limit)
 
     def list_folder(
         self, prefix: bytes, after: bytes, limit: int | None
     ) -> FileFolderListing:
-        return FileFolderListing(
-            self._root,
-            prefix,
-            after,
-            limit,
-            self._off_reactor,
-            self._underway,
-            self._tree.sidecars,
-        )
+        return FileFolderListing(self._listings, prefix, after, limit)
 
     def close(self) -> Answer[None]:
         ended = self._underway.ended()
@@ -520,10 +507,10 @@ class FileStore:
         How many bytes the file system has room for, beside those that stay free.
         """
         space = os.fstatvfs(self._root)
-        if not space.f_blocks:
-            # A tmpfs without a limit reports that it has no blocks at all.
-            return inf
-        return space.f_bavail * space.f_frsize - self._min_free
+        room = room_beside(
+            self._min_free, space.f_bavail, space.f_frsize, space.f_blocks
+        )
+        return inf if room is None else room
 
     def _reserve(self, key: Key, length: int | None) -> Reservation:
         if self._admission is None:

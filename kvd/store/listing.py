@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Final, Generic, TypeVar
@@ -162,6 +163,22 @@ class Page(Generic[E]):
         return list(dict.fromkeys(self._keys))[: self._missing]
 
 
+@dataclass(frozen=True, slots=True)
+class ListingContext:
+    """
+    What all listings of a store share.
+    """
+
+    root: int
+    """The root of the store."""
+    sidecars: Sidecars | None
+    """Where the attributes of its values are; None: with the values."""
+    off_reactor: OffReactor
+    """Calls a function in a thread."""
+    underway: Underway
+    """What the store waits for when it closes."""
+
+
 class _Listing(Generic[E]):
     """
     A walk, slice by slice.
@@ -169,28 +186,26 @@ class _Listing(Generic[E]):
 
     def __init__(
         self,
+        context: ListingContext,
         root: int,
         prefix: bytes,
         taker: Stream[E] | Page[E],
         walk: Callable[[int, bytes, Span], Generator[Batch, None, None]],
-        off_reactor: OffReactor,
-        underway: Underway,
     ) -> None:
         """
         Args:
-            root: The root of the store; closed at the end.
+            context: That of the store.
+            root: Its root; closed at the end.
             prefix: See `IStore.list`.
             taker: Collects what the walk finds.
             walk: Walks over a folder, which it closes at the end.
-            off_reactor: Calls a function in a thread.
-            underway: What the store waits for when it closes.
         """
         self._root = root
         self._prefix = prefix
         self._taker = taker
         self._walk_over = walk
-        self._off_reactor = off_reactor
-        self._underway = underway
+        self._off_reactor = context.off_reactor
+        self._underway = context.underway
         self._walk: Generator[bool, None, None] | None = None
         self._reading = self._ended = False
 
@@ -268,23 +283,16 @@ class FileListing(_Listing[ValueInfo]):
     """
 
     def __init__(
-        self,
-        root: int,
-        prefix: bytes,
-        after: bytes,
-        limit: int | None,
-        off_reactor: OffReactor,
-        underway: Underway,
-        sidecars: Sidecars | None = None,
+        self, context: ListingContext, prefix: bytes, after: bytes, limit: int | None
     ) -> None:
-        root = os.dup(root)  # The store may be closed before this listing.
-        sidecars = sidecars and sidecars.of(root)
+        root = os.dup(context.root)  # The store may be closed before this listing.
+        sidecars = context.sidecars and context.sidecars.of(root)
         taker = (
             Stream(partial(describe, sidecars))
             if limit is None
             else Page(after, limit, partial(look, Tree(root, sidecars=sidecars)))
         )
-        super().__init__(root, prefix, taker, walk, off_reactor, underway)
+        super().__init__(context, root, prefix, taker, walk)
 
 
 @implementer(IFolderListing)
@@ -294,23 +302,16 @@ class FileFolderListing(_Listing[Entry]):
     """
 
     def __init__(
-        self,
-        root: int,
-        prefix: bytes,
-        after: bytes,
-        limit: int | None,
-        off_reactor: OffReactor,
-        underway: Underway,
-        sidecars: Sidecars | None = None,
+        self, context: ListingContext, prefix: bytes, after: bytes, limit: int | None
     ) -> None:
-        root = os.dup(root)
-        sidecars = sidecars and sidecars.of(root)
+        root = os.dup(context.root)
+        sidecars = context.sidecars and context.sidecars.of(root)
         taker = (
             Stream(partial(describe_entry, sidecars))
             if limit is None
             else Page(after, limit, partial(look_entry, root, sidecars))
         )
-        super().__init__(root, prefix, taker, walk_folder, off_reactor, underway)
+        super().__init__(context, root, prefix, taker, walk_folder)
 
 
 def _parents_of(prefix: bytes) -> Parents | None:

@@ -95,7 +95,7 @@ class MemoryStore:
 
         return self.answer(begin)
 
-    def open(self, key: Key) -> Answer[IValue]:
+    def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
         def open_value() -> IValue:
             return MemoryValue(self, *self._stored(key))
 

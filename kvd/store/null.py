@@ -102,7 +102,7 @@ class NullStore:
     ) -> NullUpload:
         return NullUpload(self._descriptor, key, length, metadata)
 
-    def open(self, key: Key) -> IValue:
+    def open(self, key: Key, whole: bool = False) -> IValue:
         raise _absent(key)
 
     def stat(self, key: Key) -> ValueInfo:

@@ -121,19 +121,20 @@ def probe(store: FileStore, path: str) -> None:
     if not state.keeps_attributes:
         # Backups have to keep it.
         if _keeps_attributes(state.lock.descriptor):
-            said = (
+            _log.warn(
                 "the store {path} has the ids and metadata of values in"
                 " {path}/.kvd/attributes, where kvd began to keep them on a file system"
                 " without extended attributes, and serves them more slowly; kvd sync"
-                " copies it to a store that has none"
+                " copies it to a store that has none",
+                path=path,
             )
         else:
-            said = (
+            _log.warn(
                 "the file system of the store {path} keeps no extended attributes: kvd"
                 " keeps the ids and metadata of values in {path}/.kvd/attributes, and"
-                " serves them more slowly"
+                " serves them more slowly",
+                path=path,
             )
-        _log.warn(said, path=path)
     metadata = {name: "x" * (MAX_METADATA_BYTES - len(name))}
     try:
         try:

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from kvd.native import compiled
 
 PROBE_BYTES: Final = 4096
 """
@@ -19,6 +22,33 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 # Where the file system cannot make a file without a name, what it says of itself has to
 # do.
 _NO_NAMELESS: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
+
+
+def room_beside_in_python(
+    min_free: int, available: int, unit: int, blocks: int, /
+) -> int | None:
+    """
+    See `room_beside`. Without a C compiler, this does what ``kvd/native/publish.c``
+    does.
+    """
+    # A tmpfs without a limit reports that it has no blocks at all.
+    return available * unit - min_free if blocks else None
+
+
+_native = compiled("_fast_path")
+room_beside: Callable[[int, int, int, int], int | None] = (
+    room_beside_in_python if _native is None else _native.room_beside
+)
+"""
+How many bytes a file system has room for, beside those that stay free; below 0: so many
+of these are missing. None: it has no limit.
+
+Args:
+    min_free: How many bytes stay free.
+    available: How many blocks are free (statvfs(3)).
+    unit: How many bytes a block has.
+    blocks: How many there are.
+"""
 
 
 @dataclass(frozen=True, slots=True)

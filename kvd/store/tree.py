@@ -10,21 +10,36 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
-from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from kvd.errors import KeyConflict, StoreFault
 from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
-from kvd.native import compiled
 from kvd.settings import DEFAULT_MODES, Modes
-from kvd.store.epochs import Epochs, is_of
-from kvd.store.exchange import exchange_is_cheaper, exchange_names
+from kvd.store.epochs import Epochs, epoch_of_value
+from kvd.store.exchange import exchange_is_cheaper
 from kvd.store.faults import absence, folder_conflict, path_conflict
 from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
+from kvd.store.placing import (
+    CREATED,
+    KEPT,
+    SCARCE,
+    SPARE_BYTES,
+    SPARE_SHARE,
+    SPARE_TIMES,
+    UNLINKED,
+    UNSEALED,
+    Descriptors,
+    Names,
+    Placed,
+    Present,
+    Room,
+    Seal,
+    SealWriter,
+    place,
+    place_in_python,
+)
 from kvd.store.sidecars import Sidecars
-from kvd.store.unwritten import has_no_place
 from kvd.store.uploads import SLASH, Kept, UploadFolder
 from kvd.store.value import (
     FileValue,
@@ -50,45 +65,11 @@ The most replaced values that are kept at once, however long a sync takes.
 """
 
 
-_SPARE_SHARE: Final = 16
-_SPARE_BYTES: Final = 1 << 30
-_SPARE_TIMES: Final = 4
-
-KEEPING: Final = (MOST_KEPT, _SPARE_SHARE, _SPARE_BYTES, _SPARE_TIMES, SLASH)
+KEEPING: Final = (MOST_KEPT, SPARE_SHARE, SPARE_BYTES, SPARE_TIMES, SLASH)
 """
 The same for the fast path, and what stands for a slash in
 the names of what is kept.
 """
-
-
-def is_scarce_in_python(size: int, free: int, all_bytes: int, /) -> bool:
-    """
-    See `is_scarce`. Without a C compiler, this does what ``kvd/native/publish.c`` does.
-    """
-    least = min(all_bytes // _SPARE_SHARE, _SPARE_BYTES)
-    return free < max(least, _SPARE_TIMES * size)
-
-
-_native = compiled("_fast_path")
-_is_scarce: Callable[[int, int, int], bool] = (
-    is_scarce_in_python
-    if _native is None
-    else partial(_native.is_scarce, _SPARE_SHARE, _SPARE_BYTES, _SPARE_TIMES)
-)
-
-
-def is_scarce(size: int, root: int) -> bool:
-    """
-    Whether there is too little room to keep a value that is replaced: the value would
-    take much of the free room, or there is little room in any case.
-
-    Args:
-        size: The size of the value in bytes.
-        root: A folder of the file system.
-    """
-    space = os.fstatvfs(root)
-    unit = space.f_frsize
-    return _is_scarce(size, space.f_bavail * unit, space.f_blocks * unit)
 
 
 class CannotBeKept(Exception):
@@ -98,9 +79,38 @@ class CannotBeKept(Exception):
     """
 
 
-class _Placed(NamedTuple):
+class CannotBeSealed(Exception):
     """
-    A publication that was done.
+    The attribute or the times of the file cannot be set, with the errno of that.
+    """
+
+    def __init__(self, error: int) -> None:
+        super().__init__(os.strerror(error))
+        self.error = OSError(error, os.strerror(error))
+
+
+class Sealed(Protocol):
+    """
+    A written file that is to be published.
+    """
+
+    @property
+    def descriptor(self) -> int: ...
+
+    def seal_with(self, epoch: int) -> Seal:
+        """
+        What it is sealed with if it is published now, in an epoch.
+        """
+
+    def was_sealed(self, published_us: int, epoch: int) -> None:
+        """
+        It has this date and this epoch; a date of 0: none.
+        """
+
+
+class _Publication(NamedTuple):
+    """
+    One that was done.
     """
 
     replaced: FileValue | None
@@ -223,21 +233,21 @@ class Tree:
         upload: bytes,
         key: Key,
         conditions: Conditions,
-        seal: Callable[[float | None, int], object],
+        file: Sealed,
+        write: SealWriter | None = None,
         *,
         synced: bool = False,
     ) -> FileValue | None:
         """
-        Rename a finished file to its key.
+        Seal a finished file, and rename it to its key.
 
         Args:
             uploads: The folder of the file.
             upload: The name of the file, which is gone afterwards.
             key: The key.
             conditions: What must be true of the current value.
-            seal: Called before the rename, with the date of the current value if kvd
-                wrote it: the date of the new value must not be earlier; and with the
-                epoch of the new value.
+            file: The file itself.
+            write: Seals it, where attributes are in files of their own.
             synced: Whether the file is synced: then the value that it replaces need not
                 be kept.
 
@@ -247,14 +257,15 @@ class Tree:
 
         Raises:
             CannotBeKept: The file must be synced first.
+            CannotBeSealed: The file cannot be sealed.
         """
         try:
             for _ in range(_TRIES):
-                placed = self._place(
-                    uploads, upload, key, conditions, seal, synced=synced
+                done = self._publish(
+                    uploads, upload, key, conditions, file, write, synced=synced
                 )
-                if placed is not None:
-                    return placed.replaced
+                if done is not None:
+                    return done.replaced
             raise StoreFault(
                 f"/{escape(key)} cannot be published: other processes keep removing its"
                 " folder or the upload itself."
@@ -263,16 +274,17 @@ class Tree:
             prune(self._root, split(key)[0])
             raise
 
-    def _place(
+    def _publish(
         self,
         uploads: UploadFolder,
         upload: bytes,
         key: Key,
         conditions: Conditions,
-        seal: Callable[[float | None, int], object],
+        file: Sealed,
+        write: SealWriter | None,
         *,
         synced: bool,
-    ) -> _Placed | None:
+    ) -> _Publication | None:
         """
         Try to publish; return None if that failed but may succeed now.
         """
@@ -286,18 +298,17 @@ class Tree:
         try:
             current = self._current(folder, name, key)
             conditions.check_change(None if current is None else current.info)
-            # The date of a foreign file may be in the future. Then no client has seen
-            # it (`kvd.http.methods.get`).
-            ours = current if current is not None and current.is_ours else None
+            keeps = self._keeps(key, current, synced)
+            kept = uploads.name_to_keep(key) if keeps else b""
+            if kept is None:
+                raise CannotBeKept
+            names = Names(upload, name, kept)
             epoch = 0 if synced or self.epochs is None else self.epochs.current()
-            seal(None if ours is None else ours.info.changed, epoch)
-            if current is None:
-                os.rename(
-                    upload, name, src_dir_fd=uploads.descriptor, dst_dir_fd=folder
-                )
-                self._changed()
-            else:
-                self._replace(uploads, upload, folder, name, current, synced=synced)
+            seal = file.seal_with(epoch)
+            placed = self._place(uploads, folder, names, current, file, seal, write)
+            file.was_sealed(placed.sealed_us, placed.sealed_epoch)
+            uploads.note_left(placed.left, placed.left_error)
+            self._check(placed)
         except FileNotFoundError:
             return None  # Pruned after it was opened, or removed by another program.
         except IsADirectoryError as error:
@@ -306,64 +317,60 @@ class Tree:
             return None
         finally:
             self.leave(folder)
-        return _Placed(current)
+        if placed.result == KEPT and self.kept is not None:
+            self.kept[key] = kept
+        self._changed()
+        return _Publication(current)
 
-    def _replace(
+    def _keeps(self, key: Key, current: FileValue | None, synced: bool) -> bool:
+        """
+        Whether what a key has is kept when it is replaced.
+
+        Raises:
+            CannotBeKept: It should be, but too much is kept already.
+        """
+        if self.kept is None or current is None or synced or key in self.kept:
+            return False
+        if len(self.kept) >= MOST_KEPT:
+            raise CannotBeKept
+        return True
+
+    def _place(
         self,
         uploads: UploadFolder,
-        upload: bytes,
         folder: int,
-        name: bytes,
-        current: FileValue,
-        *,
-        synced: bool,
-    ) -> None:
-        kept = b""
-        key = current.info.key
-        if self.kept is not None and key not in self.kept and not synced:
-            if len(self.kept) >= MOST_KEPT or is_scarce(current.info.size, self._root):
-                raise CannotBeKept
-            kept = _keep(uploads, folder, name, key)
-        try:
-            if self.exchanges:
-                exchange_names(uploads.descriptor, upload, folder, name)
-                uploads.remove(upload)
-            else:
-                os.rename(
-                    upload, name, src_dir_fd=uploads.descriptor, dst_dir_fd=folder
-                )
-        except OSError:
-            if kept:
-                uploads.remove(kept)
-            raise
-        if self.kept is not None and kept:
-            if self._is_unsynced(uploads, kept, current):
-                uploads.remove(kept)
-            else:
-                self.kept[key] = kept
-        self._changed()
+        names: Names,
+        current: FileValue | None,
+        file: Sealed,
+        seal: Seal,
+        write: SealWriter | None,
+    ) -> Placed:
+        lock = -1 if self.epochs is None else self.epochs.lock
+        descriptors = Descriptors(uploads.descriptor, file.descriptor, folder, lock)
+        keeps = bool(names.kept)
+        room = self._room() if keeps else Room(0, 0)
+        present = _present(current)
+        if write is None:
+            return place(descriptors, names, keeps, self.exchanges, room, present, seal)
+        return place_in_python(
+            descriptors, names, keeps, self.exchanges, room, present, seal, write
+        )
 
-    def _is_unsynced(
-        self, uploads: UploadFolder, kept: bytes, value: FileValue
-    ) -> bool:
-        """
-        Whether a value that was replaced has never been on the disk; see
-        `kvd.store.epochs`.
-        """
-        if (
-            self.epochs is None
-            or not value.is_ours
-            or not is_of(self.epochs.current(), value.status)
-        ):
-            return False
-        try:
-            file = open_file(uploads.descriptor, kept)
-        except OSError:
-            return False
-        try:
-            return has_no_place(file, value.info.size)
-        finally:
-            os.close(file)
+    def _room(self) -> Room:
+        space = os.fstatvfs(self._root)
+        unit = space.f_frsize
+        return Room(space.f_bavail * unit, space.f_blocks * unit)
+
+    @staticmethod
+    def _check(placed: Placed) -> None:
+        if placed.result >= CREATED:
+            return
+        if placed.result in (SCARCE, UNLINKED):
+            # Not permitted, not supported, or too many links.
+            raise CannotBeKept
+        if placed.result == UNSEALED:
+            raise CannotBeSealed(placed.error)
+        raise OSError(placed.error, os.strerror(placed.error))
 
     def _changed(self) -> None:
         if self.kept is not None:
@@ -530,34 +537,14 @@ def _has_name(value: FileValue, folder: int, name: bytes) -> bool:
     return os.path.samestat(found, value.status)
 
 
-def _keep(uploads: UploadFolder, folder: int, name: bytes, key: Key) -> bytes:
-    """
-    Link a value to a second name before it is replaced.
-
-    Returns:
-        The name in the upload folder.
-
-    Raises:
-        CannotBeKept: It cannot be linked.
-        FileNotFoundError: The value or the upload folder is gone.
-    """
-    kept = uploads.name_to_keep(key)
-    if kept is None:
-        raise CannotBeKept
-    try:
-        os.link(
-            name,
-            kept,
-            src_dir_fd=folder,
-            dst_dir_fd=uploads.descriptor,
-            follow_symlinks=False,
-        )
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        # Not permitted, not supported, or too many links.
-        raise CannotBeKept from error
-    return kept
+def _present(current: FileValue | None) -> Present:
+    if current is None:
+        return Present(False, 0, 0, 0)
+    size = current.info.size
+    if not current.is_ours:
+        return Present(True, size, 0, 0)
+    earliest_us = round(current.info.changed * 1_000_000)
+    return Present(True, size, earliest_us, epoch_of_value(current.status))
 
 
 def _is_folder(folder: int, name: bytes) -> bool:

@@ -64,7 +64,7 @@ def has_unwritten_parts(descriptor: int, status: os.stat_result) -> bool:
 
 def has_no_place_in_python(descriptor: int, size: int, /) -> bool:
     """
-    See `has_no_place`. Without a C compiler, this does what ``kvd/native/publish.c``
+    See `has_no_place`. Without a C compiler, this does what ``kvd/native/place.c``
     does.
     """
     if not size:

@@ -37,14 +37,14 @@ from kvd.model.conditions import Conditions
 from kvd.model.keys import Key, escape
 from kvd.model.values import Metadata, Published, ValueInfo
 from kvd.store import attribute
-from kvd.store.epochs import stamp
 from kvd.store.faults import fault_of
 from kvd.store.folders import split
 from kvd.store.locks import KeyLocks
+from kvd.store.placing import Seal, SealWriter, seal_file, seal_in_python
 from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.sidecars import Sidecar
 from kvd.store.sync import Syncs, sync_file
-from kvd.store.tree import CannotBeKept, Tree
+from kvd.store.tree import CannotBeKept, CannotBeSealed, Tree
 from kvd.store.uploads import UploadFolder
 from kvd.store.value import FileValue
 from kvd.store.waiting import OffReactor, Underway, resolved
@@ -198,7 +198,7 @@ class FileUpload:
             synced = self._sealed
             if synced is None:
                 self._measure()
-                synced = self._seal(None, 0)
+                synced = self._seal()
                 await self._sync(syncs)
             published = await resolved(self._publish(conditions))
             if published.info is not synced:
@@ -248,59 +248,81 @@ class FileUpload:
             )
         self._reservation.fit(self._size)
 
-    def _seal(self, earliest: float | None, epoch: int) -> ValueInfo:
+    @property
+    def descriptor(self) -> int:
         """
-        Set the file's attribute and times, unless they are already right.
+        See `kvd.store.tree.Sealed`.
+        """
+        return self._descriptor
 
-        Args:
-            earliest: The earliest permitted date; None: any.
-            epoch: The epoch to which the value belongs (`kvd.store.epochs`).
+    def seal_with(self, epoch: int) -> Seal:
         """
-        now_us = time.time_ns() // 1000
+        See `kvd.store.tree.Sealed`.
+        """
         sealed = self._sealed
-        if (
-            sealed is not None
-            and epoch == self._epoch
-            and int(sealed.changed) == now_us // 1_000_000
-            and (earliest is None or earliest <= sealed.changed)
-        ):
-            return sealed
-        published_us = now_us
-        if earliest is not None:
-            published_us = max(now_us, round(earliest * 1_000_000))
-        try:
-            published_us = self._set_attribute(published_us, epoch)
-        except OSError as error:
-            if error.errno == errno.ENOSPC and self._has_room():
-                raise MetadataTooLarge(
-                    f"Fields of {len(self._metadata_lines)} bytes are to be kept with"
-                    f" /{escape(self._key)}: that is more than the file system of the"
-                    " store keeps for one file. Send fewer or shorter ones."
-                ) from error
-            raise self._fault_of(error, "sealed") from error
-        self._epoch = epoch
-        self._sealed = ValueInfo(
-            self._key, self._size, self._etag, published_us / 1_000_000, self._metadata
+        return Seal(
+            self._etag,
+            self._size,
+            self._metadata_lines,
+            0 if sealed is None else round(sealed.changed * 1_000_000),
+            self._epoch,
+            time.time_ns() // 1000,
+            epoch,
         )
+
+    def was_sealed(self, published_us: int, epoch: int) -> None:
+        """
+        See `kvd.store.tree.Sealed`.
+        """
+        sealed = self._sealed
+        changed = published_us / 1_000_000
+        if sealed is not None and (changed, epoch) == (sealed.changed, self._epoch):
+            return
+        self._epoch = epoch
+        self._sealed = None
+        if published_us:
+            self._sealed = ValueInfo(
+                self._key, self._size, self._etag, changed, self._metadata
+            )
+
+    def _seal(self) -> ValueInfo:
+        """
+        Seal the file before it is synced.
+        """
+        seal = self.seal_with(0)
+        write = self._seal_writer()
+        try:
+            if write is None:
+                published_us = seal_file(self._descriptor, 0, seal)
+            else:
+                published_us = seal_in_python(self._descriptor, 0, seal, write)
+        except OSError as error:
+            raise self._fault_of_seal(error) from error
+        self.was_sealed(published_us, 0)
+        assert self._sealed is not None
         return self._sealed
 
-    def _set_attribute(self, published_us: int, epoch: int) -> int:
-        """
-        Set the file's attribute and times; see `_seal`.
-
-        Returns:
-            The time that it got.
-        """
-        sidecars = self._shared.tree.sidecars
-        if sidecars is not None:
-            self._drop_sidecar()
-            self._sidecar = sidecars.write(
-                self._descriptor, self._key, published_us, self._attribute
+    def _fault_of_seal(self, error: OSError) -> Exception:
+        if error.errno == errno.ENOSPC and self._has_room():
+            return MetadataTooLarge(
+                f"Fields of {len(self._metadata_lines)} bytes are to be kept with"
+                f" /{escape(self._key)}: that is more than the file system of the"
+                " store keeps for one file. Send fewer or shorter ones."
             )
-            return self._sidecar.published_us
-        os.setxattr(self._descriptor, attribute.NAME, self._attribute(published_us))
-        stamp(self._descriptor, published_us, epoch)
-        return published_us
+        return self._fault_of(error, "sealed")
+
+    def _seal_writer(self) -> SealWriter | None:
+        """
+        What writes the attribute, if it is not kept with the file.
+        """
+        return None if self._shared.tree.sidecars is None else self._write_sidecar
+
+    def _write_sidecar(self, file: int, seal: Seal, published_us: int) -> int:
+        sidecars = self._shared.tree.sidecars
+        assert sidecars is not None
+        self._drop_sidecar()
+        self._sidecar = sidecars.write(file, self._key, published_us, self._attribute)
+        return self._sidecar.published_us
 
     def _attribute(self, published_us: int) -> bytes:
         return attribute.encode(
@@ -350,9 +372,12 @@ class FileUpload:
                 self._name,
                 self._key,
                 conditions,
-                self._seal,
+                self,
+                self._seal_writer(),
                 synced=synced,
             )
+        except CannotBeSealed as refused:
+            raise self._fault_of_seal(refused.error) from refused.error
         except OSError as error:
             raise self._fault_of(error, "published") from error
         self._name = b""

@@ -302,12 +302,26 @@ class UploadFolder:
         try:
             os.unlink(name, dir_fd=self.descriptor)
         except OSError as error:
-            # The result of the request does not depend on it.
-            _log.warn(
-                "{name} in the upload folder cannot be removed: {reason}",
-                name=name,
-                reason=error,
-            )
+            self._warn_of(name, error)
+
+    def note_left(self, name: bytes, error: int) -> None:
+        """
+        A file could not be removed.
+
+        Args:
+            name: Its name; empty: there is none.
+            error: The errno.
+        """
+        if name:
+            self._warn_of(name, OSError(error, os.strerror(error)))
+
+    def _warn_of(self, name: bytes, error: OSError) -> None:
+        # The result of the request does not depend on it.
+        _log.warn(
+            "{name} in the upload folder cannot be removed: {reason}",
+            name=name,
+            reason=error,
+        )
 
     def close(self) -> None:
         """

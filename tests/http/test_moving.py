@@ -124,7 +124,7 @@ class DescriptorStore(MemoryStore):
 
         return self.answer(begin)
 
-    def open(self, key: Key) -> Answer[IValue]:
+    def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
         return self.answer(lambda: DescriptorValue(self, *self._stored(key)))
 
 

@@ -187,9 +187,9 @@ class CountingStore(MemoryStore):
         self.calls += 1
         return CountingUpload(self, key, length, metadata)
 
-    def open(self, key: Key) -> Answer[IValue]:
+    def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
         self.calls += 1
-        return super().open(key)
+        return super().open(key, whole)
 
 
 class CountingUpload(MemoryUpload):

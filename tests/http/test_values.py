@@ -60,7 +60,7 @@ class Remembering(MemoryStore):
         self._known = self.values.get(key)
         return super().stat(key)
 
-    def open(self, key: Key) -> Any:
+    def open(self, key: Key, whole: bool = False) -> Any:
         """
         Of the cache.
         """

@@ -66,7 +66,7 @@ def test_nothing_is_counted_outside_of_a_row() -> None:
     kind: Any = type(lone_row().counts)
     statuses = bytes([2]) * 1000
     at = tuple(range(7))
-    counts = kind(words, at, statuses, (0,), 0)
+    counts = kind(words, at, statuses, (0,), 0, 9)
     counts.finished(7, False, 200, 1.0)
     for method in (-1, 8, 1 << 60):
         with pytest.raises(IndexError):
@@ -79,4 +79,7 @@ def test_nothing_is_counted_outside_of_a_row() -> None:
         (at, statuses, (256,)),
     ):
         with pytest.raises(ValueError, match=r"word|exponent|bucket"):
-            kind(words, *bad, 0)
+            kind(words, *bad, 0, 9)
+    for awake in (-1, 10):
+        with pytest.raises(ValueError, match="word"):
+            kind(words, at, statuses, (0,), 0, awake)

@@ -117,7 +117,7 @@ def check_fast_path(fast_path: Any) -> None:
             fast_path.FastPath,
             root,
             root,
-            fast_path.RequestCounts(row, tuple(range(7)), b"\2" * 1000, (0,), 0),
+            fast_path.RequestCounts(row, tuple(range(7)), b"\2" * 1000, (0,), 0, 7),
             lambda head: template,
             lambda lines, ending: parts,
         )

@@ -47,9 +47,9 @@ class Far(MemoryStore):
 
     opened = described = 0
 
-    def open(self, key: Key) -> Answer[IValue]:
+    def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
         self.opened += 1
-        return super().open(key)
+        return super().open(key, whole)
 
     def stat(self, key: Key) -> Any:
         self.described += 1

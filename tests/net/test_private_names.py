@@ -16,6 +16,7 @@ from twisted.internet.base import DelayedCall
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web._newclient import TransportProxyProducer
 
 import kvd.net.port
 import kvd.net.reactor
@@ -118,6 +119,14 @@ class PrivateNamesTests(SynchronousTestCase):
             functions = SecureSocket(near, server_context(), None).functions
 
         assert {BuiltinFunctionType} == set(map(type, functions))
+
+    def test_what_brings_the_body_of_a_reply(self) -> None:
+        """
+        Of `kvd.client.sockets`, which can do without: the connection below it.
+        """
+        connection: Any = object()
+
+        assert connection is TransportProxyProducer(connection)._producer
 
     def test_what_the_clock_changes(self) -> None:
         """

@@ -4,12 +4,14 @@ Tests for `kvd.net.splice`.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +20,9 @@ import pytest
 from kvd.net.splice import (
     LEAST_BYTES,
     MOST_BYTES,
+    MOST_SPARE,
     TURN_SECONDS,
+    Passed,
     Pipe,
     Stopped,
     fastest_mover,
@@ -26,6 +30,8 @@ from kvd.net.splice import (
 )
 from tests.descriptors import Descriptors
 from tests.stepped import tcp_pair
+
+MANY = 400_000
 
 Sockets = tuple[socket.socket, socket.socket]
 
@@ -106,7 +112,7 @@ def test_a_pipe_that_holds_less_is_filled_again(
     """
     far, near = sockets
     far.send(b"0123456789")
-    pipe._bytes = 3
+    pipe._ends = replace(pipe._ends, size=3)
 
     assert 8 == pipe.move(near.fileno(), target, 8)
     assert b"01234567" == os.pread(target, 100, 0)
@@ -338,7 +344,7 @@ def test_an_ordinary_user_moves_through_small_pipes(tmp_path: Path) -> None:
             while more := pipes[-1].move(near.fileno(), target, MOST_BYTES):
                 assert isinstance(more, int)
                 moved += more
-            assert pipes[-1]._bytes < pipes[0]._bytes
+            assert pipes[-1]._ends.size < pipes[0]._ends.size
             assert (moved, sent) == (len(sent), os.pread(target, len(sent) + 1, 0))
             status = 0
         finally:
@@ -362,23 +368,147 @@ def test_what_came_before_a_reset_counts(pipe: Pipe, target: int) -> None:
         assert b"0123456789" == os.pread(target, 100, 0)
 
 
-def test_bytes_go_to_another_socket(pipe: Pipe, sockets: Sockets) -> None:
+def stalled(pipe: Pipe, near: socket.socket, to: socket.socket) -> Passed:
     """
-    Those that it does not take now are given back, and the pipe is empty.
+    Many bytes for a socket that takes only a part of them.
+    """
+    to.setblocking(False)
+    to.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return pipe.pass_on(near.fileno(), to.fileno(), MANY)
+
+
+def test_what_a_socket_does_not_take_stays_in_a_pipe(
+    pipe: Pipe, sockets: Sockets
+) -> None:
+    """
+    Until it does, while other bytes go through another pipe. Then this one is kept for
+    the next.
+    """
+    far, near = sockets
+    sent = fill(far)
+    opened = Descriptors("pipe:")
+    to, reader = tcp_pair(window=4096)
+    other, other_reader = tcp_pair()
+    with to, reader, other, other_reader:
+        passed = stalled(pipe, near, to)
+        held = passed.held
+        assert held is not None
+        assert (MANY, b"") == (passed.count + held.count, passed.rest)
+        assert 2 == opened.more
+        assert Passed(1000) == pipe.pass_on(near.fileno(), other.fileno(), 1000)
+        assert sent[MANY : MANY + 1000] == other_reader.recv(10_000)
+
+        got = b""
+        while held.count:
+            got += reader.recv(1 << 20)
+            held.send(to.fileno())
+        to.close()
+        got += b"".join(iter(lambda: reader.recv(1 << 20), b""))
+        assert sent[:MANY] == got
+
+    again, reader = tcp_pair(window=4096)
+    with again, reader:
+        passed = stalled(pipe, near, again)
+        assert passed.held is not None
+        passed.held.drop()
+    assert 0 == opened.more, "two were opened, and one is gone"
+
+
+def test_bytes_are_given_back_where_there_is_no_further_pipe(
+    pipe: Pipe, sockets: Sockets
+) -> None:
+    """
+    The one that there is, is empty then.
     """
     far, near = sockets
     sent = fill(far)
     to, reader = tcp_pair(window=4096)
-    with to, reader:
-        to.setblocking(False)
-        moved = pipe.move(near.fileno(), to.fileno(), MOST_BYTES)
-        assert isinstance(moved, Stopped)
-        assert moved.rest
-        assert not moved.ended
+    with to, reader, mock.patch("os.pipe2", side_effect=OSError(errno.EMFILE, "")):
+        passed = stalled(pipe, near, to)
         to.close()
         got = b"".join(iter(lambda: reader.recv(1 << 20), b""))
 
-    assert sent.startswith(got + moved.rest)
-    assert moved.count == len(got)
+    assert None is passed.held
+    assert sent[:MANY] == got + passed.rest
     with pytest.raises(BlockingIOError):
-        os.read(pipe._out, 1)
+        os.read(pipe._ends.out, 1)
+
+
+def test_a_pipe_is_held_beyond_the_end_of_the_others(sockets: Sockets) -> None:
+    """
+    And closed as soon as it is empty.
+    """
+    far, near = sockets
+    fill(far)
+    opened = Descriptors("pipe:")
+    pipe = Pipe()
+    to, reader = tcp_pair(window=4096)
+    with to, reader:
+        held = stalled(pipe, near, to).held
+        assert held is not None
+        pipe.close()
+        assert 2 == opened.more
+        while held.count:
+            reader.recv(1 << 20)
+            held.send(to.fileno())
+
+    assert 0 == opened.more
+
+
+def test_the_larger_pipe_is_used_next(sockets: Sockets) -> None:
+    """
+    A user who has many pipes gets small ones.
+    """
+    far, near = sockets
+    fill(far)
+    to, reader = tcp_pair(window=4096)
+    with to, reader, closing(Pipe()) as pipe:
+        first = pipe._ends
+        held = stalled(pipe, near, to).held
+        assert held is not None
+        pipe._ends = replace(pipe._ends, size=4096)
+        while held.count:
+            reader.recv(1 << 20)
+            held.send(to.fileno())
+
+        assert first is pipe._ends
+
+
+def test_no_more_than_some_pipes_are_kept(pipe: Pipe, sockets: Sockets) -> None:
+    """
+    However many sockets took only a part.
+    """
+    far, near = sockets
+    opened = Descriptors("pipe:")
+    with ExitStack() as stack:
+        ends = []
+        for _ in range(MOST_SPARE + 2):
+            fill(far)
+            to, reader = map(stack.enter_context, tcp_pair(window=4096))
+            held = stalled(pipe, near, to).held
+            assert held is not None
+            ends.append((held, to, reader))
+        for held, to, reader in ends:
+            while held.count:
+                reader.recv(1 << 20)
+                held.send(to.fileno())
+
+    assert 2 * MOST_SPARE == opened.more
+
+
+def test_a_socket_that_fails_with_bytes_before_it(pipe: Pipe, sockets: Sockets) -> None:
+    """
+    By its own error.
+    """
+    far, near = sockets
+    fill(far)
+    to, reader = tcp_pair(window=4096)
+    with to:
+        held = stalled(pipe, near, to).held
+        assert held is not None
+        reader.close()
+        # With bytes unread, this is a reset.
+        to.setblocking(True)
+        with pytest.raises(ConnectionError):
+            held.send(to.fileno())
+        held.drop()

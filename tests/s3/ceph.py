@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.ports import unused_port
 from tests.s3.memory_engine import ACCESS_KEY, BUCKET, SECRET_KEY
-from tests.s3.processes import Processes
+from tests.s3.processes import GatewayEngine
 from tests.s3.seaweedfs import has_bucket
 
 NODES = 3
@@ -87,17 +87,15 @@ What each daemon may do at the others. All keys are in one file here.
 """
 
 
-class Ceph:
+class Ceph(GatewayEngine):
     """
     A monitor, three daemons for objects, each of which keeps a copy of each object, and
     two gateways. A change needs two of the daemons.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         (folder / "run").mkdir(parents=True)
-        self._gateways = [unused_port() for _ in range(GATEWAYS)]
-        self._processes = Processes(folder, {"CEPH_ARGS": ""})
+        super().__init__(folder, GATEWAYS, {"CEPH_ARGS": ""})
         self._settings = folder / "ceph.conf"
         self._fsid = uuid.uuid4()
         self._monitor_port = unused_port()
@@ -109,13 +107,6 @@ class Ceph:
                 disk_bytes=DISK_BYTES,
             )
         )
-
-    @property
-    def urls(self) -> list[str]:
-        """
-        See `RunningEngine`.
-        """
-        return [f"http://127.0.0.1:{port}" for port in self._gateways]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -209,9 +200,3 @@ class Ceph:
                 f"--access-key={ACCESS_KEY}",
                 f"--secret-key={SECRET_KEY}",
             )
-
-    def stop(self) -> None:
-        """
-        See `RunningEngine`.
-        """
-        self._processes.kill_all()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from tests.ports import unused_port
+
 READY_SECONDS = 120.0
 """
 How long something may take to be ready; on a machine that does nothing else Ceph takes
@@ -136,3 +138,35 @@ class Processes:
             f"{path.name}:\n{path.read_text(errors='replace')[-LOG_CHARACTERS:]}"
             for path in sorted(self._folder.glob("*.log"))
         )
+
+
+class GatewayEngine:
+    """
+    An engine with gateways, all of whose processes are in one folder.
+    """
+
+    def __init__(
+        self, folder: Path, gateways: int, environment: Mapping[str, str]
+    ) -> None:
+        """
+        Args:
+            folder: Has the files of its processes; it exists.
+            gateways: How many there are.
+            environment: What its processes have beside that of this one.
+        """
+        self.folder = folder
+        self._gateways = [unused_port() for _ in range(gateways)]
+        self._processes = Processes(folder, environment)
+
+    @property
+    def urls(self) -> list[str]:
+        """
+        See `RunningEngine`.
+        """
+        return [f"http://127.0.0.1:{port}" for port in self._gateways]
+
+    def stop(self) -> None:
+        """
+        See `RunningEngine`.
+        """
+        self._processes.kill_all()

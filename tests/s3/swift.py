@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.ports import unused_port
 from tests.s3.memory_engine import ACCESS_KEY, BUCKET, SECRET_KEY
-from tests.s3.processes import Processes
+from tests.s3.processes import GatewayEngine
 from tests.s3.seaweedfs import has_bucket
 
 PROGRAMS = Path(__file__).parents[2] / "build" / "swift" / "bin"
@@ -116,7 +116,7 @@ Those that have no settings here.
 """
 
 
-class Swift:
+class Swift(GatewayEngine):
     """
     Three nodes, each of which keeps a copy of each object, and two gateways. A change
     needs two of the nodes.
@@ -124,21 +124,11 @@ class Swift:
 
     def __init__(self, folder: Path) -> None:
         assert PROGRAMS.is_dir(), "Swift is not here: make build/swift/installed"
-        self.folder = folder
         self._settings = folder / "settings"
         self._settings.mkdir(parents=True)
-        self._gateways = [unused_port() for _ in range(GATEWAYS)]
         self._servers = [{kind: unused_port() for kind in KINDS} for _ in range(NODES)]
         self._cache_port = unused_port()
-        environment = {"SWIFT_DIR": str(self._settings)}
-        self._processes = Processes(folder, environment)
-
-    @property
-    def urls(self) -> list[str]:
-        """
-        See `RunningEngine`.
-        """
-        return [f"http://127.0.0.1:{port}" for port in self._gateways]
+        super().__init__(folder, GATEWAYS, {"SWIFT_DIR": str(self._settings)})
 
     @property
     def environment(self) -> dict[str, str]:
@@ -227,12 +217,6 @@ class Swift:
         """
         for kind in KINDS:
             self._processes.kill(f"{kind}-{node}")
-
-    def stop(self) -> None:
-        """
-        See `RunningEngine`.
-        """
-        self._processes.kill_all()
 
 
 def is_listening(port: int) -> bool:

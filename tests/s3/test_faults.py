@@ -507,6 +507,17 @@ class EndpointsTests(FaultCase):
 
         assert LARGE == self.get(store)
 
+    def test_gateway_that_answers_with_failures(self) -> None:
+        """
+        It is asked again, and then another one.
+        """
+        self.memory.fail_next = [(500, "InternalError")] * 1000
+        store = self.make_store()
+        for number in range(8):
+            self.put(store, Key(b"%d" % number))
+
+        assert 8 <= len(self.memory.objects)
+
     def test_rest_of_a_value_comes_from_where_it_began(self) -> None:
         """
         The other one may not have heard of the value yet.

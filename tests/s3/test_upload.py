@@ -24,13 +24,16 @@ from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.s3 import multipart_upload
 from kvd.s3.buffered_upload import BUFFERED_BYTES
-from kvd.s3.store import ObjectStore
+from kvd.s3.store import WAITING_BYTES, ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, PRESENT, Asking, holds
 from tests.s3.cases import EngineCase
 from tests.s3.memory_engine import Refusal
 
 CHUNK_BYTES = 64 * 1024
-LARGE = bytes(range(256)) * 4096  # one MiB
+LARGE = bytes(range(256)) * 4400
+"""
+More than waits for its commit.
+"""
 
 
 def chunks(body: bytes) -> Iterator[bytes]:
@@ -400,14 +403,44 @@ class GatheredTests(UploadCase):
 
     def test_failure_that_passes_is_retried(self) -> None:
         """
-        Three failures are not noticed.
+        Three failures are not noticed, as long as the value waits in memory, or in a
+        file.
         """
-        self.memory.fail_next = [(500, ""), (503, "SlowDown"), (500, "InternalError")]
-        upload = self.begin(self.store, KEY, 5)
-        self.result(upload.write(b"value"))
-        self.result(upload.commit(UNCONDITIONAL))
+        for body in (b"value", LARGE[:BUFFERED_BYTES], LARGE[:WAITING_BYTES]):
+            self.memory.fail_only = "PUT"
+            self.memory.fail_next = [(500, ""), (503, "SlowDown"), (500, "Internal")]
+            upload = self.begin(self.store, KEY, len(body))
+            self.write(upload, body)
+            self.result(upload.commit(UNCONDITIONAL))
 
-        assert b"value" == self.stored()
+            assert body == self.stored()
+
+    def test_value_that_waits_has_a_length(self) -> None:
+        """
+        Fewer or more bytes than were announced are not published.
+        """
+        body = LARGE[:WAITING_BYTES]
+        upload = self.begin(self.store, KEY, len(body))
+        self.write(upload, body[:-1])
+        self.error(StoreFault, lambda: upload.commit(UNCONDITIONAL))
+        upload = self.begin(self.store, KEY, len(body))
+        self.write(upload, body)
+        self.error(StoreFault, lambda: upload.write(b"more"))
+        upload.discard()
+
+        assert self.stored() is None
+
+    def test_conditions_of_a_value_that_waits(self) -> None:
+        """
+        Those of its commit count.
+        """
+        body = LARGE[:WAITING_BYTES]
+        etag = self.put(self.store, body=b"old").info.etag
+        upload = self.begin(self.store, KEY, len(body))
+        self.write(upload, body)
+        assert not self.result(upload.commit(holds(etag))).created
+
+        assert body == self.stored()
 
     def test_created_once_although_the_reply_was_lost(self) -> None:
         """

@@ -103,6 +103,41 @@ class ReadingTests(ValueCase):
         said = self.error(StoreFault, lambda: value.read(HEAD_BYTES, HEAD_BYTES))
         assert "replaced while it was read" in said
 
+    def test_replaced_value_of_the_same_bytes_is_another_one(self) -> None:
+        """
+        To the engine it has the same tag.
+        """
+        body = self.bytes[: 3 * HEAD_BYTES]
+        self.put(self.store, body=body)
+        value = self.value(self.store)
+        self.put(self.store, body=body)
+
+        said = self.error(StoreFault, lambda: value.read(HEAD_BYTES, HEAD_BYTES))
+        assert "replaced while it was read" in said
+
+    def test_one_request_for_all_that_is_wanted(self) -> None:
+        """
+        If it is known that all is, and not only the beginning.
+        """
+        value = self.result(self.store.open(KEY, whole=True))
+        assert self.bytes == self.body(value)
+        assert 1 == self.asked()
+
+    def test_damaged_value_is_not_complete(self) -> None:
+        """
+        Its last bytes are not given out.
+        """
+        self.put(self.store, body=self.bytes[: 3 * HEAD_BYTES])
+        stored = self.memory.objects["tests/key"]
+        stored.body = stored.body[:-1] + bytes([stored.body[-1] ^ 1])
+        for whole in (False, True):
+            value = self.result(self.store.open(KEY, whole))
+            self.result(value.read(HEAD_BYTES, HEAD_BYTES))
+            value.close()
+
+            said = self.error(StoreFault, lambda: self.get(self.store))
+            assert "damaged" in said
+
 
 class BrokenTests(ValueCase):
     """
@@ -125,8 +160,8 @@ class BrokenTests(ValueCase):
         """
         If nothing comes, that is the end.
         """
+        self.memory.objects["tests/key"].body = self.bytes[: HEAD_BYTES + 1]
         value = self.value(self.store)
         self.memory.cut_next = 1000
-        self.memory.objects["tests/key"].body = self.bytes[: HEAD_BYTES + 1]
 
         self.error(EngineFailed, lambda: value.read(HEAD_BYTES, 1))

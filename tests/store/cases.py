@@ -24,6 +24,7 @@ from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
 from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.placing import place_in_python, seal_in_python
 from kvd.store.sidecars import path_of
 from kvd.store.sync import sync_folders_in_python, sync_in_python
 from kvd.store.uploads import key_of
@@ -40,6 +41,19 @@ def opening_by_names() -> Any:
     replace, even if kvd was installed with a C compiler.
     """
     return mock.patch("kvd.store.folders.open_path", open_path_by_names)
+
+
+@contextmanager
+def placing_in_python() -> Iterator[None]:
+    """
+    A context in which Python seals and publishes, whose calls a test can replace; see
+    `opening_by_names`.
+    """
+    with (
+        mock.patch("kvd.store.tree.place", place_in_python),
+        mock.patch("kvd.store.upload.seal_file", seal_in_python),
+    ):
+        yield
 
 
 @contextmanager

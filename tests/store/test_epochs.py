@@ -36,7 +36,7 @@ from kvd.store.locks import LockFile
 from kvd.store.waiting import OffReactor
 from kvd.testing import StoreContract
 from tests.descriptors import Descriptors
-from tests.store.cases import KEY, FileStoreCase
+from tests.store.cases import KEY, FileStoreCase, placing_in_python
 from tests.store.replacing import Replacing
 from tests.store.stepped import SteppedPool
 from tests.store.test_writeback import INNER, WritebackCase
@@ -77,10 +77,11 @@ class EpochCase(WritebackCase):
         for patched in (
             mock.patch("kvd.store.epochs.BATCH_SECONDS", 0.0),
             mock.patch("kvd.store.epochs.HOLD_SECONDS", -1.0),
-            mock.patch("kvd.store.tree.has_no_place", self.has_no_place),
+            mock.patch("kvd.store.placing.has_no_place", self.has_no_place),
+            placing_in_python(),
         ):
-            patched.start()
-            self.addCleanup(patched.stop)
+            patched.__enter__()
+            self.addCleanup(patched.__exit__, None, None, None)
         self.addCleanup(lambda: self.pool.finish())
 
     def has_no_place(self, descriptor: int, size: int) -> bool:
@@ -216,7 +217,8 @@ class UnsyncedTests(EpochCase):
         """
         one, other = self.open_stores(2)
         self.publish(one, body=b"1")
-        with mock.patch("kvd.store.tree.has_no_place", return_value=False) as is_asked:
+        is_written = mock.patch("kvd.store.placing.has_no_place", return_value=False)
+        with is_written as is_asked:
             self.publish(other, body=b"2")
 
         assert 1 == is_asked.call_args.args[1]
@@ -229,7 +231,8 @@ class UnsyncedTests(EpochCase):
         one, other = self.open_stores(2)
         self.publish(one, body=b"old")
         self.sync()
-        with mock.patch("os.link", side_effect=OSError(errno.EPERM, "no")):
+        forbidden = mock.patch("os.link", side_effect=OSError(errno.EPERM, "no"))
+        with forbidden:
             upload = self.result(one.begin(KEY, 6))
             upload.write(b"synced")
             answer = upload.commit(UNCONDITIONAL)
@@ -275,7 +278,7 @@ class UnsyncedTests(EpochCase):
         stores = self.open_stores(2)
         with (
             mock.patch("os.utime", coarse),
-            mock.patch("kvd.store.upload.stamp", stamp_in_python),
+            mock.patch("kvd.store.placing.stamp", stamp_in_python),
         ):
             self.publish(stores[0], body=b"0")
             self.sync()

@@ -18,7 +18,7 @@ from kvd.store.exchange import (
     magic_by_ctypes,
 )
 from tests.store import test_file_faults
-from tests.store.cases import KEY, FileStoreCase, FolderCase
+from tests.store.cases import KEY, FileStoreCase, FolderCase, placing_in_python
 
 
 class ExchangeTests(FolderCase):
@@ -129,7 +129,7 @@ class ExchangedValueTests(FileStoreCase):
         """
         store = self.open_store()
         self.publish(store, body=b"old")
-        with mock.patch("os.rename") as rename:
+        with placing_in_python(), mock.patch("os.rename") as rename:
             assert not self.publish(store, body=b"new").created
 
         assert not rename.called
@@ -144,7 +144,8 @@ class ExchangedValueTests(FileStoreCase):
         self.publish(store, body=b"old")
         upload = self.result(store.begin(KEY, None))
         upload.write(b"new")
-        with mock.patch("os.unlink", side_effect=OSError(errno.EIO, "broken")):
+        broken = mock.patch("os.unlink", side_effect=OSError(errno.EIO, "broken"))
+        with placing_in_python(), broken:
             upload.commit(UNCONDITIONAL)
 
         assert b"new" == store.open(KEY).read(0, 10)

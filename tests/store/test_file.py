@@ -23,7 +23,13 @@ from kvd.store.file import FileStore
 from kvd.store.file_maker import maker
 from kvd.testing import StoreContract
 from tests.descriptors import Descriptors
-from tests.store.cases import KEY, FileStoreCase, FolderCase, syncing_in_python
+from tests.store.cases import (
+    KEY,
+    FileStoreCase,
+    FolderCase,
+    placing_in_python,
+    syncing_in_python,
+)
 
 
 class ProcessContractTests(StoreContract, FileStoreCase):
@@ -150,6 +156,7 @@ class FileStoreMakerTests(FolderCase):
         broken = OSError(errno.EROFS, "Read-only file system")
         for call in ("os.mkdir", "os.rename"):
             with (
+                placing_in_python(),
                 mock.patch(call, side_effect=broken),
                 pytest.raises(StoreUnusable, match=f"{self.path} .*Read-only"),
             ):
@@ -173,6 +180,7 @@ class FileStoreMakerTests(FolderCase):
         full = OSError(errno.ENOSPC, "No space left on device")
         space = mock.Mock(f_bavail=0, f_blocks=9, f_frsize=4096)
         with (
+            placing_in_python(),
             mock.patch("os.setxattr", side_effect=full),
             mock.patch("os.fstatvfs", return_value=space),
             capturedLogs() as events,
@@ -195,7 +203,11 @@ class FileStoreMakerTests(FolderCase):
                 raise OSError(errno.ENOSPC, "No space left on device")
             setxattr(descriptor, name, text, flags)
 
-        with mock.patch("os.setxattr", small_block), capturedLogs() as events:
+        with (
+            placing_in_python(),
+            mock.patch("os.setxattr", small_block),
+            capturedLogs() as events,
+        ):
             maker.prepare(self.path)
             store = FileStore(self.path, "process", Clock(), execute)
             self.addCleanup(store.close)

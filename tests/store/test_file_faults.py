@@ -19,7 +19,7 @@ from kvd.errors import (
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import MAX_METADATA_BYTES
-from tests.store.cases import KEY, FileStoreCase, opening_by_names
+from tests.store.cases import KEY, FileStoreCase, opening_by_names, placing_in_python
 
 
 @contextmanager
@@ -112,20 +112,22 @@ class RoomTests(FileStoreCase):
         Whichever call fails during a commit, the error is reported, and only the old
         value is left.
         """
-        rename = "kvd.store.tree.exchange_names" if self.exchanges else "os.rename"
+        rename = "kvd.store.placing.exchange_names" if self.exchanges else "os.rename"
         self.publish(self.store, Key(b"a/b"), b"old")
         for call in ("os.fstat", "os.setxattr", rename, "os.open"):
             upload = self.result(self.store.begin(Key(b"a/b"), None))
             with (
                 opening_by_names(),
+                placing_in_python(),
                 mock.patch(call, side_effect=OSError(errno.EIO, "broken")),
-                pytest.raises(StoreFault, match="broken"),
+                pytest.raises(StoreFault, match=r"broken|Input/output error"),
             ):
                 upload.commit(UNCONDITIONAL)
         for call in ("os.mkdir", "os.rename"):
             upload = self.result(self.store.begin(Key(b"c/d/e"), None))
             with (
                 opening_by_names(),
+                placing_in_python(),
                 mock.patch(call, side_effect=OSError(errno.ENOSPC, "full")),
                 pytest.raises(StoreFull),
             ):
@@ -214,6 +216,7 @@ class RoomTests(FileStoreCase):
         with (
             opening_by_names(),
             mock.patch("os.open", prune_before),
+            placing_in_python(),
             mock.patch("os.rename", prune_after),
         ):
             upload.commit(UNCONDITIONAL)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvd.store import epochs, tree, uploads
+from kvd.store import conferring, epochs, placing, space, uploads
 from tests.exploring import exploring
 
 STAMPS = pytest.mark.parametrize("stamp", [epochs.stamp, epochs.stamp_in_python])
@@ -30,7 +30,11 @@ def test_what_is_compiled_is_used() -> None:
         (epochs.stamp, epochs.stamp_in_python),
         (epochs.stamped_epoch, epochs.stamped_epoch_in_python),
         (epochs._epoch_in, epochs.epoch_in_python),
-        (tree._is_scarce, tree.is_scarce_in_python),
+        (placing.is_scarce, placing.is_scarce_in_python),
+        (placing.seal_file, placing.seal_in_python),
+        (placing.place, placing.place_in_python),
+        (space.room_beside, space.room_beside_in_python),
+        (conferring.mark_text, conferring.mark_text_in_python),
         (uploads.kept_name, uploads.kept_name_in_python),
     ):
         assert used is not in_python
@@ -106,7 +110,7 @@ def test_both_forms_find_the_same_room_scarce(size: int, free: int, every: int) 
     """
     sizes: Any = size, free, every
 
-    assert tree.is_scarce_in_python(*sizes) is tree._is_scarce(*sizes)
+    assert placing.is_scarce_in_python(*sizes) is placing.is_scarce(*sizes)
 
 
 @exploring()
@@ -145,3 +149,41 @@ def test_the_longest_name_of_a_kept_value() -> None:
         assert b"kff." + b"a" * 251 == form(b"k", 255, b"a" * 251)
         assert form(b"k", 255, b"a" * 252) is None
         assert b"k0.a\x1fb" == form(b"k", 0, b"a/b")
+
+
+@exploring()
+@given(
+    st.integers(0, 1 << 50),
+    st.integers(0, 1 << 38),
+    st.sampled_from([1, 512, 4096, 1 << 20]),
+    st.sampled_from([0, 1, 1 << 40]),
+)
+def test_both_forms_find_the_same_room(
+    min_free: int, available: int, unit: int, blocks: int
+) -> None:
+    """
+    It may be less than nothing; a file system that reports no blocks has no limit.
+    """
+    room = space.room_beside_in_python(min_free, available, unit, blocks)
+
+    assert room == space.room_beside(min_free, available, unit, blocks)
+    assert room == (available * unit - min_free if blocks else None)
+
+
+@exploring()
+@given(
+    st.integers(0, 0o177777),
+    st.integers(0, (1 << 32) - 1),
+    st.integers(0, (1 << 32) - 1),
+    st.binary(max_size=100),
+)
+def test_both_forms_mark_folders_alike(
+    mode: int, user: int, group: int, access: bytes
+) -> None:
+    """
+    By their permissions, owner and group, and what they confer.
+    """
+    mark = conferring.mark_text_in_python(mode, user, group, access)
+
+    assert mark == conferring.mark_text(mode, user, group, access)
+    assert mark.startswith(b"folder %o %d %d " % (mode & 0o7777, user, group))

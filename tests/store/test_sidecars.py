@@ -29,6 +29,7 @@ from kvd.model.values import ValueInfo
 from kvd.store.file import FileStore
 from kvd.store.file_maker import maker
 from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.placing import seal_in_python
 from kvd.store.removing import STAYS, Protected, Remover
 from kvd.store.sidecars import SWEPT_SECONDS, Sidecars, path_of
 from kvd.store.sync import Syncs
@@ -151,8 +152,8 @@ class SidecarCase(FileStoreCase):
         """
         In place of the publication: what comes before it, and the end.
         """
-        *_, seal = args
-        seal(None, 0)
+        *_, file, write = args
+        seal_in_python(file.descriptor, 0, file.seal_with(0), write)
         raise Killed
 
     def assert_foreign(self, key: Key = KEY) -> None:

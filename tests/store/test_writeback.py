@@ -18,11 +18,11 @@ from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import Published
 from kvd.store.file import FileStore
-from kvd.store.tree import is_scarce
+from kvd.store.placing import is_scarce
 from kvd.store.uploads import key_of
 from kvd.store.writeback import MAX_KEPT
 from kvd.testing import StoreContract
-from tests.store.cases import KEY, FileStoreCase
+from tests.store.cases import KEY, FileStoreCase, placing_in_python
 from tests.store.stepped import SteppedPool
 
 INNER = Key(b"a/b.c/d")
@@ -301,8 +301,9 @@ class KeptTests(WritebackCase):
         """
         store = self.open_store()
         self.publish(store, body=b"old")
-        change = "kvd.store.tree.exchange_names" if self.exchanges else "os.rename"
-        with mock.patch(change, side_effect=OSError(errno.EIO, "broken")):
+        change = "kvd.store.placing.exchange_names" if self.exchanges else "os.rename"
+        broken = mock.patch(change, side_effect=OSError(errno.EIO, "broken"))
+        with placing_in_python(), broken:
             self.error(StoreFault, lambda: self.publish(store, body=b"new"))
 
         assert {} == self.kept()
@@ -322,7 +323,11 @@ class KeptTests(WritebackCase):
         for key, how in ((long, nullcontext()), (KEY, forbidden), (INNER, many)):
             self.publish(store, key, b"old")
             for body in (b"new", b"newer"):
-                with mock.patch("kvd.store.sync.sync") as sync, how:
+                with (
+                    placing_in_python(),
+                    mock.patch("kvd.store.sync.sync") as sync,
+                    how,
+                ):
                     answer = self.begin_to_publish(store, key, body)
                     assert 0 == sync.call_count
                     assert body != self.get(store, key)
@@ -331,7 +336,7 @@ class KeptTests(WritebackCase):
                 assert not self.successResultOf(answer).created
                 assert body == self.get(store, key)
             broken = mock.patch("kvd.store.sync.sync", side_effect=OSError(5, "broken"))
-            with broken, how:
+            with placing_in_python(), broken, how:
                 answer = self.begin_to_publish(store, key, b"newest")
                 pool.step()
                 self.failureResultOf(answer, SyncFailed)
@@ -351,18 +356,17 @@ class KeptTests(WritebackCase):
             (100, 25 * unit, False),
             (100, 25 * unit + 1, True),
         ):
-            said = mock.Mock(f_bavail=free, f_frsize=unit, f_blocks=blocks)
-            with mock.patch("os.fstatvfs", return_value=said):
-                assert scarce is is_scarce(size, 0), (free, size)
+            assert scarce is is_scarce(size, free * unit, blocks * unit), (free, size)
         # Of a large disk, a gigabyte is enough.
-        large = mock.Mock(f_bavail=1 << 18, f_frsize=unit, f_blocks=1 << 30)
-        with mock.patch("os.fstatvfs", return_value=large):
-            assert not is_scarce(1, 0)
+        assert not is_scarce(1, unit << 18, unit << 30)
 
         pool = SteppedPool()
         store = self.open_store(off_reactor=pool)
         self.publish(store, body=b"old")
-        with mock.patch("kvd.store.tree.is_scarce", return_value=True) as is_asked:
+        with (
+            placing_in_python(),
+            mock.patch("kvd.store.placing.is_scarce", return_value=True) as is_asked,
+        ):
             answer = self.begin_to_publish(store, KEY, b"new")
             pool.step()
         assert not self.successResultOf(answer).created
@@ -378,7 +382,8 @@ class KeptTests(WritebackCase):
         pool = SteppedPool()
         store = self.open_store(off_reactor=pool)
         self.publish(store, body=b"old")
-        with mock.patch("os.link", side_effect=OSError(errno.EPERM, "no")):
+        forbidden = mock.patch("os.link", side_effect=OSError(errno.EPERM, "no"))
+        with placing_in_python(), forbidden:
             answer = self.while_locked(
                 KEY, lambda: self.begin_to_publish(store, KEY, b"new")
             )

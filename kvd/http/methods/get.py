@@ -36,8 +36,14 @@ class GetHandler(RequestHandler):
         self.proceed()
 
     def end(self) -> None:
+        operation = self._operation
+        whole = (
+            operation.body
+            and operation.conditions is UNCONDITIONAL
+            and b"range" not in self._request.fields
+        )
         self.when(
-            self._context.store.open(self._operation.key), self._opened, undo=_close
+            self._context.store.open(operation.key, whole), self._opened, undo=_close
         )
 
     def abandon(self) -> None:

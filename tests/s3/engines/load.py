@@ -10,12 +10,23 @@ import os
 import threading
 import time
 
+from kvd.s3.store import WAITING_BYTES
 from tests.integration.http import ask
 from tests.s3.processes import RunningEngine
 
 WRITERS = 4
 LOAD_SECONDS = 15.0
-SIZES = (1000, 70_000, 400_000)
+SIZES = (1000, 70_000, 400_000, 1_500_000)
+"""
+kvd repeats the requests of all but the last: that is longer than what waits in kvd for
+its last byte.
+"""
+
+MOST_OLDER = 0.05
+"""
+Of all values, where the engine does not keep the order: without kvd, it was 10 of 490
+keys that one client wrote twice through one gateway of SeaweedFS.
+"""
 
 
 class Writer(threading.Thread):
@@ -30,8 +41,12 @@ class Writer(threading.Thread):
         super().__init__()
         self.count = 0
         self.acknowledged: dict[str, str] = {}
+        self.replaced: set[str] = set()
+        """The digests of values that were acknowledged before."""
         self.failed_once = 0
         self.failed_twice: list[str] = []
+        self.long_failed_twice: list[str] = []
+        """Of values whose requests kvd cannot repeat."""
         self._port = port
         self._number = number
         self._until = until
@@ -40,17 +55,24 @@ class Writer(threading.Thread):
         while time.monotonic() < self._until:
             body = os.urandom(SIZES[self.count % len(SIZES)])
             self.count += 1
-            replaces = self.replaces and self.count % 4 == 0
+            # The sizes take turns among these too.
+            replaces = self.replaces and self.count % 5 == 0
             number = self.count // 2 if replaces else self.count
             target = f"/{self._number}/{number}"
+            before = self.acknowledged.pop(target, "")
             said = self._put(target, body)
             if said:
                 self.failed_once += 1
+                print(f"{target}, {len(body)} bytes: {said}")
                 said = self._put(target, body)
-            if said:
-                self.failed_twice.append(said)
-            else:
+            if not said:
                 self.acknowledged[target] = hashlib.sha256(body).hexdigest()
+                self.replaced.add(before)
+            # Else it has either value: a reply may have been lost.
+            elif len(body) > WAITING_BYTES:
+                self.long_failed_twice.append(f"{target}: {said}")
+            else:
+                self.failed_twice.append(f"{target}: {said}")
 
     def _put(self, target: str, body: bytes) -> str:
         """
@@ -65,28 +87,36 @@ class Writer(threading.Thread):
 
 def read(port: int, target: str) -> str:
     """
-    The digest of a value, which a client asks for twice if need be.
+    The digest of a value, or what was said in its place. A client asks once more after
+    a failure.
     """
-    try:
-        body = ask(port, "GET", target).body
-    except (OSError, http.client.HTTPException) as error:
-        print(f"{target}: {error!r}")
-        body = ask(port, "GET", target).body
-    return hashlib.sha256(body).hexdigest()
+    said = ""
+    for _ in range(2):
+        try:
+            reply = ask(port, "GET", target)
+        except (OSError, http.client.HTTPException) as error:
+            said = repr(error)
+        else:
+            if reply.status == 200:
+                return hashlib.sha256(reply.body).hexdigest()
+            said = f"{reply.status} {reply.body.decode()}"
+        print(f"{target}: {said}")
+    return said
 
 
 def assert_node_is_not_missed(
-    engine: RunningEngine, port: int, *, replaces: bool, settle_seconds: float
+    engine: RunningEngine, port: int, *, replaces: bool, keeps_order: bool
 ) -> None:
     """
     A node is killed while clients store values, and returns. No acknowledged value is
-    lost or wrong, and each failure is cured by one retry.
+    lost or wrong, and each failure is cured by one retry, if it was not that of a value
+    that kvd sends as it comes.
 
     Args:
         engine: Runs.
         port: That of a kvd before it.
         replaces: Whether values replace others.
-        settle_seconds: How long the older one may still be read.
+        keeps_order: Whether the engine keeps the newer one then.
     """
     until = time.monotonic() + LOAD_SECONDS
     writers = [Writer(port, number, until) for number in range(WRITERS)]
@@ -101,13 +131,20 @@ def assert_node_is_not_missed(
         writer.join()
 
     acknowledged = {k: v for writer in writers for k, v in writer.acknowledged.items()}
+    replaced = {each for writer in writers for each in writer.replaced}
     once = sum(writer.failed_once for writer in writers)
+    long_twice = [said for writer in writers for said in writer.long_failed_twice]
     count = sum(writer.count for writer in writers)
     print(f"{count} stored, {once} of them retried by the client")
-    wrong = [t for t, digest in acknowledged.items() if read(port, t) != digest]
-    print(f"{len(wrong)} were read with another value at first")
-    deadline = time.monotonic() + settle_seconds
-    while wrong and time.monotonic() < deadline:
-        wrong = [t for t in wrong if read(port, t) != acknowledged[t]]
-    assert [] == wrong
-    assert [] == [said for writer in writers for said in writer.failed_twice]
+    print(f"{len(long_twice)} that were sent as they came failed again: {long_twice}")
+    wrong = {
+        target: found
+        for target, digest in acknowledged.items()
+        if (found := read(port, target)) != digest
+    }
+    older = [target for target, found in wrong.items() if found in replaced]
+    print(f"{len(older)} have an older value: {older}")
+    assert not wrong.keys() - older, wrong
+    assert len(older) <= (0 if keeps_order else MOST_OLDER * count)
+    twice = [said for writer in writers for said in writer.failed_twice]
+    assert not twice, twice
