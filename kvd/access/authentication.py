@@ -6,6 +6,10 @@ process (`kvd.access.verifying`), so a pair of name and password that was verifi
 remembered, by a hash with a random key of this process: a build's thousand requests
 cost one verification, also if they come at once. Pairs that were wrong are remembered
 too. All of it is forgotten when the rights file has changed.
+
+What is remembered of passwords is not used for an address that is being slowed down and
+has never logged in (`Authentication.logs_in_at_once`): whether a guess is right must
+not be told sooner than that it is wrong.
 """
 
 from __future__ import annotations
@@ -63,6 +67,8 @@ class Known(NamedTuple):
     principal: Principal
     expires: float | None
     """In seconds since the epoch; None: as long as the rights file."""
+    by_password: bool = False
+    """Whether a password shows it: then it holds where one `logs_in_at_once`."""
 
 
 class Signer(NamedTuple):
@@ -105,6 +111,8 @@ class Authentication:
         self._remembered: dict[bytes, str | None] = {}
         self._verifying: dict[bytes, list[Deferred[Principal]]] = {}
         self._signing_keys: dict[tuple[str, str], bytes] = {}
+        self._familiar: set[str] = set()
+        """Addresses that have logged in."""
 
     def adopt(self, rules: AccessRules) -> None:
         """
@@ -128,7 +136,9 @@ class Authentication:
                 with TooManyRequests, if too many others are being verified.
         """
         known = self.known(value)
-        if known is not None:
+        if known is not None and (
+            not known.by_password or self.logs_in_at_once(network)
+        ):
             return known.principal
         assert value is not None
         try:
@@ -153,13 +163,14 @@ class Authentication:
         Who sends a request, if that is known without a verification.
 
         Returns:
-            None if it is not, or if the credentials are wrong.
+            None if it is not, or if the credentials are wrong. Of a password, it may
+            be used only where that `logs_in_at_once`.
         """
         if value is None:
             return Known(self._rules.anonymous, None)
         name = self._remembered.get(self._mac(value))
         if name is not None:
-            return Known(self._rules.users[name].principal, None)
+            return Known(self._rules.users[name].principal, None, by_password=True)
         try:
             given = read_credentials(value)
         except Unauthorized:
@@ -168,6 +179,23 @@ class Authentication:
         if token is None or token.has_expired(time.time()):
             return None
         return Known(self._rules.users[token.user].principal, token.expires)
+
+    def logs_in_at_once(self, network: str) -> bool:
+        """
+        A password that is known has come from an address: whether its request is served
+        at once. If so, the address has logged in, for all processes. Otherwise the
+        password is to be treated like any other (`authenticate`).
+        """
+        if network in self._familiar:
+            return True
+        if not self._logins.has_address(network):
+            if self._throttle.is_slowed(network):
+                return False
+            self._logins.remember_address(network)
+        if len(self._familiar) >= MOST_REMEMBERED:
+            self._familiar.clear()
+        self._familiar.add(network)
+        return True
 
     # -- tokens ---------------------------------------------------------------
 
@@ -241,7 +269,7 @@ class Authentication:
         return refused
 
     def _refuse_later(self, network: str, failure: Failure) -> Deferred[Any]:
-        assert isinstance(failure.value, TooManyRequests)
+        assert failure.value is not None
         return self._throttle.refuse(network, failure.value)
 
     # -- passwords ------------------------------------------------------------
@@ -251,41 +279,52 @@ class Authentication:
 
     def _by_password(self, given: Password, value: bytes, network: str) -> Answer:
         mac = self._mac(value)
-        if mac in self._remembered:
+        if self._remembered.get(mac, given.user) is None:
             return self._failed(Unauthorized(_WRONG), network)
         password_hash = self._hash_of(given.user)
-        if password_hash and self._logins.has_credentials(value, password_hash):
+        if (
+            password_hash
+            and self._logins.has_credentials(value, password_hash)
+            and self.logs_in_at_once(network)
+        ):
             self._remember(mac, given.user)
             return self._rules.users[given.user].principal
+        # What others are told of it in their time is not told there.
+        pair = mac + network.encode() if self._throttle.is_slowed(network) else mac
         answer: Deferred[Principal] = Deferred()
-        if mac in self._verifying:
-            self._verifying[mac].append(answer)
+        if pair in self._verifying:
+            self._verifying[pair].append(answer)
             return answer
         attempt = self._throttle.begin(network, verifies=True)
-        self._verifying[mac] = [answer]
-
-        def made_room(failure: Failure) -> None:
-            waiting = self._verifying.pop(mac)
-
-            def refuse(failure: Failure) -> None:
-                for each in waiting:
-                    each.errback(failure)
-
-            self._refuse_later(network, failure).addErrback(refuse)
-
+        self._verifying[pair] = [answer]
         if attempt.turn is None:
-            self._verify(given, value, attempt)
+            self._verify(given, value, pair, attempt)
         else:
             attempt.turn.addCallbacks(
-                lambda _: self._verify(given, value, attempt), made_room
+                lambda _: self._verify(given, value, pair, attempt),
+                lambda failure: self._refuse_all(pair, network, failure),
             )
         return answer
+
+    def _refuse_all(self, pair: bytes, network: str, failure: Failure) -> None:
+        """
+        Whether a password is right was not found out.
+        """
+        waiting = self._verifying.pop(pair)
+
+        def refuse(failure: Failure) -> None:
+            for each in waiting:
+                each.errback(failure)
+
+        self._refuse_later(network, failure).addErrback(refuse)
 
     def _hash_of(self, name: str) -> str | None:
         user = self._rules.users.get(name)
         return None if user is None else user.password_hash
 
-    def _verify(self, given: Password, value: bytes, attempt: Attempt) -> None:
+    def _verify(
+        self, given: Password, value: bytes, pair: bytes, attempt: Attempt
+    ) -> None:
         mac, password_hash = self._mac(value), self._hash_of(given.user)
         found: list[bool] = []
 
@@ -296,12 +335,17 @@ class Authentication:
         def verified(failure: Failure | None) -> None:
             if self._hash_of(given.user) != password_hash:
                 # The rights file has changed meanwhile.
-                self._verify(given, value, attempt)
+                self._verify(given, value, pair, attempt)
                 return
-            right = failure is None and found[0] and password_hash is not None
-            waiting = self._verifying.pop(mac)
-            if failure is None:
-                self._remember(mac, given.user if right else None)
+            if failure is not None:
+                # Later, and passwords that are known wait meanwhile: otherwise whoever
+                # guesses would not be slowed down while none can be verified.
+                self._refuse_all(pair, attempt.network, failure)
+                self._throttle.end(attempt, failed=False)
+                return
+            right = found[0] and password_hash is not None
+            waiting = self._verifying.pop(pair)
+            self._remember(mac, given.user if right else None)
             if right and password_hash is not None:
                 self._logins.remember(value, password_hash, attempt.network)
             # The next one begins.
@@ -310,7 +354,7 @@ class Authentication:
                 if right:
                     answer.callback(self._rules.users[given.user].principal)
                 else:
-                    answer.errback(failure or Unauthorized(_WRONG))
+                    answer.errback(Unauthorized(_WRONG))
 
         self._off_reactor(verify).addBoth(verified)
 

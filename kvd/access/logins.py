@@ -69,18 +69,24 @@ class Logins:
             password_hash: With which it was verified.
             network: Where it came from.
         """
-        name, now = _name_of(value, password_hash), time.monotonic_ns()
+        name = _name_of(value, password_hash)
         words = self._credentials.words
         tag, slot = self._credentials.slot(name)
         # Without the hash meanwhile: another process never sees it beside what was
         # there for another one.
         words[slot] = 0
         words[slot + 2] = self._check(name)
-        words[slot + 1] = now
+        words[slot + 1] = time.monotonic_ns()
         words[slot] = tag
+        self.remember_address(network)
+
+    def remember_address(self, network: str) -> None:
+        """
+        A password that is known came from an address.
+        """
         words = self._addresses.words
         tag, slot = self._addresses.slot(network)
-        words[slot + 1] = now
+        words[slot + 1] = time.monotonic_ns()
         words[slot] = tag
 
     def _check(self, name: bytes) -> int:

@@ -21,6 +21,9 @@ class Scope(NamedTuple):
     """When this ceases to hold, in seconds since the epoch; None: never."""
     user: str | None = None
     """Who sends it; None: a client without credentials."""
+    by_password: bool = False
+    """Whether a password shows that: then this holds for clients from addresses that
+    log in at once (`kvd.access.authentication.Authentication.logs_in_at_once`)."""
 
     def without(self, others: ByPrefix[bool]) -> Scope:
         """

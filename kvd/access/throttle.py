@@ -14,8 +14,11 @@ that would come before it: whoever guesses from however many addresses refuses n
 who has failed less. A refusal does not come at once: whoever tries again and again
 would keep a process busy with refusals.
 
-Passwords that any process has verified before, and tokens that exist, never wait:
-behind one address there may be a whole company.
+Tokens that exist never wait. Passwords that any process has verified before do not
+either, except from an address that is being slowed down and has never logged in
+(`Throttle.is_slowed`): there they are attempts like all others, or whoever guesses and
+gives up each guess that is not answered at once would learn them. Behind an address
+that has logged in there may be a whole company.
 """
 
 from __future__ import annotations
@@ -192,6 +195,18 @@ class Throttle:
             attempt.turn = None
         return attempt
 
+    def is_slowed(self, network: str) -> bool:
+        """
+        Whether attempts from an address have to wait, for whatever it is told of them.
+
+        Those that this process has not answered yet count like failures: who gives up
+        an attempt, or has it refused, gains no other one by that.
+        """
+        if network in self._refusals:
+            return True
+        failures = self._failures(network, self._clock.seconds())
+        return failures.number + self._attempts[network] >= FREE_FAILURES
+
     def _has_room(self, rank: Rank) -> bool:
         if self._attempts_in_all < MOST_ATTEMPTS_IN_ALL:
             return True
@@ -237,10 +252,10 @@ class Throttle:
         if not self._attempts[attempt.network]:
             del self._attempts[attempt.network]
 
-    def refuse(self, network: str, error: TooManyRequests) -> Deferred[Any]:
+    def refuse(self, network: str, error: BaseException) -> Deferred[Any]:
         """
-        Fails with what `begin` has raised, after a while, and behind the refusals of
-        the same address that are due before.
+        Fails with what `begin` has raised, or a verification, after a while, and behind
+        the refusals of the same address that are due before.
         """
         now = self._clock.seconds()
         behind = self._refusals.get(network, 0.0) + REFUSAL_GAP_SECONDS

@@ -101,6 +101,7 @@ class _Decided(NamedTuple):
     permit: Permit
     expires: float | None
     """In seconds since the epoch; None: never."""
+    by_password: bool
 
     def holds(self) -> bool:
         """
@@ -182,7 +183,11 @@ class Authorization:
         """
         if certified is None:
             decided = self._decided.find(request)
-            if decided is not None and decided.holds():
+            if (
+                decided is not None
+                and decided.holds()
+                and (not decided.by_password or self.logs_in_at_once(peer))
+            ):
                 return decided.permit
         _refuse_secrets(request.target)
         if may_be_signed and is_signed(request):
@@ -192,15 +197,25 @@ class Authorization:
         if value is None and user is not None:
             return self._permit(user.principal, operation)
         known = self._authentication.known(value)
-        if known is not None:
+        if known is not None and (not known.by_password or self.logs_in_at_once(peer)):
             permit = self._permit(known.principal, operation)
             if not known.principal.is_limited:
-                self._decided.remember(request, _Decided(permit, known.expires))
+                decided = _Decided(permit, known.expires, known.by_password)
+                self._decided.remember(request, decided)
             return permit
         who = self._authentication.authenticate(value, network_of(peer))
         if isinstance(who, Deferred):
             return who.addCallback(self._permit, operation)
         return self._permit(who, operation)
+
+    def logs_in_at_once(self, peer: Any) -> bool:
+        """
+        See `Authentication.logs_in_at_once`.
+
+        Args:
+            peer: What ``accept`` said of the other end.
+        """
+        return self._authentication.logs_in_at_once(network_of(peer))
 
     def _by_signature(
         self, request: Request, operation: Operation, peer: Any
@@ -247,6 +262,7 @@ class Authorization:
             ),
             known.expires,
             known.principal.name,
+            known.by_password,
         )
 
     def user_of(self, request: Request, certified: str | None) -> str | None:

@@ -35,6 +35,12 @@ class Closed:
         """
         return Scope(ByPrefix({}), None)
 
+    def logs_in_at_once(self, *_: Any) -> bool:
+        """
+        See `Authorization.logs_in_at_once`.
+        """
+        return False
+
     def user_of(self, *_: Any) -> None:
         """
         See `Authorization.user_of`.

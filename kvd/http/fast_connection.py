@@ -57,7 +57,7 @@ class FastConnection(ConnectionLifecycle):
             return
         joined = fast_path.join(transport.fileno())
         joined.connection = self
-        if context.log is not None:
+        if context.log is not None or transport.proxy_name is not None:
             joined.peer, joined.user = transport.client, transport.peer_user
             joined.proxy = transport.proxy_name
         secure = transport.secure

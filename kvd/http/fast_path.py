@@ -191,8 +191,8 @@ class Joined(Protocol):
     connection: Any
     """The connection, until it leaves."""
     peer: Any
-    """What ``accept`` said of the client, for reports; None: the fast path asks the
-    kernel."""
+    """What ``accept`` said of the client, or the proxy that has made the connection for
+    it; None: the fast path asks the kernel."""
     user: str | None
     """The user that the client's certificate names."""
     proxy: str | None

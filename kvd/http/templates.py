@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
 from types import ModuleType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from kvd.access.rules import ByPrefix
 from kvd.access.scope import Scope
@@ -153,8 +153,18 @@ class _Templates:
             expires = 0 if scope.expires is None else max(1, int(scope.expires))
             scopes = [bytes((yes,)) + prefix for prefix, yes in scope.allowed.items]
             sender = None if process.log is None else sender_of(request, scope.user)
-            self.native.limit_template(template, tuple(scopes), expires, sender)
+            self.native.limit_template(
+                template, tuple(scopes), expires, sender, scope.by_password
+            )
         return template
+
+    def logs_in_at_once(self, peer: Any) -> bool:
+        """
+        Whether a request with a password is served by a template, given what ``accept``
+        said of its client. The compiled module remembers for which addresses it is.
+        """
+        authorization = self.process.authorization
+        return authorization is not None and authorization.logs_in_at_once(peer)
 
     def _scope(self, request: Request, operation: Get | Put) -> Scope | None:
         """
@@ -408,6 +418,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         counts=process.row.counts,
         make_template=templates.make_template,
         make_parts=templates.make_parts,
+        logs_in=templates.logs_in_at_once,
         prune=state.prune,
         clock=process.clock.seconds,
         has_hits=near is not None,

@@ -128,6 +128,7 @@ new_joined(FastPath *self, PyObject *number, int socket)
     joined->held = 0;
     joined->made = 0;
     joined->idle = 1;
+    joined->logs_in = 0;
     joined->secure = joined->records = NULL;
     joined->commit = NULL;
     joined->connection = NULL;

@@ -12,8 +12,8 @@
  * This file has the Python type and the module. shared.c accepts from sockets that processes
  * share, connections.c and serve.c receive requests, and joined.c has what Python knows of a
  * connection. get.c and put.c serve requests, hits.c knows what a near cache has, upload.c
- * receives a body in pieces, commit.c has values synced (sync.c) before their replies, and
- * reports.c reports what was served; value.c opens a value, file.c sends it, and recent.c
+ * receives a body in pieces, commit.c has values synced (sync.c) before their replies,
+ * logins.c knows from where passwords are served, and reports.c reports what was served; value.c opens a value, file.c sends it, and recent.c
  * keeps small ones in memory; publish.c and place.c publish one, and known.c and turn.c know
  * what need not be looked at again for that. fast_path.h declares what the files share.
  *
@@ -41,7 +41,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "sync_threads", "usage", "min_free", "keeping",
         "dates", "metadata_fields", "message", "mode", "folder_mode", "flags", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "counts",
-        "make_template", "make_parts",
+        "make_template", "make_parts", "logs_in",
         "prune", "clock", "has_hits", "guesses",
         NULL,
     };
@@ -49,7 +49,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     int mode, folder_mode, read_flags, create_flags, nameless_flags;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes;
     PyObject *kept, *plain, *metadata_fields, *report, *rest, *partial, *counts, *make_template;
-    PyObject *make_parts, *prune, *clock, *usage;
+    PyObject *make_parts, *logs_in, *prune, *clock, *usage;
     unsigned long long min_free;
     Keeping keeping;
     Py_ssize_t most_kept, message_bytes, message_descriptors;
@@ -59,7 +59,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords,
-            "iippnOpiOK(nKKKc)(iL)S(nn)ii(iii)nnS(niin)OOOOOOOOpp:FastPath", names,
+            "iippnOpiOK(nKKKc)(iL)S(nn)ii(iii)nnS(niin)OOOOOOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free,
             &most_kept, &keeping.share, &keeping.bytes, &keeping.times, &slash, &ahead_seconds,
@@ -67,7 +67,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
             &create_flags, &nameless_flags,
             &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
-            &large_file_bytes, &report, &rest, &partial, &counts, &make_template, &make_parts, &prune,
+            &large_file_bytes, &report, &rest, &partial, &counts, &make_template, &make_parts, &logs_in, &prune,
             &clock, &has_hits, &guesses))
         return NULL;
     if (message_bytes < 1 || message_bytes > BUFFER_BYTES || message_descriptors < 1
@@ -116,6 +116,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->partial = Py_NewRef(partial);
     self->make_template = Py_NewRef(make_template);
     self->make_parts = Py_NewRef(make_parts);
+    self->logs_in = Py_NewRef(logs_in);
     self->prune = Py_NewRef(prune);
     self->clock = Py_NewRef(clock);
     if (kept != Py_None && !PyDict_CheckExact(kept)) {
@@ -178,6 +179,7 @@ FastPath_traverse(FastPath *self, visitproc visit, void *arg)
     Py_VISIT(self->partial);
     Py_VISIT(self->make_template);
     Py_VISIT(self->make_parts);
+    Py_VISIT(self->logs_in);
     Py_VISIT(self->prune);
     Py_VISIT(self->clock);
     Py_VISIT(self->adopt);
@@ -198,6 +200,7 @@ FastPath_clear(FastPath *self)
     Py_CLEAR(self->partial);
     Py_CLEAR(self->make_template);
     Py_CLEAR(self->make_parts);
+    Py_CLEAR(self->logs_in);
     Py_CLEAR(self->prune);
     Py_CLEAR(self->clock);
     leave_batches(self);
@@ -226,6 +229,7 @@ FastPath_dealloc(FastPath *self)
     Py_CLEAR(self->hits);
     forget_recent(self);
     forget_published(self);
+    forget_login_addresses(self);
     Py_CLEAR(self->plain_bytes);
     Py_CLEAR(self->metadata_bytes);
     Py_XDECREF((PyObject *)self->counts);
@@ -378,7 +382,7 @@ static PyMethodDef functions[] = {
      "put_template(method, keep, most_bytes, lines, created_status, created, replaced_status,"
      " replaced, interim)\n\nThe template of a PUT."},
     {"limit_template", limit_template, METH_VARARGS,
-     "limit_template(template, scopes, expires, user)\n\n"
+     "limit_template(template, scopes, expires, user, by_password)\n\n"
      "Serve by a template only the keys that a sender has rights for."},
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,

@@ -9,6 +9,7 @@
 #include <Python.h>
 
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -93,6 +94,7 @@ typedef struct {
     Py_ssize_t most_bytes;      /* of the body */
     PyObject *scopes, *user;    /* see limit_template; NULL: all keys */
     long long expires;          /* in seconds since the epoch; 0: never */
+    int is_by_password;         /* see logins.c */
     int has_ranges;             /* whether a range is honoured */
     int outcomes[OUTCOMES];     /* of a GET: statuses, by the conditions that hold */
     PyObject *tail;             /* of a GET: the end of the reply's head */
@@ -298,6 +300,7 @@ typedef struct {
     char held;                  /* whether it has no Python object; see `hold` */
     double made;                /* when it was accepted, if it was held */
     char idle;                  /* whether the fast path may read the next bytes */
+    char logs_in;               /* see logins.c */
     PartialUpload *upload;      /* that receives the next bytes; NULL: none */
     struct Commit *commit;      /* the one that it waits for and Python does not know of */
     PyObject *connection;       /* the Python object */
@@ -307,7 +310,7 @@ typedef struct {
     PyObject *secure, *records;
     PyObject *number;           /* of its socket */
     PyObject *joined;           /* FastPath.joined */
-    PyObject *peer;             /* the client, for reports; NULL: not asked yet */
+    PyObject *peer;             /* the client; NULL: not asked yet */
     PyObject *user;             /* that its certificate names; NULL: none */
     PyObject *proxy;            /* that has made it for the client; NULL: none */
     Account account;
@@ -357,7 +360,7 @@ typedef struct {
     Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
     RequestCounts *counts;
     /* Functions and types of Python, and their cached results. */
-    PyObject *report, *rest, *partial, *make_template, *make_parts, *prune, *clock;
+    PyObject *report, *rest, *partial, *make_template, *make_parts, *logs_in, *prune, *clock;
     PyObject *templates, *older_templates;      /* by shape; see template.c */
     PyObject *parts;
     PyObject *hits;             /* by key; NULL: the values are those of the store */
@@ -430,6 +433,7 @@ typedef struct {
     Py_ssize_t most_recent;     /* the largest number of values kept in memory */
     RecentValues *recent;       /* NULL: none yet */
     struct KnownValue *known;   /* see known.c; NULL: none yet */
+    struct LoginAddress *login_addresses;       /* see logins.c; NULL: none yet */
     /* Allocated separately: a process that serves nothing never touches its pages. */
     char *buffer;
 } FastPath;
@@ -515,6 +519,7 @@ PyObject *outcome_of(FastPath *self, int socket, Joined *joined, const Request *
 /* reports.c */
 extern const char report_to_doc[];
 extern const char take_reports_doc[];
+PyObject *peer_from(const struct sockaddr_storage *from);
 PyObject *peer_of(FastPath *self, int socket, Joined *joined);
 int accept_new(FastPath *self, int listener);
 int report(FastPath *self, int socket, Joined *joined, const Request *request,
@@ -523,6 +528,10 @@ int report_end(FastPath *self, double made, const Account *account);
 double clock_seconds(const FastPath *self);
 PyObject *FastPath_report_to(FastPath *self, PyObject *args);
 PyObject *FastPath_take_reports(FastPath *self, PyObject *none);
+
+/* logins.c */
+int logs_in_at_once(FastPath *self, int socket, Joined *joined);
+void forget_login_addresses(FastPath *self);
 
 /* secure.c */
 extern const char serve_secure_doc[];

@@ -15,7 +15,7 @@
 
 /* An address as `accept` of Python's sockets returns it, as far as logs say it; that of a
    Unix socket for any other. */
-static PyObject *
+PyObject *
 peer_from(const struct sockaddr_storage *from)
 {
     char host[INET6_ADDRSTRLEN];

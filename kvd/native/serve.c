@@ -186,8 +186,15 @@ serve_request(FastPath *self, int socket, Joined *joined)
     HeadTemplate *known = template == Py_None ? NULL : (HeadTemplate *)template;
     if (known != NULL)
         self->method = known->method;
-    if (known != NULL && body <= known->most_bytes
-        && is_for_key(known, data + line, length)) {
+    int is_for = known != NULL && body <= known->most_bytes
+        && is_for_key(known, data + line, length);
+    if (is_for && known->is_by_password
+        && (is_for = logs_in_at_once(self, socket, joined)) < 0) {
+        Py_DECREF(outcome);
+        Py_DECREF(template);
+        return NULL;
+    }
+    if (is_for) {
         Request request = {
             known, &varying, data, line, length, head, head + body, began,
         };

@@ -125,13 +125,14 @@ put_template(PyObject *Py_UNUSED(module), PyObject *args)
 }
 
 /*
- * limit_template(template, scopes, expires, user): serve by a template only what its
- * sender may do (kvd.http.authorization).
+ * limit_template(template, scopes, expires, user, by_password): serve by a template only
+ * what its sender may do (kvd.http.authorization).
  *
  * scopes: bytes, of which the first says whether the keys that begin with the others are
  * served. The first one that a key begins with counts; a key of none is not served.
  * expires: when that ceases to hold, in seconds since the epoch; 0: never.
  * user: what a report says of the sender (kvd.http.access_log.Sender).
+ * by_password: whether it is served only where logs_in_at_once says so (logins.c).
  */
 PyObject *
 limit_template(PyObject *Py_UNUSED(module), PyObject *args)
@@ -139,8 +140,9 @@ limit_template(PyObject *Py_UNUSED(module), PyObject *args)
     HeadTemplate *template;
     PyObject *scopes, *user;
     long long expires;
-    if (!PyArg_ParseTuple(args, "O!O!LO:limit_template", HeadTemplateType, &template,
-                          &PyTuple_Type, &scopes, &expires, &user))
+    int is_by_password;
+    if (!PyArg_ParseTuple(args, "O!O!LOp:limit_template", HeadTemplateType, &template,
+                          &PyTuple_Type, &scopes, &expires, &user, &is_by_password))
         return NULL;
     for (Py_ssize_t i = 0; i < PyTuple_Size(scopes); i++) {
         PyObject *scope = PyTuple_GetItem(scopes, i);
@@ -155,6 +157,7 @@ limit_template(PyObject *Py_UNUSED(module), PyObject *args)
     Py_XDECREF(before);
     Py_XDECREF(user_before);
     template->expires = expires;
+    template->is_by_password = is_by_password;
     Py_RETURN_NONE;
 }
 

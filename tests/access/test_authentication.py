@@ -411,13 +411,7 @@ class AuthenticationTests(SynchronousTestCase):
         """
         for _ in range(throttle.FREE_FAILURES):
             self.refused(bearer("kvd_wrong"))
-        second = Authentication(
-            parse_rights(RIGHTS, "file"),
-            Throttle(self.clock, self.memory),
-            Logins(self.memory),
-            self.off_reactor,
-            lambda known, given: self.has_password(known, given),
-        )
+        second = self.second_process()
         self.clock.advance(throttle.FIRST_DELAY_SECONDS)
         first = self.ask(bearer("kvd_wrong"))
         asked = second.authenticate(bearer("kvd_wrong"), "192.0.2.1")
@@ -435,12 +429,104 @@ class AuthenticationTests(SynchronousTestCase):
         with mock.patch.object(
             self, "has_password", side_effect=MemoryError("no room")
         ):
-            asked = self.ask(basic("ci", "secret"))
-            (function, called) = self.waiting.pop()
-            maybeDeferred(function).chainDeferred(called)
-            self.failureResultOf(asked, MemoryError)
+            self.fail_to_verify(basic("ci", "secret"))
 
         assert "ci" == self.who(basic("ci", "secret"))
+
+    def fail_to_verify(self, value: bytes) -> None:
+        """
+        Nothing is known of a password: whoever asks learns that after a while.
+        """
+        asked = self.ask(value)
+        (function, called) = self.waiting.pop()
+        maybeDeferred(function).chainDeferred(called)
+        self.assertNoResult(asked)
+        self.clock.advance(throttle.REFUSAL_SECONDS)
+        self.failureResultOf(asked, MemoryError)
+
+    def test_what_is_not_verified_is_no_failure(self) -> None:
+        """
+        Its address is not slowed down by it for longer than its refusal takes; for so
+        long it is, or it could try all that it liked.
+        """
+        assert "ci" == self.who(basic("ci", "secret"), "192.0.2.2")
+        with mock.patch.object(self, "has_password", side_effect=MemoryError("no")):
+            for number in range(2 * throttle.FREE_FAILURES):
+                self.fail_to_verify(basic("ci", f"guess {number}"))
+            guess = self.ask(basic("ci", "guess"))
+            (function, called) = self.waiting.pop()
+            maybeDeferred(function).chainDeferred(called)
+            right = self.ask(basic("ci", "secret"))
+            self.assertNoResult(right)
+        self.clock.advance(throttle.REFUSAL_SECONDS)
+        self.failureResultOf(guess, MemoryError)
+        self.verify()
+        assert "ci" == self.successResultOf(right).name
+
+        for number in range(throttle.FREE_FAILURES):
+            assert "wrong" in self.refused(basic("ci", f"other guess {number}"))
+
+    def second_process(self) -> Authentication:
+        """
+        Of the same daemon.
+        """
+        return Authentication(
+            parse_rights(RIGHTS, "file"),
+            Throttle(self.clock, self.memory),
+            Logins(self.memory),
+            self.off_reactor,
+            lambda known, given: self.has_password(known, given),
+        )
+
+    def be_slowed(self, network: str) -> None:
+        """
+        An address fails a few times.
+        """
+        for _ in range(throttle.FREE_FAILURES):
+            self.refused(bearer("kvd_wrong"), network)
+
+    def test_a_known_password_logs_an_address_in(self) -> None:
+        """
+        Also if it was verified for another one, and at another process.
+        """
+        assert "ci" == self.who(basic("ci", "secret"))
+        second = self.second_process()
+        for network in ("192.0.2.2", "192.0.2.3"):
+            # From what all processes know, and from what this one does.
+            asked = second.authenticate(basic("ci", "secret"), network)
+            assert isinstance(asked, Principal)
+            self.be_slowed(network)
+            assert "ci" == self.who(basic("ci", "secret"), network)
+        self.be_slowed("192.0.2.4")
+        waiting = self.ask(basic("ci", "secret"), "192.0.2.4")
+        self.assertNoResult(waiting)
+        self.clock.advance(throttle.FIRST_DELAY_SECONDS)
+        self.verify()
+        assert "ci" == self.successResultOf(waiting).name
+        assert "ci" == self.who(basic("ci", "secret"), "192.0.2.4")
+
+    def test_tokens_do_not_wait(self) -> None:
+        """
+        Nobody guesses them. Nor is a client without credentials slowed down.
+        """
+        self.be_slowed("192.0.2.2")
+        for value in (bearer(TOKEN), basic("ci", TOKEN)):
+            assert "ci" == self.who(value, "192.0.2.2")
+        assert self.who(None, "192.0.2.2") is None
+
+    def test_nobody_hears_before_its_time_what_another_one_asked(self) -> None:
+        """
+        A password that is being verified for somebody else.
+        """
+        self.be_slowed("192.0.2.2")
+        other = self.ask(basic("ci", "secret"), "192.0.2.3")
+        asked = self.ask(basic("ci", "secret"), "192.0.2.2")
+        self.verify()
+        assert "ci" == self.successResultOf(other).name
+        self.assertNoResult(asked)
+        self.clock.advance(throttle.FIRST_DELAY_SECONDS)
+        self.verify()
+        assert "ci" == self.successResultOf(asked).name
 
 
 @pytest.mark.parametrize(

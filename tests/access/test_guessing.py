@@ -1,6 +1,7 @@
 """
 A simulation: passwords are guessed from many addresses, at every process, all the time.
-Nobody else is kept out by that.
+Nobody else is kept out by that. Or from one address, by a client that gives up each
+guess that is not answered at once: it learns nothing by that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from kvd.access.counting import CountingMemory
 from kvd.access.logins import Logins
 from kvd.access.rights_file import parse_rights
 from kvd.access.rules import Principal
-from kvd.access.throttle import MOST_ATTEMPTS_IN_ALL, Throttle
+from kvd.access.throttle import (
+    FREE_FAILURES,
+    MOST_ATTEMPTS,
+    MOST_ATTEMPTS_IN_ALL,
+    MOST_DELAY_SECONDS,
+    REFUSAL_SECONDS,
+    Throttle,
+)
 from kvd.errors import TooManyRequests, Unauthorized
 
 HASHES = {
@@ -37,6 +45,7 @@ PROCESSES = 2
 
 OFFICE = "192.0.2.1"
 NEW = "198.51.100.1"
+GUESSER = "203.0.113.1"
 
 
 def basic(name: str, password: str) -> bytes:
@@ -140,8 +149,8 @@ class GuessingTests(SynchronousTestCase):
 
     def test_who_has_logged_in_does_not_wait(self) -> None:
         """
-        At whichever process, also at one that starts later, from wherever it comes, and
-        from the first moment on.
+        At whichever process, also at one that starts later, and from the first moment
+        on; nor whoever has the same password at an address that is not slowed down.
         """
         self.log_in()
         self.be_guessed_at()
@@ -185,3 +194,97 @@ class GuessingTests(SynchronousTestCase):
             other = self.start() if number else process
             right = basic("bob", "secret, spelled in another way")
             assert self.seconds_of(other, right, f"{NEW}9{number}") < 0.1
+
+    # -- one address, which gives up each guess that is not answered at once ---
+
+    def is_answered_at_once(self, process: Authentication, value: bytes) -> bool:
+        """
+        Whether the client that gives up learns that this is right.
+        """
+        answer = process.authenticate(value, GUESSER)
+        if isinstance(answer, Principal):
+            return True
+        # Nobody reads it; what it fails with is no fault.
+        answer.addBoth(lambda _: None)
+        return answer.called
+
+    def give_up_guesses(self, number: int, seconds_between: float) -> None:
+        """
+        At all processes in turn.
+        """
+        for guess in range(number):
+            process = self.processes[guess % PROCESSES]
+            value = basic("ann", f"guess {next(self.numbers)}")
+            assert not self.is_answered_at_once(process, value)
+            self.clock.advance(seconds_between)
+
+    def test_a_right_guess_is_answered_no_sooner_than_a_wrong_one(self) -> None:
+        """
+        However many were given up before, at whatever rate, at any process: also where
+        the same came from elsewhere before. (At each process, those before it has
+        answered the first ones are free too.)
+        """
+        for seconds_between in (0.0, 0.001, 0.01, 0.1):
+            for number in (PROCESSES * FREE_FAILURES, 64, 1001):
+                self.setUp()
+                self.log_in()
+                for process in self.processes:
+                    assert 0.0 == self.seconds_of(process, secret_of("ann"), NEW)
+                self.give_up_guesses(number, seconds_between)
+
+                for process in self.processes:
+                    about = f"{number} guesses, {seconds_between} seconds apart"
+                    right = secret_of("ann")
+                    assert not self.is_answered_at_once(process, right), about
+
+    def test_what_is_given_up_delays_what_comes_next(self) -> None:
+        """
+        A right guess has its turn behind those that were given up.
+        """
+        self.log_in()
+        for _ in range(2 * FREE_FAILURES + 2):
+            self.give_up_guesses(1, 0.0)
+            self.pass_seconds(2 * MOST_DELAY_SECONDS)
+        self.give_up_guesses(3, 0.0)
+
+        seconds = self.seconds_of(self.processes[0], secret_of("ann"), GUESSER)
+        assert 3 * MOST_DELAY_SECONDS <= seconds < 4 * MOST_DELAY_SECONDS
+        # It has logged in now.
+        for process in self.processes:
+            assert 0.0 == self.seconds_of(process, secret_of("ann"), GUESSER)
+
+    def test_refusals_tell_nothing(self) -> None:
+        """
+        Where too many attempts wait, a right guess is refused like all others.
+        """
+        self.log_in()
+        process = self.processes[1]
+        for number in range(MOST_ATTEMPTS):
+            self.is_answered_at_once(process, basic("ann", f"guess {number}"))
+        answers = [
+            process.authenticate(value, GUESSER)
+            for value in (basic("ann", "one more"), secret_of("ann"))
+        ]
+        self.clock.advance(2 * REFUSAL_SECONDS)
+        for answer in answers:
+            assert isinstance(answer, Deferred)
+            self.failureResultOf(answer, TooManyRequests)
+
+    def test_others_do_not_wait_for_it(self) -> None:
+        """
+        Neither at another address, nor where somebody has logged in, even if the
+        guesses come from there too.
+        """
+        self.log_in()
+        self.give_up_guesses(1000, 0.01)
+        for process in (*self.processes, self.start()):
+            for number in range(20):
+                network = f"{NEW}{number}"
+                assert 0.0 == self.seconds_of(process, secret_of("ann"), network)
+        for number in range(1000):
+            process = self.processes[number % PROCESSES]
+            asked = process.authenticate(basic("ann", f"other {number}"), OFFICE)
+            assert isinstance(asked, Deferred)
+            asked.addErrback(lambda _: None)
+            self.clock.advance(0.01)
+            assert 0.0 == self.seconds_of(process, secret_of("ann"), OFFICE)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -333,6 +334,54 @@ def test_rates_are_those_of_all_workers_together(tmp_path: Path, policy: str) ->
         assert {404, 429} >= set(statuses)
         granted = statuses.count(404)
         assert rate <= granted <= rate * (1 + seconds) + 1
+
+
+def send_from(source: str, port: int, password: str) -> socket.socket:
+    """
+    A connection from an address, with a request that has a password.
+    """
+    (name, value), *_ = basic("ci", password).items()
+    connection = socket.create_connection(
+        ("127.0.0.1", port), PATIENCE_SECONDS, source_address=(source, 0)
+    )
+    head = f"GET /k HTTP/1.1\r\nHost: localhost\r\n{name}: {value}\r\n\r\n"
+    connection.sendall(head.encode())
+    return connection
+
+
+def test_a_right_guess_is_not_told_at_once(tmp_path: Path) -> None:
+    """
+    To a client that hangs up on each guess that is not answered at once: neither over
+    one worker nor over the other, though both know the password. Others are served at
+    once meanwhile.
+    """
+    users = str(tmp_path / "users.toml")
+    environment = {"KVD_USERS": users}
+    kvd("user", "add", "ci", "--allow=/=read", given=PASSWORD, environment=environment)
+    options = ["--procs=2", "--policy=roundrobin", "--store=null:", f"--users={users}"]
+    office, guesser, elsewhere = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+    with Twistd([*options, "--control=off"], tmp_path) as daemon, ExitStack() as stack:
+
+        def served(source: str) -> bytes:
+            with send_from(source, daemon.port, PASSWORD) as connection:
+                return connection.recv(12)
+
+        assert {b"HTTP/1.1 404"} == {served(office) for _ in range(8)}
+        for number in range(200):
+            send_from(guesser, daemon.port, f"guess {number}").close()
+        right = [
+            stack.enter_context(send_from(guesser, daemon.port, PASSWORD))
+            for _ in range(8)
+        ]
+        for source in (office, elsewhere):
+            assert {b"HTTP/1.1 404"} == {served(source) for _ in range(8)}
+        answered = []
+        for connection in right:
+            connection.setblocking(False)
+            with suppress(BlockingIOError):
+                answered.append(connection.recv(12))
+        # They are refused where too many wait.
+        assert {b"HTTP/1.1 429"} >= set(answered)
 
 
 def test_a_wrong_file_refuses_the_start(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def make_fast_path(
         counts=counts,
         make_template=make_template,
         make_parts=make_parts,
+        logs_in=bool,
         prune=print,
         clock=time.monotonic,
         has_hits=False,

@@ -114,6 +114,6 @@ def test_a_scope_is_a_byte_and_a_prefix(scopes: object) -> None:
     )
 
     with pytest.raises((ValueError, TypeError)):
-        native.limit_template(template, scopes, 0, None)
-    native.limit_template(template, (b"\x01a/", b"\x00"), 0, None)
-    native.limit_template(template, (), 1, None)
+        native.limit_template(template, scopes, 0, None, False)
+    native.limit_template(template, (b"\x01a/", b"\x00"), 0, None, False)
+    native.limit_template(template, (), 1, None, True)
