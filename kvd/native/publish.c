@@ -172,8 +172,8 @@ seal_upload(const FastPath *self, int file, Upload *upload)
 }
 
 /*
- * Whether files that were created without a name in the folder of uploads can be given one: not every
- * file system can do that, and before Linux 6.10 it takes a privilege.
+ * Whether files that were created without a name in the folder of uploads can be given one:
+ * not every file system can do that, and before Linux 6.10 it takes a privilege.
  */
 int
 links_nameless(const FastPath *self)

@@ -580,5 +580,17 @@ def opening(path: str | int) -> Iterator[None]:
         name = error.filename
         of = f" ({os.fsdecode(name)})" if isinstance(name, str | bytes) else ""
         raise StoreUnusable(
-            f"the store {path} cannot be opened: {error.strerror}{of}"
+            f"the store {_path_of(path)} cannot be opened: {error.strerror}{of}"
         ) from error
+
+
+def _path_of(path: str | int) -> str:
+    """
+    The path of a folder that may be given by a descriptor, as in workers.
+    """
+    if isinstance(path, str):
+        return path
+    try:
+        return os.readlink(f"/proc/self/fd/{path}")
+    except OSError:  # No /proc, as in some containers.
+        return f"with the descriptor {path}"

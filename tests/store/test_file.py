@@ -234,6 +234,11 @@ class FileStoreMakerTests(FolderCase):
         self.place(".kvd")
         with pytest.raises(StoreUnusable, match="Not a directory"):
             FileStore(self.path, "disk", Clock(), execute)
+        # Workers open it by a descriptor, which would tell nobody where it is.
+        folder = os.open(self.path, os.O_PATH)
+        with pytest.raises(StoreUnusable, match=f"^the store {self.path} cannot be op"):
+            FileStore(folder, "disk", Clock(), execute)
+        os.close(folder)
 
         assert 0 == opened.more
 
