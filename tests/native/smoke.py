@@ -44,6 +44,7 @@ def make_fast_path(
     counts: object,
     make_template: Callable[[Any], object],
     make_parts: Callable[[Any, Any], object],
+    logs_in: Callable[[Any], object] = bool,
 ) -> Any:
     """
     A fast path with no limits and no threads, of a store that has only its folder.
@@ -55,6 +56,7 @@ def make_fast_path(
         counts: What counts for it.
         make_template: Answers what to do with a head.
         make_parts: Answers how a reply is put together.
+        logs_in: Answers whether a client with a password is served.
     """
     return kind(
         root=root,
@@ -84,7 +86,7 @@ def make_fast_path(
         counts=counts,
         make_template=make_template,
         make_parts=make_parts,
-        logs_in=bool,
+        logs_in=logs_in,
         prune=print,
         clock=time.monotonic,
         has_hits=False,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import socket
 from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.rights_file import parse_rights
 from kvd.access.throttle import FIRST_DELAY_SECONDS, FREE_FAILURES
+from kvd.http.authorization import Authorization
 from kvd.http.fast_path import native
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get
@@ -133,6 +135,25 @@ class LoginTests(SynchronousTestCase):
         self.check(
             worker, GUESSER, OTHER, "PROXY TCP4 192.0.2.{0[8]} 192.0.2.9 1 80\r\n"
         )
+
+    def test_each_address_is_asked_about(self) -> None:
+        """
+        Also where there are so many that what is known of some is forgotten.
+        """
+        worker = self.worker()
+        for _ in range(2):
+            assert 404 == self.reply(self.connect(worker, OFFICE, ASKED))
+        served = self.served(worker)
+
+        def is_even(authorization: Authorization, peer: tuple[str, int]) -> bool:
+            return int(peer[0].rpartition(".")[2]) % 2 == 0
+
+        with mock.patch.object(Authorization, "logs_in_at_once", is_even):
+            for number in [*range(400)] * 2:
+                address = f"127.0.{1 + number // 100}.{1 + number % 100}"
+                with self.connect(worker, address, ASKED).socket as client:
+                    assert 404 == self.reply(Client(worker._reactor, client))
+        assert served + (400 if native else 0) == self.served(worker)
 
     def test_the_first_request_of_a_connection(self) -> None:
         """

@@ -417,7 +417,7 @@ class MistakeTests(ConnectionCase):
         self.keep("k", b"value")
         native: Any = type(self.fast_path)
 
-        def again(make_template: Any, make_parts: Any) -> FastPath:
+        def again(make_template: Any, make_parts: Any, logs_in: Any) -> FastPath:
             """
             With other answers.
             """
@@ -429,6 +429,7 @@ class MistakeTests(ConnectionCase):
                 self.process.row.counts,
                 make_template,
                 make_parts,
+                logs_in,
             )
             made.upload_to(state.uploads.descriptor)
             served: FastPath = made
@@ -441,6 +442,8 @@ class MistakeTests(ConnectionCase):
         no_row = make(
             len(self.process.row.words) - 1, False, True, True, (200,) * 16, *rest
         )
+        limited = make(7, False, True, True, (200,) * 16, *rest)
+        fast_path.native.limit_template(limited, (b"\x01",), 0, None, True)
         no_status = make(7, False, True, True, (1000,) * 16, *rest)
         bad_parts = (b"",) * 5, (b"",) * 8, (b"", b"", 1, b"")
         table = [
@@ -454,9 +457,10 @@ class MistakeTests(ConnectionCase):
             (get("k"), lambda head: a_get, lambda *about: ((),) * 3, TypeError),
             (get("k"), lambda head: a_get, lambda *about: bad_parts, TypeError),
             (get("k"), lambda head: a_get, lambda *about: 1 // 0, ZeroDivisionError),
+            (get("k"), lambda head: limited, None, ZeroDivisionError),
         ]
         for request, make_template, make_parts, error in table:
-            self.fast_path = again(make_template, make_parts)
+            self.fast_path = again(make_template, make_parts, lambda peer: 1 // 0)
             for _ in range(2):
                 with self.assertRaises(error):  # noqa: PT027  # trial runs it too
                     self.serve(request)
