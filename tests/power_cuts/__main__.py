@@ -34,8 +34,10 @@ def main(names: set[str], cuts: int = 20, seconds: int = 40, keys: int = 500) ->
             choose = random.Random(seed)
             delays = sorted(choose.uniform(0.0, seconds) for _ in range(cuts))
             with tempfile.TemporaryDirectory(prefix="kvd-power-") as folder:
-                done = run(kind, Path(folder), durability, delays, keys, seed)
-                subprocess.run(["umount", f"{folder}/outer"], check=True)
+                try:
+                    done = run(kind, Path(folder), durability, delays, keys, seed)
+                finally:
+                    subprocess.run(["umount", f"{folder}/outer"], check=True)
             print(report(kind, durability, done), flush=True)
             wrong += is_wrong(durability, done)
     return min(wrong, 1)

@@ -48,6 +48,11 @@ _NEW_SHARE: Final = 0.2
 Of all PUTs, those of keys that never had a value before.
 """
 
+_MOST_NEW: Final = 1_000
+"""
+Of a client's: a machine that is fast would fill the disk with them.
+"""
+
 _SIZES: Final = (100, 4096, 4096, 4096, 20_000, 200_000)
 
 
@@ -188,13 +193,14 @@ class Load:
             http.client.HTTPConnection("127.0.0.1", self._port)
             for _ in range(_CONNECTIONS)
         ]
-        number = 0
+        number = new = 0
         try:
             while not self._stop.is_set():
                 number += 1
                 # Some keys are written to all the time, most once in a while.
                 name = names[int(len(names) * choose.random() ** 3)]
-                if choose.random() < _NEW_SHARE:
+                if new < _MOST_NEW and choose.random() < _NEW_SHARE:
+                    new += 1
                     name += f"-{number}"
                     self.written[name] = Written(is_new=True)
                 connection = choose.choice(connections)
