@@ -13,9 +13,10 @@
  * share, connections.c and serve.c receive requests, and joined.c has what Python knows of a
  * connection. get.c and put.c serve requests, hits.c knows what a near cache has, upload.c
  * receives a body in pieces, commit.c has values synced (sync.c) before their replies,
- * logins.c knows from where passwords are served, and reports.c reports what was served; value.c opens a value, file.c sends it, and recent.c
- * keeps small ones in memory; publish.c and place.c publish one, and known.c and turn.c know
- * what need not be looked at again for that. fast_path.h declares what the files share.
+ * logins.c knows from where passwords are served, and reports.c reports what was served;
+ * value.c opens a value, file.c sends it, and recent.c keeps small ones in memory; publish.c
+ * and place.c publish one, and known.c and turn.c know what need not be looked at again for
+ * that. fast_path.h declares what the files share.
  *
  * Only the limited API of Python 3.11 is used: one wheel serves all later versions.
  */
