@@ -88,7 +88,8 @@ def _until_it_lives(daemon: Twistd) -> Iterator[str]:
     assert daemon.process.stdout is not None
     for line in daemon.process.stdout:
         yield line
-        if LIVES in line:
+        # On a busy machine, others may seem to be stopped too.
+        if LIVES in line and "worker 1 " in line:
             return
 
 
