@@ -185,8 +185,10 @@ async def each(
             await one
     except BaseException:
         # Not Deferred.cancel, as in `run`.
-        for coroutine in working:
+        for coroutine, one in zip(working, doing, strict=True):
             coroutine.close()
+            # What it waited for may still come, and resumes what is closed.
+            one.addErrback(lambda _: None)
         raise
     return first
 
