@@ -93,7 +93,7 @@ async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
         engine.dismiss(reply)
         stored = await stat_object(engine, key, name)
         return ObjectValue(engine, name, stored, reply.endpoint, b"")
-    stored = _describe(key, reply)
+    stored = _describe(engine, key, reply)
     size = stored.info.size
     receiver = engine.receive(reply)
     if reply.status != _PARTIAL and size > HEAD_BYTES:
@@ -111,12 +111,14 @@ async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
     return ObjectValue(engine, name, stored, reply.endpoint, bytes(head))
 
 
-def _describe(key: Key, reply: Reply) -> Stored:
+def _describe(engine: Engine, key: Key, reply: Reply) -> Stored:
     size = reply.length
     if reply.status == _PARTIAL:
         total = reply.field("Content-Range").rpartition("/")[2]
         size = int(total) if total.isdecimal() else None
     if size is None:
+        # Else its connection would stay.
+        engine.dismiss(reply)
         raise StoreFault("The engine does not say how long a value is.")
     return describe(key, reply, size)
 
@@ -291,7 +293,7 @@ class ObjectValue:
         return self._engine.receive(reply)
 
     def _is_same(self, reply: Reply) -> bool:
-        info = _describe(self.info.key, reply).info
+        info = _describe(self._engine, self.info.key, reply).info
         return (info.etag, info.size) == (self.info.etag, self.info.size)
 
     def socket(self, offset: int) -> int | None:
