@@ -21,6 +21,7 @@ from tests.integration.commands import run_kvd
 from tests.integration.http import ask, talk
 from tests.integration.test_daemon import children, eventually
 from tests.integration.twistd import Twistd
+from tests.processes import has_ended
 
 pytestmark = pytest.mark.integration
 
@@ -91,8 +92,12 @@ def test_an_upload_outlives_its_worker_and_the_daemon(tmp_path: Path) -> None:
             head = f"PATCH {location} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"
             sock.sendall(head.encode())
             send_a_part(sock, body[first:second], file)
+            writer = holder_of(daemon.process.pid, file)
+            assert writer is not None
             os.kill(daemon.process.pid, signal.SIGKILL)
             daemon.process.wait()
+            # It has seen that its daemon is gone: until then the upload is its own.
+            eventually(lambda: has_ended(writer), "it lets go")
     with Twistd(OPTIONS, tmp_path) as daemon:
         state = ask(daemon.port, "HEAD", location)
         assert (204, str(second)) == (state.status, state.fields["upload-offset"])
