@@ -95,6 +95,8 @@ async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
         return ObjectValue(engine, name, stored, reply.endpoint, b"")
     stored = _describe(engine, key, reply)
     size = stored.info.size
+    if reply.status == _PARTIAL:
+        _check_first(engine, reply, 0)
     receiver = engine.receive(reply)
     if reply.status != _PARTIAL and size > HEAD_BYTES:
         # Some engines send all, whatever they are asked for.
@@ -121,6 +123,22 @@ def _describe(engine: Engine, key: Key, reply: Reply) -> Stored:
         engine.dismiss(reply)
         raise StoreFault("The engine does not say how long a value is.")
     return describe(key, reply, size)
+
+
+def _check_first(engine: Engine, reply: Reply, offset: int) -> None:
+    """
+    Check that a part of a value is the one that was asked for (RFC 9110 section 14.4).
+
+    Raises:
+        StoreFault: It begins elsewhere.
+    """
+    first = reply.field("Content-Range").removeprefix("bytes ").partition("-")[0]
+    if first.isdecimal() and int(first) != offset:
+        engine.dismiss(reply)
+        raise StoreFault(
+            f"The engine sent the bytes of a value from {first} on; it was asked for"
+            f" those from {offset} on."
+        )
 
 
 class _Check:
@@ -290,6 +308,7 @@ class ObjectValue:
         if reply.status != _PARTIAL or not self._is_same(reply):
             self._engine.dismiss(reply)
             raise StoreFault("The value was replaced while it was read.")
+        _check_first(self._engine, reply, offset)
         return self._engine.receive(reply)
 
     def _is_same(self, reply: Reply) -> bool:

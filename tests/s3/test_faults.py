@@ -180,6 +180,28 @@ class UnreachableTests(FaultCase):
         kinds = [type(each) for each in self.reactor.getReaders()]
         assert tcp.Server not in kinds
 
+    def test_engine_that_sends_another_part_of_a_value(self) -> None:
+        """
+        500: it is not taken for the one that was asked for.
+        """
+        factory = self.say(
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-65535/65546\r\n"
+            b'ETag: "tag"\r\nContent-Length: 65536\r\n\r\n' + bytes(65536),
+            closes=False,
+        )
+        value = self.value(self.make_store())
+        factory.said = (
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/65546\r\n"
+            b'ETag: "tag"\r\nContent-Length: 10\r\n\r\n0123456789'
+        )
+
+        said = self.error(StoreFault, lambda: value.read(65536, 10))
+        assert "from 0 on" in said
+
+        factory.said = factory.said.replace(b"bytes 0-9/65546", b"bytes 5-14/65546")
+        said = self.error(StoreFault, lambda: self.make_store().open(KEY))
+        assert "from 5 on" in said
+
     def test_something_else_that_answers(self) -> None:
         """
         502, for what speaks HTTP and for what does not.
