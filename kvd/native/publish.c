@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <sys/vfs.h>
@@ -14,6 +15,8 @@
 /* So much more is free while a turn does not look again: other processes, and the metadata
    of files, take some. */
 #define ROOM_OF_A_TURN (1ULL << 30)
+
+#define MOST_ROOM ((unsigned long long)LLONG_MAX)
 
 int
 find_lock(FastPath *self)
@@ -81,7 +84,8 @@ is_unlimited(unsigned long long blocks)
 static long long
 beside(unsigned long long min_free, unsigned long long free)
 {
-    return (long long)free - (long long)min_free;
+    /* Some file systems over networks report as much as the numbers hold. */
+    return (long long)Py_MIN(free, MOST_ROOM) - (long long)Py_MIN(min_free, MOST_ROOM);
 }
 
 PyObject *

@@ -310,7 +310,7 @@ class Pipe:
         """
         A pipe that was held is empty.
         """
-        if ends.size > self._ends.size:
+        if not self._is_closed and ends.size > self._ends.size:
             ends, self._ends = self._ends, ends
         if self._is_closed or len(self._spare) == MOST_SPARE:
             ends.close()

@@ -93,8 +93,10 @@ async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
         engine.dismiss(reply)
         stored = await stat_object(engine, key, name)
         return ObjectValue(engine, name, stored, reply.endpoint, b"")
-    stored = _describe(key, reply)
+    stored = _describe(engine, key, reply)
     size = stored.info.size
+    if reply.status == _PARTIAL:
+        _check_first(engine, reply, 0)
     receiver = engine.receive(reply)
     if reply.status != _PARTIAL and size > HEAD_BYTES:
         # Some engines send all, whatever they are asked for.
@@ -111,14 +113,32 @@ async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
     return ObjectValue(engine, name, stored, reply.endpoint, bytes(head))
 
 
-def _describe(key: Key, reply: Reply) -> Stored:
+def _describe(engine: Engine, key: Key, reply: Reply) -> Stored:
     size = reply.length
     if reply.status == _PARTIAL:
         total = reply.field("Content-Range").rpartition("/")[2]
         size = int(total) if total.isdecimal() else None
     if size is None:
+        # Else its connection would stay.
+        engine.dismiss(reply)
         raise StoreFault("The engine does not say how long a value is.")
     return describe(key, reply, size)
+
+
+def _check_first(engine: Engine, reply: Reply, offset: int) -> None:
+    """
+    Check that a part of a value is the one that was asked for (RFC 9110 section 14.4).
+
+    Raises:
+        StoreFault: It begins elsewhere.
+    """
+    first = reply.field("Content-Range").removeprefix("bytes ").partition("-")[0]
+    if first.isdecimal() and int(first) != offset:
+        engine.dismiss(reply)
+        raise StoreFault(
+            f"The engine sent the bytes of a value from {first} on; it was asked for"
+            f" those from {offset} on."
+        )
 
 
 class _Check:
@@ -288,10 +308,11 @@ class ObjectValue:
         if reply.status != _PARTIAL or not self._is_same(reply):
             self._engine.dismiss(reply)
             raise StoreFault("The value was replaced while it was read.")
+        _check_first(self._engine, reply, offset)
         return self._engine.receive(reply)
 
     def _is_same(self, reply: Reply) -> bool:
-        info = _describe(self.info.key, reply).info
+        info = _describe(self._engine, self.info.key, reply).info
         return (info.etag, info.size) == (self.info.etag, self.info.size)
 
     def socket(self, offset: int) -> int | None:

@@ -455,6 +455,29 @@ def test_a_pipe_is_held_beyond_the_end_of_the_others(sockets: Sockets) -> None:
     assert 0 == opened.more
 
 
+def test_a_larger_pipe_is_held_beyond_the_end_of_the_others(sockets: Sockets) -> None:
+    """
+    It does not take the place of one that is closed, and that is not closed again:
+    another file may have its number by then.
+    """
+    far, near = sockets
+    fill(far)
+    opened = Descriptors("pipe:")
+    pipe = Pipe()
+    to, reader = tcp_pair(window=4096)
+    with to, reader:
+        held = stalled(pipe, near, to).held
+        assert held is not None
+        pipe._ends = replace(pipe._ends, size=4096)
+        pipe.close()
+        assert 2 == opened.more
+        while held.count:
+            reader.recv(1 << 20)
+            held.send(to.fileno())
+
+    assert 0 == opened.more
+
+
 def test_the_larger_pipe_is_used_next(sockets: Sockets) -> None:
     """
     A user who has many pipes gets small ones.

@@ -162,6 +162,46 @@ class UnreachableTests(FaultCase):
 
         assert "broke off" in self.error(EngineFailed, lambda: store.open(KEY))
 
+    def test_engine_that_does_not_say_how_long_a_value_is(self) -> None:
+        """
+        500, and no connection stays for a body that nobody reads.
+        """
+        factory = self.say(
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-199999/*\r\n"
+            b'ETag: "tag"\r\nContent-Length: 200000\r\n\r\n' + bytes(200_000),
+            closes=False,
+        )
+        store = self.make_store()
+
+        for _ in range(3):
+            assert "how long" in self.error(StoreFault, lambda: store.open(KEY))
+        self.reactor.settle()
+        assert 3 == factory.count
+        kinds = [type(each) for each in self.reactor.getReaders()]
+        assert tcp.Server not in kinds
+
+    def test_engine_that_sends_another_part_of_a_value(self) -> None:
+        """
+        500: it is not taken for the one that was asked for.
+        """
+        factory = self.say(
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-65535/65546\r\n"
+            b'ETag: "tag"\r\nContent-Length: 65536\r\n\r\n' + bytes(65536),
+            closes=False,
+        )
+        value = self.value(self.make_store())
+        factory.said = (
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/65546\r\n"
+            b'ETag: "tag"\r\nContent-Length: 10\r\n\r\n0123456789'
+        )
+
+        said = self.error(StoreFault, lambda: value.read(65536, 10))
+        assert "from 0 on" in said
+
+        factory.said = factory.said.replace(b"bytes 0-9/65546", b"bytes 5-14/65546")
+        said = self.error(StoreFault, lambda: self.make_store().open(KEY))
+        assert "from 5 on" in said
+
     def test_something_else_that_answers(self) -> None:
         """
         502, for what speaks HTTP and for what does not.

@@ -170,6 +170,24 @@ def test_both_forms_find_the_same_room(
     assert room == (available * unit - min_free if blocks else None)
 
 
+@pytest.mark.parametrize(
+    "room", [space.room_beside, space.room_beside_in_python], ids=["compiled", "Python"]
+)
+def test_there_is_room_where_the_most_is_reported(
+    room: Callable[[int, int, int, int], int | None],
+) -> None:
+    """
+    File systems over networks without a limit of their own report as many bytes as the
+    numbers of statvfs(3) hold.
+    """
+    unit = 16 << 20
+    blocks = ((1 << 64) - 1) // unit
+    found = room(1 << 40, blocks, unit, blocks)
+
+    assert found is not None
+    assert found > 1 << 62
+
+
 @exploring()
 @given(
     st.integers(0, 0o177777),
