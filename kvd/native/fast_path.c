@@ -282,6 +282,9 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
     if (is_closed)
         end_commits(self);
     self->root_looks.alike = self->room_turn = 0;
+    if (self->folders != NULL)
+        for (unsigned int i = 0; i < self->most_folders; i++)
+            self->folders[i].looks.alike = 0;
     self->links_nameless = self->uploads >= 0 && links_nameless(self);
     if (self->uploads < 0) {
         close_folders(self);

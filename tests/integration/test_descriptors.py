@@ -42,6 +42,8 @@ def start(limit: int, options: Sequence[str], folder: Path) -> ForkedProcess[str
             ["-n", "--pidfile=", "kvd", listen, "--store=file:values", *options],
             folder,
             [nothing.fileno(), output, output],
+            # What measures coverage takes some of its own.
+            {name: os.environ[name] for name in os.environ if "COVERAGE" not in name},
             prelude=f"import resource; {limited}",
         )
     os.close(output)

@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 from kvd.store.space import Space, look_at
+from tests.descriptors import Descriptors
 from tests.integration.small_disk import tmpfs
 
 
@@ -86,13 +87,13 @@ def test_a_disk_that_takes_nothing_is_named(
     """
     if number == errno.EOPNOTSUPP and call == "os.write":
         complaint = "The store cannot be written: Operation not supported."
-    before = os.listdir("/proc/self/fd")
+    opened = Descriptors(os.readlink(f"/proc/self/fd/{folder}"))
     with mock.patch(call, side_effect=OSError(number, os.strerror(number))):
         space = look_at(folder, evicts=evicts)
 
     assert complaint == space.complaint
     assert space.free_bytes is not None
-    assert len(before) == len(os.listdir("/proc/self/fd"))
+    assert 0 == opened.more
 
 
 def test_a_disk_that_does_not_answer_is_named(folder: int) -> None:
