@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import socket
+import struct
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 
@@ -52,22 +56,87 @@ def state_of(pid: int) -> str:
     return stat.rpartition(")")[2].split()[0]
 
 
-def peers_of(pid: int) -> set[int]:
+def stop_all(pids: Collection[int]) -> None:
     """
-    The ports at the other ends of a process's connections over TCP and IPv4.
+    Send processes SIGSTOP, and wait until each of them stands still or is gone.
+    """
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    for pid in pids:
+        # One that is in a call of the kernel finishes that first.
+        while state_of(pid) != "T" and not has_ended(pid):
+            time.sleep(0.001)
+
+
+def peers_of_stopped(pids: Collection[int]) -> dict[int, set[int] | None]:
+    """
+    The ports at the other ends of the connections over TCP and IPv4 that each of some
+    processes holds, all of them. None for one that did not stand still until they were
+    known: it may have let go of some.
+    """
+    held = {pid: _sockets_of(pid) for pid in pids}
+    peers = _connected_peers()
+    return {
+        pid: {peers[each] for each in held[pid] & peers.keys()}
+        if state_of(pid) == "T"
+        else None
+        for pid in pids
+    }
+
+
+def _sockets_of(pid: int) -> set[int]:
+    """
+    The inodes of a process's sockets.
     """
     sockets = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            sockets.add(os.readlink(descriptor))
-    _, *lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()
-    # As proc(5) has them: the number of the line, both addresses, ..., the inode.
-    rows = [line.split() for line in lines]
-    return {
-        int(row[2].rpartition(":")[2], 16)
-        for row in rows
-        if f"socket:[{row[9]}]" in sockets
-    }
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for descriptor in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError):
+                kind, _, inode = os.readlink(descriptor.path).partition(":")
+                if kind == "socket":
+                    sockets.add(int(inode.strip("[]")))
+    return sockets
+
+
+_NETLINK_SOCK_DIAG: Final = 4
+_SOCK_DIAG_BY_FAMILY: Final = 20
+_REQUEST_AND_DUMP: Final = 0x301
+_ERROR, _DONE = 2, 3
+_HEADER: Final = struct.Struct("=IHHII")
+_REQUEST: Final = struct.Struct("=BBBxI48x")
+_ANSWER: Final = struct.Struct("=16x6x2s60xI")
+_HELD_STATES: Final = sum(1 << state for state in (1, 4, 5, 8, 9, 11))
+"""
+Of those in the kernel's tcp_states.h: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT,
+LAST_ACK and CLOSING.
+"""
+
+
+def _connected_peers() -> dict[int, int]:
+    """
+    The port at the other end of each connection over TCP and IPv4, by the inode of its
+    socket; as in sock_diag(7).
+
+    ``/proc/net/tcp`` has them too, between all that were closed within the last minute.
+    """
+    peers: dict[int, int] = {}
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    with socket.socket(socket.AF_NETLINK, kind, _NETLINK_SOCK_DIAG) as asked:
+        request = _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, _HELD_STATES)
+        size = _HEADER.size + len(request)
+        head = size, _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, 1, 0
+        asked.send(_HEADER.pack(*head) + request)
+        while True:
+            reply = asked.recv(1 << 16)
+            while reply:
+                length, answers, *_ = _HEADER.unpack_from(reply)
+                if answers == _DONE:
+                    return peers
+                assert answers != _ERROR, "the kernel does not tell its connections"
+                port, inode = _ANSWER.unpack_from(reply)
+                peers[inode] = int.from_bytes(port, "big")
+                reply = reply[length:]
 
 
 def has_ended(pid: int) -> bool:

@@ -16,18 +16,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from statistics import fmean
+from typing import Final
 
 from kvd.admin.control.asking import ControlSocket
 from kvd.plugins import IPolicyDeclaration, declared
 from tests.changes.changing import FURTHER_POLICIES, under_load
-from tests.crash.load import Cut
+from tests.changes.hanging import Hung, await_others, hang, workers_of
+from tests.crash.load import Cut, Report
 from tests.integration.twistd import EXEC
-from tests.patience import PATIENCE_SECONDS
-from tests.processes import has_ended, peers_of, state_of
 
 CLIENTS: Final = 8
 PAUSE_SECONDS: Final = 0.02
@@ -35,7 +37,8 @@ PAUSE_SECONDS: Final = 0.02
 Half of the processors is left to what is started anew.
 """
 
-OPTIONS: Final = {"hangs": ("--procs=8", "--hang-timeout=3s")}
+HANG_SECONDS: Final = 3
+OPTIONS: Final = {"hangs": ("--procs=8", f"--hang-timeout={HANG_SECONDS}s")}
 LINES: Final = 100
 """
 How many of the last lines of the log are shown where something was wrong.
@@ -64,15 +67,12 @@ class Run:
     wanted: int
     until: float
     done: int = 0
-    hung: list[tuple[float, set[int] | None]] = field(default_factory=list)
-    """When workers were stopped, and the ports of the clients that they had; None if
-    this process got no processor until they were replaced."""
+    hung: list[Hung] = field(default_factory=list)
+    """The workers that were stopped."""
     switched: list[tuple[float, str]] = field(default_factory=list)
     """When each policy was put in force."""
     found: int = 0
     """How many workers were found to hang."""
-    replaced_seconds: float = 0.0
-    """How long it took at most until others served in their place."""
 
     @property
     def settings(self) -> Path:
@@ -114,28 +114,23 @@ class Run:
             status = asked.status()
             self.write_settings()
             os.kill(status["pid"], signal.SIGHUP)
-            await_others(asked, pids_of(status))
+            await_others(asked, workers_of(status))
 
     def hang(self, asked: ControlSocket, chance: random.Random) -> None:
         """
         Most workers are stopped, and kvd replaces them.
         """
-        for policy in self.steps():
-            asked.change("policy", {"policy": policy})
-            self.switched.append((time.monotonic(), policy))
-            pids = chance.sample(pids_of(asked.status()), WORKERS_THAT_HANG)
-            began = time.monotonic()
-            for pid in pids:
-                os.kill(pid, signal.SIGSTOP)
-            # What they have now ends with them, and nothing else may. Nobody knows
-            # when it ends: the kernel may close connections of a process that was
-            # killed when its replacement serves already.
-            ports = peers_of_stopped(pids)
-            self.hung.append((time.monotonic(), ports))
-            await_others(asked, pids)
-            took = time.monotonic() - began
-            self.replaced_seconds = max(self.replaced_seconds, took)
-            self.done += WORKERS_THAT_HANG - 1
+        # Beside the threads of the clients, a look that takes milliseconds took longer
+        # than kvd leaves a worker that hangs.
+        with ProcessPoolExecutor(1, get_context("spawn")) as beside:
+            for policy in self.steps():
+                asked.change("policy", {"policy": policy})
+                self.switched.append((time.monotonic(), policy))
+                workers = sorted(workers_of(asked.status()).items())
+                chosen = dict(chance.sample(workers, WORKERS_THAT_HANG))
+                control = str(self.folder / "control")
+                self.hung += beside.submit(hang, control, chosen).result()
+                self.done += WORKERS_THAT_HANG - 1
         self.found = asked.status()["hangs"]
 
     def longest_under(self, slow: Collection[tuple[float, float]]) -> dict[str, float]:
@@ -154,65 +149,39 @@ class Run:
 
     def was_hung(self, cut: Cut) -> bool:
         """
-        Whether a worker that hung had this connection.
+        Whether a worker that hung had this connection, for certain.
         """
-        return bool(self._stops_of(cut))
+        return any(hung.had(cut) for hung in self.hung)
 
-    def _stops_of(self, cut: Cut) -> list[float]:
+    def sentences(self, report: Report) -> Iterator[str]:
         """
-        When workers were stopped that had this connection.
+        What became of the workers that were stopped, and of what they served.
         """
-        return [
-            stopped
-            for stopped, ports in self.hung
-            if cut.connected <= stopped <= cut.ended
-            and (ports is None or cut.port in ports)
+        seconds = [hung.replaced - hung.began for hung in self.hung]
+        late = sum(each > HANG_SECONDS + 1 for each in seconds)
+        yield (
+            f"hung workers were replaced after {max(seconds):.2f} s at most,"
+            f" {fmean(seconds):.2f} on average, {late} of them later than a second"
+            f" after --hang-timeout ({HANG_SECONDS} s)"
+        )
+        lost = [
+            (hung, cut) for cut in report.cut for hung in self.hung if hung.had(cut)
         ]
-
-    def cut_seconds(self, cut: Cut) -> float:
-        """
-        How long after its worker was stopped a connection ended.
-        """
-        return cut.ended - max(self._stops_of(cut))
-
-
-def pids_of(status: dict[str, Any]) -> list[int]:
-    """
-    The processes of all workers.
-    """
-    return [row["pid"] for row in status["workers"] if row["pid"]]
-
-
-def peers_of_stopped(pids: Collection[int]) -> set[int] | None:
-    """
-    The ports of the clients of workers that were sent SIGSTOP; None if one of them is
-    gone already.
-    """
-    ports = set()
-    for pid in pids:
-        # One that is in a call of the kernel finishes that first.
-        while (state := state_of(pid)) not in {"T", ""}:
-            time.sleep(0.001)
-        try:
-            ports |= peers_of(pid)
-        except FileNotFoundError:
-            assert not state or has_ended(pid)
-            return None
-    return ports
-
-
-def await_others(asked: ControlSocket, before: Collection[int]) -> None:
-    """
-    Wait until other processes than these serve.
-    """
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        status = asked.status()
-        states = {row["state"] for row in status["workers"]}
-        if states == {"ready"} and not set(pids_of(status)) & set(before):
-            return
-        assert time.monotonic() < deadline, f"workers are {states}, {before} replaced"
-        time.sleep(0.02)
+        before = sum(cut.began <= hung.stopped for hung, cut in lost)
+        longest = max((cut.ended - hung.stopped for hung, cut in lost), default=0.0)
+        yield (
+            f"{before} requests were in service on them, and {len(lost) - before} came"
+            f" over connections that they kept; the last ended after {longest:.2f} s"
+        )
+        unseen = sum(hung.ports is None for hung in self.hung)
+        yield (
+            f"{self.found - len(self.hung)} others were found to hang, as on a machine"
+            f" that stands still; of {unseen} nobody saw what they served, which counts"
+            " as wrong"
+        )
+        each = self.longest_under(report.slow).items()
+        text = ", ".join(f"{policy} {seconds:.2f} s" for policy, seconds in each)
+        yield f"the longest request under each policy: {text}"
 
 
 def run_one(kind: str, wanted: int, minutes: float) -> int:
@@ -242,23 +211,13 @@ def run_one(kind: str, wanted: int, minutes: float) -> int:
         f"{run.done} {kind}: {time.monotonic() - began:.0f} s, {CLIENTS} clients,"
         f" {report.requests} requests, {report.broken + report.refused} without a"
         f" reply, {len(report.wrong)} wrong; the longest took"
-        f" {report.longest_seconds * 1000:.0f} ms",
+        f" {report.longest_seconds * 1000:.0f} ms,"
+        f" {sum(seconds > 1 for _, seconds in report.slow)} more than a second",
         flush=True,
     )
     if run.hung:
-        cut = max(map(run.cut_seconds, filter(run.was_hung, report.cut)), default=0.0)
-        others = run.found - len(run.hung) * WORKERS_THAT_HANG
-        unseen = sum(ports is None for _, ports in run.hung)
-        print(
-            f"  hung workers were replaced after {run.replaced_seconds:.2f} s at most,"
-            f" and what they served was cut after {cut:.2f} s; {others} others were"
-            f" found to hang, as on a machine that stands still, and {unseen} times"
-            " this process came too late to see what was served",
-            flush=True,
-        )
-        each = run.longest_under(report.slow).items()
-        text = ", ".join(f"{policy} {seconds:.2f} s" for policy, seconds in each)
-        print(f"  the longest request under each policy: {text}", flush=True)
+        for sentence in run.sentences(report):
+            print(f"  {sentence}", flush=True)
     for sentence in report.wrong:
         print(f"  {sentence}", flush=True)
     if report.wrong:

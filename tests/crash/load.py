@@ -51,6 +51,8 @@ class Cut:
     """The client's."""
     connected: float
     """When the connection began, by the monotonic clock."""
+    began: float
+    """When the request did."""
     ended: float
     """When the client saw the end."""
 
@@ -218,7 +220,7 @@ class Client(threading.Thread):
                 self._end.wait(0.02)
             else:
                 self._report.cut.append(
-                    Cut(self._own_port, self._connected, time.monotonic())
+                    Cut(self._own_port, self._connected, began, time.monotonic())
                 )
             return None
         except TimeoutError:
