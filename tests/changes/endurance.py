@@ -18,6 +18,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,16 +33,17 @@ from tests.crash.load import Cut, Report
 from tests.integration.twistd import EXEC
 
 CLIENTS: Final = 8
-PAUSE_SECONDS: Final = 0.02
+PAUSE_SECONDS: Final = {"upgrades": 0.2, "reloads": 0.2, "hangs": 0.05}
 """
-Half of the processors is left to what is started anew.
+Of each client, on average. Most of the processors is left to what is started anew: an
+upgrade takes two seconds of one.
 """
 
 HANG_SECONDS: Final = 3
 OPTIONS: Final = {"hangs": ("--procs=8", f"--hang-timeout={HANG_SECONDS}s")}
-LINES: Final = 100
+LOGS: Final = Path("build", "endurance")
 """
-How many of the last lines of the log are shown where something was wrong.
+Where the log of a daemon is kept if something was wrong.
 """
 
 WORKERS_THAT_HANG: Final = 6
@@ -203,7 +205,7 @@ def run_one(kind: str, wanted: int, minutes: float) -> int:
         run.write_settings()
         options = [f"--config={run.settings}", *OPTIONS.get(kind, ())]
         report = under_load(
-            *(CLIENTS, run.folder, acts[kind], EXEC, PAUSE_SECONDS),
+            *(CLIENTS, run.folder, acts[kind], EXEC, PAUSE_SECONDS[kind]),
             options,
             run.was_hung,
         )
@@ -221,7 +223,14 @@ def run_one(kind: str, wanted: int, minutes: float) -> int:
     for sentence in report.wrong:
         print(f"  {sentence}", flush=True)
     if report.wrong:
-        print("".join(f"    {line}" for line in report.log[-LINES:]), flush=True)
+        LOGS.mkdir(parents=True, exist_ok=True)
+        log = LOGS / f"{kind}-{os.getpid()}.log"
+        log.write_text("".join(report.log))
+        print(
+            f"  the log is in {log}; {time.monotonic():.3f} of the monotonic clock is"
+            f" {datetime.now(UTC).isoformat()}",
+            flush=True,
+        )
     return len(report.wrong)
 
 
@@ -231,10 +240,11 @@ def main(arguments: Sequence[str]) -> int:
     """
     given = [float(each) for each in arguments]
     upgrades, reloads, hangs, minutes = given + [20, 20, 20, 15][len(given) :]
-    # An upgrade computes on one processor after the other.
+    # An upgrade computes on one processor after the other, and a reload waits for
+    # connections that are kept.
     wanted = {
         "upgrades": [int(upgrades) // 2, int(upgrades) - int(upgrades) // 2],
-        "reloads": [int(reloads)],
+        "reloads": [int(reloads) // 2, int(reloads) - int(reloads) // 2],
         "hangs": [int(hangs)],
     }
     runs = [
