@@ -5,6 +5,7 @@ socket, the status site, and the end.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -81,7 +82,12 @@ class ServingService(Service):
 
         super().startService()
         reopen = write_log_later(reactor, self._settings.log_format)
-        on_rotation(reopen, reactor)
+
+        def rotated() -> None:
+            reopen()
+            self._pass_on(signal.SIGUSR1)
+
+        on_rotation(rotated, reactor)
         self._scoreboard = Scoreboard(self._scoreboard_memory)
         self._verifier = VerifierProcess(
             reactor, hang_seconds=self._settings.hang_seconds
@@ -174,6 +180,11 @@ class ServingService(Service):
             self._reload().addCallback(lambda _: self._report_ready(reactor))
 
         on_hangup(reload, reactor)
+
+    def _pass_on(self, number: int) -> None:
+        """
+        Another process that takes the place of this one is to heed this signal too.
+        """
 
     def _reload(self) -> Deferred[None]:
         """

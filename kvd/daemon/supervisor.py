@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -165,8 +165,8 @@ class SupervisorService(ServingService):
         self._is_ready = True
 
     async def _take_over(self, predecessor: Predecessor, reactor: Any) -> None:
-        # What the old daemon does on SIGHUP is its own matter as yet.
-        signal.signal(signal.SIGHUP, lambda number, frame: None)
+        # The settings have been read already.
+        signal.signal(signal.SIGHUP, lambda number, _: predecessor.remember(number))
         allowed = await predecessor.allowed(
             lambda: self._is_ready, lambda: self._pool.failure, reactor
         )
@@ -188,7 +188,7 @@ class SupervisorService(ServingService):
         # Not before: the service manager ignores other processes than the main one.
         self._report_ready(reactor)
         self._start_evicting(reactor)
-        await predecessor.ended(reactor)
+        await predecessor.ended(signal.raise_signal, reactor)
 
     def _failed(self, failure: Failure, reactor: Any) -> None:
         self._log.failure("kvd cannot take the place of another one", failure=failure)
@@ -197,6 +197,7 @@ class SupervisorService(ServingService):
     # -- another daemon in its place --------------------------------------------------
 
     _starting: Successor | None = None
+    _successor: Successor | None = None
 
     async def _upgrade(self, reactor: Any) -> None:
         environment = self._notifier.environment
@@ -280,7 +281,15 @@ class SupervisorService(ServingService):
         self._distribution.hang_seconds = settings.hang_seconds
         self._watch_others(settings.hang_seconds)
 
+    def _pass_on(self, number: int) -> None:
+        successor = self._successor or self._starting
+        if successor is not None:
+            successor.pass_on(number)
+
     def _reload(self) -> Deferred[None]:
+        self._pass_on(signal.SIGHUP)
+        if self._successor is not None:
+            return succeed(None)
         return self._reloading.start()
 
     def _workers(self) -> list[WorkerState]:

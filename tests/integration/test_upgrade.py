@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Final
 
 import pytest
 
@@ -241,17 +242,40 @@ def test_code_that_does_not_start_is_reported(
     assert 200 == ask(port, "GET", "/").status
 
 
-def starting(daemon: Upgradable, answers: list[str]) -> tuple[threading.Thread, int]:
+STOP: Final = "os.kill(os.getpid(), signal.SIGSTOP)"
+
+BEFORE_ITS_WORKERS: Final = f"""
+import subprocess
+begin = subprocess.Popen.__init__
+def stop_and_begin(*arguments, **named):
+    subprocess.Popen.__init__ = begin
+    {STOP}
+    begin(*arguments, **named)
+subprocess.Popen.__init__ = stop_and_begin
+"""
+"""
+It has read its settings when it stops.
+"""
+
+
+def starting(
+    daemon: Upgradable, answers: list[str], stops: str = STOP
+) -> tuple[threading.Thread, int]:
     """
     Begin an upgrade to code that takes a while to start.
+
+    Args:
+        daemon: What is upgraded.
+        answers: Gets what comes of it.
+        stops: Has the new process stop, at once or later.
 
     Returns:
         Who waits for it, and the new process, which is stopped.
     """
     old = daemon.pid()
     daemon.replace_code(
-        "import os, signal, sys; os.kill(os.getpid(), signal.SIGSTOP);"
-        " sys.path.remove(os.getcwd()) if os.getcwd() in sys.path else"
+        f"import os, signal, sys\n{stops}\n"
+        "sys.path.remove(os.getcwd()) if os.getcwd() in sys.path else"
         " sys.path.remove(''); del sys.modules['kvd']; import kvd"
     )
 
@@ -334,6 +358,40 @@ def test_the_old_daemon_ends_meanwhile(
         finally:
             os.kill(new, signal.SIGTERM)
             until(lambda: has_ended(new))
+
+
+def test_signals_to_the_old_daemon_meanwhile_reach_the_new_one(tmp_path: Path) -> None:
+    """
+    The new one has read the settings already, and its log is in the file that was
+    renamed. What a rights file withdraws must not be allowed again when it serves.
+    """
+    daemon = Upgradable(tmp_path)
+    with daemon.serve() as process:
+        process.read_on()
+        answers: list[str] = []
+        waiting, new = starting(daemon, answers, BEFORE_ITS_WORKERS)
+        try:
+            text = daemon.config.read_text()
+            daemon.config.write_text(f'{text}policy = "leastbusy"\n')
+            os.kill(process.process.pid, signal.SIGHUP)
+            os.kill(process.process.pid, signal.SIGUSR1)
+            until(lambda: 1 == reopened(process))
+        finally:
+            (tmp_path / "kvd.py").unlink()
+            os.kill(new, signal.SIGCONT)
+        waiting.join(PATIENCE_SECONDS)
+        assert ["done"] == answers
+        with daemon.asking() as asked:
+            until(lambda: "leastbusy" == asked.status()["policy"])
+            assert new == asked.status()["pid"]
+        until(lambda: 2 == reopened(process))
+
+
+def reopened(daemon: Twistd) -> int:
+    """
+    How often a log was opened again.
+    """
+    return sum("SIGUSR1: the logs go on" in line for line in daemon.lines)
 
 
 def test_replaced_files_are_not_loaded_beside_the_old_code(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ take    the old daemon                 serve; with what the store's values take
 serves  the new daemon                 it accepts
 main    the old daemon                 it accepts no more, and service manager knows
 stop    the old daemon                 end
+signal  the old daemon                 it got this signal: heed it, once you serve
 ======= ============================== =============================================
 
 Each is a JSON object in one datagram, so that versions of kvd understand each other.

@@ -49,6 +49,7 @@ class Predecessor:
         self.manifest = manifest
         self._taken: list[tuple[ListenerGroup, HandedGroup]] = []
         self._totals: Sequence[Total] = ()
+        self._signals: list[int] = []
         self._gone = False
         self._stopped = False
 
@@ -172,11 +173,28 @@ class Predecessor:
             await deferLater(reactor, LOOK_SECONDS)
         return True
 
-    async def ended(self, reactor: Any) -> None:
+    def remember(self, number: int) -> None:
+        """
+        A signal came before this daemon could heed it.
+        """
+        self._signals.append(number)
+
+    async def ended(self, heed: Callable[[int], object], reactor: Any) -> None:
         """
         Wait until the old daemon has ended.
+
+        Args:
+            heed: Called for each signal that came before, or that the old daemon passes
+                on.
+            reactor: Provides the time.
         """
-        while self._receive() is not _GONE:
+        while True:
+            gone = self._receive() is _GONE
+            signals, self._signals = self._signals, []
+            for number in signals:
+                heed(number)
+            if gone:
+                break
             await deferLater(reactor, LOOK_SECONDS)
         self.close()
 
@@ -202,12 +220,15 @@ class Predecessor:
             data = self._channel.recv(MAX_MESSAGE_BYTES)
         except BlockingIOError:
             return {}
-        except OSError:
-            data = b""
+        except ConnectionResetError:
+            # It died before it had read everything. What it had sent is still there.
+            data = self._channel.recv(MAX_MESSAGE_BYTES)
         if not data:
             self._gone = True
             return _GONE
         message: dict[str, Any] = json.loads(data)
+        if "signal" in message:
+            self.remember(message["signal"])
         return message
 
     def _send(self, message: dict[str, Any]) -> None:

@@ -192,6 +192,14 @@ class Successor:
         self._may_serve = True
         self._send({"take": {"totals": totals}})
 
+    def pass_on(self, number: int) -> None:
+        """
+        Tell it of a signal that this daemon got: it may have read the settings and
+        opened the log before. It heeds that as soon as it serves.
+        """
+        if self._channel is not None:
+            self._send({"signal": number})
+
     def confirm(self) -> None:
         """
         Tell it that this daemon accepts nothing more. The channel stays open until this

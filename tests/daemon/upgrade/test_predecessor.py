@@ -73,6 +73,12 @@ class PredecessorTests(SynchronousTestCase):
         self.old.send(json.dumps(message).encode())
         self.clock.advance(LOOK_SECONDS)
 
+    def await_end(self, heeded: list[int]) -> Deferred[None]:
+        """
+        Wait until the old daemon has ended.
+        """
+        return Deferred.fromCoroutine(self.predecessor.ended(heeded.append, self.clock))
+
     def test_it_waits_for_permission(self) -> None:
         """
         It says once that it is ready, and is told what the values take.
@@ -130,12 +136,37 @@ class PredecessorTests(SynchronousTestCase):
         self.assertNoResult(only)
         self.tell({"main": True})
         assert self.successResultOf(only)
-        ended = Deferred.fromCoroutine(self.predecessor.ended(self.clock))
+        ended = self.await_end([])
         self.clock.advance(LOOK_SECONDS)
         self.assertNoResult(ended)
         self.old.close()
         self.clock.advance(LOOK_SECONDS)
         self.successResultOf(ended)
+
+    def test_signals_are_heeded_once_it_serves(self) -> None:
+        """
+        Those that the old daemon passes on, whenever it got them, to its last breath;
+        and those that came here too early.
+        """
+        allowed = self.begin()
+        self.tell({"signal": 1})
+        self.predecessor.remember(2)
+        self.tell({"take": {"totals": []}})
+        assert self.successResultOf(allowed)
+        only = Deferred.fromCoroutine(self.predecessor.accepts_no_more(self.clock))
+        self.tell({"signal": 3})
+        self.tell({"main": True})
+        assert self.successResultOf(only)
+        heeded: list[int] = []
+        ended = self.await_end(heeded)
+        assert [1, 2, 3] == heeded
+        self.tell({"signal": 4})
+        assert [1, 2, 3, 4] == heeded
+        self.old.send(b'{"signal": 5}')
+        self.old.close()
+        self.clock.pump([LOOK_SECONDS] * 2)
+        self.successResultOf(ended)
+        assert [1, 2, 3, 4, 5] == heeded
 
     def test_it_may_be_stopped_to_the_last(self) -> None:
         """
