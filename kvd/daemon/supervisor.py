@@ -185,6 +185,8 @@ class SupervisorService(ServingService):
         if not await predecessor.accepts_no_more(reactor):
             stop(reactor)
             return
+        # Those of the old one may be there, as where a worker of its has hung since.
+        self._attach_again()
         # Not before: the service manager ignores other processes than the main one.
         self._report_ready(reactor)
         self._start_evicting(reactor)
@@ -238,8 +240,14 @@ class SupervisorService(ServingService):
         self._origin.write_pid_file()
         if self._stand_in is not None:
             report_pid(self._stand_in)
-        # It has attached its own programs.
-        self._distribution.switch(self._distribution.chosen)
+        self._attach_again()
+
+    def _attach_again(self) -> None:
+        """
+        Another daemon may have attached its programs to the sockets since this one did.
+        """
+        if self.running:
+            self._distribution.switch(self._distribution.chosen)
 
     def _hand_on(
         self, successor: Successor, foreground: Foreground | None, reactor: Any
@@ -252,6 +260,7 @@ class SupervisorService(ServingService):
                 group.give_away()
         for site in self._sites:
             site.close()
+        self._programs.leave()
         self._notifier.hand_on(successor.pid)
         if self._evictor is not None:
             # Now, since the last request may take long, and only one process at a time

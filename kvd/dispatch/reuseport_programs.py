@@ -120,6 +120,12 @@ class ReuseportPrograms:
         self.prepare(chosen)
         self.admit(ready)
 
+    def leave(self) -> None:
+        """
+        Attach nothing more: from now on another process does.
+        """
+        self._own = {}
+
     def admit(self, ready: Set[int]) -> None:
         """
         Assign connections to these workers from now on.

@@ -149,6 +149,16 @@ class ProgramsTests(SynchronousTestCase):
         assert {0: {1: 1}, 1: {1: 1}} == self.loaded.admitted
         assert [] == self.by()
 
+    def test_nothing_is_attached_once_another_process_does(self) -> None:
+        """
+        Whoever gets ready, or is lost.
+        """
+        self.switch("reuseport", {0, 1, 2})
+        self.programs.leave()
+        self.attached.clear()
+        self.programs.admit({0, 1})
+        assert [] == self.attached
+
     def test_before_anybody_is_ready_all_are_meant(self) -> None:
         """
         Who connects meanwhile waits for one of them.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -259,7 +259,7 @@ It has read its settings when it stops.
 
 
 def starting(
-    daemon: Upgradable, answers: list[str], stops: str = STOP
+    daemon: Upgradable, answers: list[str], stops: str = STOP, later: str = ""
 ) -> tuple[threading.Thread, int]:
     """
     Begin an upgrade to code that takes a while to start.
@@ -268,6 +268,7 @@ def starting(
         daemon: What is upgraded.
         answers: Gets what comes of it.
         stops: Has the new process stop, at once or later.
+        later: Has it do so when it has found kvd.
 
     Returns:
         Who waits for it, and the new process, which is stopped.
@@ -276,7 +277,7 @@ def starting(
     daemon.replace_code(
         f"import os, signal, sys\n{stops}\n"
         "sys.path.remove(os.getcwd()) if os.getcwd() in sys.path else"
-        " sys.path.remove(''); del sys.modules['kvd']; import kvd"
+        f" sys.path.remove(''); del sys.modules['kvd']; import kvd\n{later}"
     )
 
     def upgrade() -> None:
@@ -385,6 +386,81 @@ def test_signals_to_the_old_daemon_meanwhile_reach_the_new_one(tmp_path: Path) -
             until(lambda: "leastbusy" == asked.status()["policy"])
             assert new == asked.status()["pid"]
         until(lambda: 2 == reopened(process))
+
+
+AS_IT_SERVES: Final = f"""
+def stop_and_restore(self):
+    Predecessor.restore_stderr = restore
+    {STOP}
+    restore(self)
+from kvd.daemon.upgrade.predecessor import Predecessor
+restore, Predecessor.restore_stderr = Predecessor.restore_stderr, stop_and_restore
+"""
+"""
+It stops when its workers accept, before it says so.
+"""
+
+
+def test_what_the_old_daemon_does_to_the_last_is_undone(tmp_path: Path) -> None:
+    """
+    It has its workers share one socket of all, by a program that it attaches when the
+    new daemon has attached its own. Then the new one's workers get connections all the
+    same.
+    """
+    daemon = Upgradable(tmp_path, "--policy=reuseport")
+    with daemon.serve() as process:
+        answers: list[str] = []
+        waiting, new = starting(daemon, answers, "", AS_IT_SERVES)
+        try:
+            with daemon.asking() as asked:
+                asked.change("policy", {"policy": "shared"})
+        finally:
+            (tmp_path / "kvd.py").unlink()
+            os.kill(new, signal.SIGCONT)
+        waiting.join(PATIENCE_SECONDS)
+        assert ["done"] == answers
+        with daemon.asking() as asked:
+            assert "reuseport" == asked.status()["policy"]
+            for _ in range(50):
+                assert 404 == ask(process.port, "GET", "/k").status
+            assert all(row["accepted"] for row in asked.status()["workers"])
+
+
+def test_a_daemon_that_ends_attaches_nothing(tmp_path: Path) -> None:
+    """
+    It is asked to end when the new one accepts already, and gives up the upgrade. Its
+    own sockets are closed, which is nothing to warn of.
+    """
+    # However long the end takes.
+    daemon = Upgradable(tmp_path, "--body-timeout=1h", "--drain-timeout=1h")
+    with daemon.serve() as process:
+        process.read_on()
+        head = b"PUT /half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", process.port)) as uploading:
+            uploading.sendall(head + b"half")
+            with daemon.asking() as asked:
+                until(lambda: any(row["in_progress"] for row in rows_of(asked)))
+            answers: list[str] = []
+            waiting, new = starting(daemon, answers, "", AS_IT_SERVES)
+            os.kill(process.process.pid, signal.SIGTERM)
+            waiting.join(PATIENCE_SECONDS)
+            assert ["kvd is ending"] == answers
+            os.kill(new, signal.SIGCONT)
+            until(lambda: has_ended(new))
+            uploading.sendall(b"half")
+            assert uploading.recv(4096).startswith(b"HTTP/1.1 201 ")
+        process.process.wait()
+    warnings = [line for line in process.lines if "#warn" in line]
+    assert 1 == len(warnings)
+    assert "upgrade: not done: kvd is ending" in warnings[0]
+
+
+def rows_of(asked: ControlSocket) -> list[dict[str, Any]]:
+    """
+    What the status says of each worker.
+    """
+    rows: list[dict[str, Any]] = asked.status()["workers"]
+    return rows
 
 
 def reopened(daemon: Twistd) -> int:
