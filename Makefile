@@ -199,7 +199,7 @@ changes: $(VENV)/developed
 	$(BIN)/python -m tests.changes.pipelining $(RESIZES)
 
 # New code, other settings and workers that hang, under load side by side:
-# make endurance UPGRADES=1000 RELOADS=1000 HANGS=1000
+# make endurance UPGRADES=1000 RELOADS=1000 HANGS=1000 MINUTES=60
 endurance: $(VENV)/developed
 	$(BIN)/python -m tests.changes.endurance $(UPGRADES) $(RELOADS) $(HANGS) $(MINUTES)
 
