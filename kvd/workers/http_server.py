@@ -173,6 +173,9 @@ class HttpServer:
         if self.process.commits is not None:
             self._reactor.addReader(self.process.commits)
             self.process.commits.watched()
+            if poller_of(self._reactor) is not None:
+                assert self.process.fast_path is not None
+                self._reactor.before_wait = self.process.fast_path.hand_over
         self._checking.start(check_interval(settings.limits))
 
     def _limit(self, memory: CountingMemory, parts: LoadedPlugins) -> None:
