@@ -99,7 +99,8 @@ typedef struct {
     int outcomes[OUTCOMES];     /* of a GET: statuses, by the conditions that hold */
     PyObject *tail;             /* of a GET: the end of the reply's head */
     PyObject *missing[4];       /* for a missing key: the head up to the date and up to
-                                   the length; the body before and after the key */
+                                   the length; the body before and after the key; NULL:
+                                   Python replies */
     PyObject *lines;            /* of a PUT: its metadata, for the attribute */
     PyObject *created[3];       /* reply: up to the date, to the id, to the end */
     PyObject *replaced[3];
