@@ -9,11 +9,11 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable
 from itertools import count
-from typing import Any
 
 from argon2 import PasswordHasher
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.authentication import Authentication
@@ -92,17 +92,23 @@ class GuessingTests(SynchronousTestCase):
         """
         return deferLater(self.clock, VERIFY_SECONDS, function)
 
+    def count(self, answer: Failure) -> None:
+        """
+        A guess was answered.
+        """
+        if answer.check(TooManyRequests):
+            self.refused += 1
+        else:
+            answer.trap(Unauthorized)
+            self.wrong += 1
+
     def guess(self, process: Authentication, network: str) -> None:
         """
         For ever.
         """
 
-        def again(answer: Any) -> None:
-            if answer.check(TooManyRequests):
-                self.refused += 1
-            else:
-                answer.trap(Unauthorized)
-                self.wrong += 1
+        def again(answer: Failure) -> None:
+            self.count(answer)
             # A client asks no sooner than it has read the reply.
             self.clock.callLater(STEP_SECONDS, self.guess, process, network)
 
@@ -236,6 +242,28 @@ class GuessingTests(SynchronousTestCase):
                     about = f"{number} guesses, {seconds_between} seconds apart"
                     right = secret_of("ann")
                     assert not self.is_answered_at_once(process, right), about
+
+    def test_guesses_at_once_gain_nothing(self) -> None:
+        """
+        Of a new address: five are free, and one for each further process. All that wait
+        are delayed by each that fails.
+        """
+        for number in range(PROCESSES * (MOST_ATTEMPTS - 2)):
+            process = self.processes[number % PROCESSES]
+            answer = process.authenticate(basic("ann", f"guess {number}"), GUESSER)
+            assert isinstance(answer, Deferred)
+            answer.addErrback(self.count)
+        found = []
+        for seconds in (0.05, 0.5, 5.0, 20.0):
+            self.pass_seconds(seconds)
+            found.append(self.wrong)
+        free = FREE_FAILURES + PROCESSES - 1
+        assert found[0] <= free
+        # After another 0.1, 0.2, 0.4, 0.8, 1.6, 3.2 seconds, and then each 5.
+        assert found[1] <= free + 2
+        assert found[2] <= free + 5
+        assert free + 6 <= found[3] <= free + 9
+        assert PROCESSES * (MOST_ATTEMPTS - 2) == self.wrong + self.refused
 
     def test_what_is_given_up_delays_what_comes_next(self) -> None:
         """
