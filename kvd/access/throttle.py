@@ -28,15 +28,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import deferLater
 
 from kvd.access.counting import CountingMemory
 from kvd.access.logins import Logins
-from kvd.errors import TooManyRequests
+from kvd.errors import RefusedLater, TooManyRequests
 
 FREE_FAILURES: Final = 5
 FIRST_DELAY_SECONDS: Final = 0.1
@@ -344,22 +343,29 @@ class Throttle:
         assert attempt.turn is not None
         attempt.turn.errback(_too_many(seconds))
 
-    def refuse(self, network: str, error: BaseException) -> Deferred[Any]:
+    def refusal(self, network: str, reason: BaseException) -> RefusedLater:
         """
-        Fails with what `begin` has raised, or a verification, after a while, and behind
-        the refusals of the same address that are due before.
+        What refuses an attempt for what `begin` has raised, or a verification: after a
+        while, and behind the refusals of the same address that are due before. Its
+        address is slowed down until then, also if nobody waits for it.
         """
         now = self._clock.seconds()
         behind = self._refusals.get(network, 0.0) + REFUSAL_GAP_SECONDS
         due = min(max(now + REFUSAL_SECONDS, behind), now + MOST_REFUSAL_SECONDS)
+        is_watched = network in self._refusals
         self._refusals[network] = due
+        if not is_watched:
+            self._forget_refusals(network)
+        return RefusedLater(reason, due - now)
 
-        def refuse() -> None:
-            if self._refusals.get(network) == due:
-                del self._refusals[network]
-            raise error
-
-        return deferLater(self._clock, due - now, refuse)
+    def _forget_refusals(self, network: str) -> None:
+        # One timer for each address, not for each refusal: whoever hangs up leaves
+        # nothing else.
+        seconds = self._refusals[network] - self._clock.seconds()
+        if seconds > 0:
+            self._clock.callLater(seconds, self._forget_refusals, network)
+        else:
+            del self._refusals[network]
 
     # -- what all processes know ----------------------------------------------
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.interfaces import IDelayedCall
+
 from kvd.access.networks import network_of
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import Joined
@@ -40,6 +42,8 @@ class ConnectionLifecycle:
     """Of the request in service."""
     _joined: Joined | None = None
     """As the fast path knows this connection."""
+    _refusal: IDelayedCall | None = None
+    """The next one that is due."""
     _drain_seconds: float | None = None
     _received = _counted_sent = 0
     in_service = 0.0
@@ -154,6 +158,27 @@ class ConnectionLifecycle:
             return False
         self._enter(State.BODY)
         return True
+
+    def refuse_later(self, seconds: float, refuse: Callable[[], None]) -> None:
+        """
+        Call `refuse` after so many seconds, and `advance` afterwards. A client that
+        leaves before that, or has left, ends here: it would cost a connection for
+        nothing.
+        """
+        self._wait(State.DELAY)
+        if self._input is Input.ENDED:
+            self.abort()
+            return
+
+        def is_due() -> None:
+            self._refusal = None
+            # It may have been aborted meanwhile.
+            if self._state is State.DELAY:
+                self._enter(State.BODY)
+                refuse()
+                self.advance()
+
+        self._refusal = self.context.clock.callLater(seconds, is_due)
 
     def when_taken(self, then: Callable[[], None] | None = None) -> None:
         """

@@ -27,6 +27,7 @@ from kvd.access.rules import Principal
 from kvd.access.throttle import Throttle
 from kvd.access.tokens import make_token, token_digest
 from kvd.errors import TooManyRequests, Unauthorized
+from tests.access.asking import ask
 
 CHEAP = PasswordHasher(1, 8, 1)
 
@@ -114,7 +115,7 @@ class AuthenticationTests(SynchronousTestCase):
         """
 
         async def asked() -> Principal:
-            found = self.authentication.authenticate(value, network)
+            found = ask(self.clock, self.authentication, value, network)
             return await found if isinstance(found, Deferred) else found
 
         return Deferred.fromCoroutine(asked())

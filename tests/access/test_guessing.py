@@ -16,7 +16,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.access.authentication import Authentication
+from kvd.access.authentication import Answer, Authentication
 from kvd.access.counting import CountingMemory
 from kvd.access.logins import Logins
 from kvd.access.rights_file import parse_rights
@@ -30,6 +30,7 @@ from kvd.access.throttle import (
     Throttle,
 )
 from kvd.errors import TooManyRequests, Unauthorized
+from tests.access.asking import ask
 
 HASHES = {
     name: PasswordHasher(1, 8, 1).hash(f"secret of {name}") for name in ("ann", "bob")
@@ -92,6 +93,12 @@ class GuessingTests(SynchronousTestCase):
         """
         return deferLater(self.clock, VERIFY_SECONDS, function)
 
+    def ask(self, process: Authentication, value: bytes, network: str) -> Answer:
+        """
+        Who sends this to a process.
+        """
+        return ask(self.clock, process, value, network)
+
     def count(self, answer: Failure) -> None:
         """
         A guess was answered.
@@ -113,7 +120,7 @@ class GuessingTests(SynchronousTestCase):
             self.clock.callLater(STEP_SECONDS, self.guess, process, network)
 
         given = basic("ann", f"guess {next(self.numbers)}")
-        answer = process.authenticate(given, network)
+        answer = self.ask(process, given, network)
         assert isinstance(answer, Deferred)
         answer.addErrback(again)
 
@@ -137,7 +144,7 @@ class GuessingTests(SynchronousTestCase):
         How long a login takes.
         """
         began = self.clock.seconds()
-        answer = process.authenticate(value, network)
+        answer = self.ask(process, value, network)
         if isinstance(answer, Principal):
             return 0.0
         found: list[Principal] = []
@@ -193,7 +200,7 @@ class GuessingTests(SynchronousTestCase):
             network = f"{NEW}{number}"
             assert self.seconds_of(process, secret_of("bob"), network) < 0.1
             for typed in ("secrte", "Secret"):
-                asked = process.authenticate(basic("bob", typed), f"{NEW}9{number}")
+                asked = self.ask(process, basic("bob", typed), f"{NEW}9{number}")
                 assert isinstance(asked, Deferred)
                 self.pass_seconds(0.2)
                 self.failureResultOf(asked, Unauthorized)
@@ -207,7 +214,7 @@ class GuessingTests(SynchronousTestCase):
         """
         Whether the client that gives up learns that this is right.
         """
-        answer = process.authenticate(value, GUESSER)
+        answer = self.ask(process, value, GUESSER)
         if isinstance(answer, Principal):
             return True
         # Nobody reads it; what it fails with is no fault.
@@ -250,7 +257,7 @@ class GuessingTests(SynchronousTestCase):
         """
         for number in range(PROCESSES * (MOST_ATTEMPTS - 2)):
             process = self.processes[number % PROCESSES]
-            answer = process.authenticate(basic("ann", f"guess {number}"), GUESSER)
+            answer = self.ask(process, basic("ann", f"guess {number}"), GUESSER)
             assert isinstance(answer, Deferred)
             answer.addErrback(self.count)
         found = []
@@ -290,7 +297,7 @@ class GuessingTests(SynchronousTestCase):
         for number in range(MOST_ATTEMPTS):
             self.is_answered_at_once(process, basic("ann", f"guess {number}"))
         answers = [
-            process.authenticate(value, GUESSER)
+            self.ask(process, value, GUESSER)
             for value in (basic("ann", "one more"), secret_of("ann"))
         ]
         self.clock.advance(2 * REFUSAL_SECONDS)
@@ -311,7 +318,7 @@ class GuessingTests(SynchronousTestCase):
                 assert 0.0 == self.seconds_of(process, secret_of("ann"), network)
         for number in range(1000):
             process = self.processes[number % PROCESSES]
-            asked = process.authenticate(basic("ann", f"other {number}"), OFFICE)
+            asked = self.ask(process, basic("ann", f"other {number}"), OFFICE)
             assert isinstance(asked, Deferred)
             asked.addErrback(lambda _: None)
             self.clock.advance(0.01)

@@ -30,9 +30,11 @@ from kvd.access.tokens import token_digest
 from kvd.errors import BadSetting
 from kvd.http.fast_path import native
 from kvd.http.methods import same_value
+from kvd.ipc.row import CLIENT_LEFT
 from kvd.net.transport import ServerTransport
 from kvd.settings import DialectChoice, Limits
 from kvd.store.value import FileValue
+from kvd.workers.http_server import CHECK_SECONDS
 from tests.chance import new_seed
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, put
@@ -457,6 +459,38 @@ class RefusalTests(AuthorizationCase):
         for _ in range(3):
             self.worker.wait(0.5)
         assert 401 == status(self.ask(get("x")))
+
+    def test_a_client_that_leaves_before_its_refusal_has_no_connection(self) -> None:
+        """
+        It would keep it for up to a minute. Others have their refusal no sooner.
+        """
+        rules = parse_rights(self.text, "file")
+        asked = get("x", basic("ci", "guess"))
+        for secure, ahead in product((False, True), (b"", b"GET /")):
+            worker = Worker(
+                fast_path=True, durability="process", rules=rules, secure=secure
+            )
+            self.addCleanup(worker.clean_up)
+            with mock.patch.object(throttle, "MOST_ATTEMPTS", 0):
+                for _ in range(6):
+                    worker.connect(asked + ahead)
+            connections = worker._server.process.connections
+            assert 6 == len(connections)
+            worker._clients[1].half_close()
+            for number in (0, 2, 4):
+                worker._clients[number].ended = True
+                worker._clients[number].close()
+            # What was sent ahead hides the end of the stream until the next look.
+            worker.wait(CHECK_SECONDS if ahead else 0.0)
+            assert 2 == len(connections)
+
+            worker.wait(throttle.REFUSAL_SECONDS)
+            worker.wait(len(worker._clients) * throttle.REFUSAL_GAP_SECONDS)
+            for number in (3, 5):
+                assert b" 429 " in worker._clients[number].receive()
+            logged = [entry["status"] for entry in worker.entries()]
+            assert [CLIENT_LEFT] * 4 + [429] * 2 == logged
+            worker.end()
 
 
 class PrefixRulesTests(AuthorizationCase):
