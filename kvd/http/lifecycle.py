@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from kvd.access.networks import network_of
 from kvd.http.context import ProcessContext
-from kvd.http.fast_path import Joined
+from kvd.http.fast_path import FastPath, Joined
 from kvd.http.states import ENDING, TRANSITIONS, Input, State
 from kvd.http.timeouts import Timeouts
 from kvd.http.wire.reader import RequestReader
@@ -82,8 +82,7 @@ class ConnectionLifecycle:
             self._update_joined(self._joined)
 
     def _update_joined(self, joined: Joined) -> None:
-        idle = self._state is State.IDLE
-        joined.idle = idle and self.context.fast_path is not None
+        joined.idle = self._state is State.IDLE and self._fast_path() is not None
 
     def _wait(self, state: State) -> None:
         """
@@ -113,6 +112,18 @@ class ConnectionLifecycle:
     def learn_of_commit(self) -> None:
         """
         Something else happens than the end of what the fast path waits for alone.
+        """
+        raise NotImplementedError
+
+    def rules_changed(self) -> None:
+        """
+        See `kvd.http.context.OpenConnection`.
+        """
+        raise NotImplementedError
+
+    def _fast_path(self) -> FastPath | None:
+        """
+        The fast path, if it may serve this connection.
         """
         raise NotImplementedError
 

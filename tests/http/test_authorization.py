@@ -706,6 +706,41 @@ class OtherRightsTests(SynchronousTestCase):
             found = [each["user"] for each in entries if each["method"] == "PUT"]
             assert ["ci", "ci"] == found
 
+    def test_the_first_ones_count_whom_a_certificate_names(self) -> None:
+        """
+        On a connection that the fast path served for anybody before, where everybody
+        may do what it asks for, too.
+        """
+        rules = parse_rights(
+            """
+            [anonymous.rights]
+            "/" = ["read"]
+            [users.ci]
+            requests-per-second = 1
+            """,
+            "file",
+        )
+        for secure in (False, True):
+            worker = Worker(fast_path=True, durability="process", secure=secure)
+            self.addCleanup(worker.clean_up)
+            with mock.patch.object(ServerTransport, "peer_user", "ci"):
+                worker.connect(put("k", b"v"))
+                for _ in range(3):
+                    worker.send(0, get("k"))
+                worker.connect(put("other", bytes(9000))[:-5000])
+                self.adopt(worker, rules)
+                for _ in range(3):
+                    worker.send(1, get("k"))
+                found = re.findall(rb"HTTP/1\.1 (\d{3}) ", worker._replies[0])
+                assert [b"201", *[b"200"] * 4, *[b"429"] * 2] == found
+                worker.send(0, bytes(5000))
+                assert 201 == status(worker._replies[1])
+                worker._server.adopt_no_rules()
+                for _ in range(3):
+                    worker.send(1, get("k"))
+                assert 200 == status(worker._replies[0])
+                worker.end()
+
     def adopt(self, worker: Worker, rules: AccessRules) -> None:
         """
         As the message from the supervisor does.
