@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Final
+from typing import IO, Final
 
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -193,12 +193,13 @@ def measure_sync(folder: Path) -> None:
         path = source / f"{number % 100}" / f"{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(chance.randbytes(chance.choice((0, 100, 4096))))
-    with _engine(folder) as engine:
+    errors = folder / "errors"
+    with _engine(folder) as engine, errors.open("wb") as complaints:
         location = _location(engine, "sync")
         environment = _environment(engine)
         began, killed = time.monotonic(), 0
         while True:
-            run = _sync(f"file:{source}", location, environment)
+            run = _sync(f"file:{source}", location, environment, complaints)
             if killed == INTERRUPTIONS:
                 break
             try:
@@ -212,14 +213,18 @@ def measure_sync(folder: Path) -> None:
         assert 0 == run.wait(), "the last run ends with status 0"
         show(f"sync: {count:,} values to the engine", time.monotonic() - began, "s")
         show("sync: interruptions", killed, "runs")
-        back = _sync(location, f"file:{folder}/back", environment)
+        back = _sync(location, f"file:{folder}/back", environment, complaints)
         assert 0 == back.wait(), "the way back ends with status 0"
     assert _digests(source) == _digests(folder / "back"), "digests differ"
-    print("sync: equal digests on both sides")
+    assert "" == errors.read_text(), errors.read_text()
+    print("sync: equal digests on both sides, and no complaints")
 
 
 def _sync(
-    source: str, destination: str, environment: Mapping[str, str]
+    source: str,
+    destination: str,
+    environment: Mapping[str, str],
+    complaints: IO[bytes],
 ) -> subprocess.Popen[bytes]:
     program = str(Path(sys.executable).with_name("kvd"))
     options = ["--durability=process", "--quiet", "--jobs=16"]
@@ -227,6 +232,7 @@ def _sync(
         [program, "sync", source, destination, *options],
         env=environment,
         stdout=subprocess.DEVNULL,
+        stderr=complaints,
     )
 
 

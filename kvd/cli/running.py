@@ -231,12 +231,20 @@ def status_of(error: Exception) -> int:
     return FAILED
 
 
-def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
+def run(
+    work: Callable[[], Coroutine[Deferred[Any], Any, int]],
+    stop: Callable[[], None] | None = None,
+) -> None:
     """
     Do the work of a subcommand and exit with the status that it returns.
 
     SIGINT and SIGTERM close it, so that it cleans up. The status is then 128 plus the
     signal's number, as a shell expects. A second signal ends the process at once.
+
+    Args:
+        work: The work.
+        stop: Called by the signal's handler instead of closing it, for work whose
+            cleanup has to wait, or that may not wait for long: it ends by itself then.
     """
     # Imported here, because importing the reactor installs one.
     from twisted.internet import reactor as installed
@@ -246,9 +254,12 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
     outcome: list[int] = []
 
     def ended(result: int | Failure) -> None:
+        if outcome and stop is None:
+            return  # What it waited for has come, and resumed what was closed.
+        status = _status(result) if isinstance(result, Failure) else result
         if not outcome:
-            outcome.append(_status(result) if isinstance(result, Failure) else result)
-            reactor.stop()
+            outcome.append(status)
+        reactor.stop()
 
     working = work()
 
@@ -258,7 +269,11 @@ def run(work: Callable[[], Coroutine[Deferred[Any], Any, int]]) -> None:
     def interrupted(number: int, frame: object) -> None:
         # A write to a pipe that is not read blocks for ever: a second signal ends that.
         signal.signal(number, signal.SIG_DFL)
-        reactor.callFromThread(end, 128 + number)
+        if stop is None:
+            reactor.callFromThread(end, 128 + number)
+        elif not outcome:
+            outcome.append(128 + number)
+            stop()
 
     def end(status: int) -> None:
         if not outcome:

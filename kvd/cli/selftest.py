@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, Final, cast
 
 import click
@@ -46,21 +47,36 @@ class Finding:
     said: str
 
 
+class Stopped(Exception):
+    """
+    A test was ended before it has found anything.
+    """
+
+
 class SelfTest:
     """
     Tries a store as its clients use it.
     """
 
-    def __init__(self, store: IStore, rounds: int, writers: int) -> None:
+    def __init__(
+        self,
+        store: IStore,
+        rounds: int,
+        writers: int,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
         """
         Args:
             store: The store. Keys are made in it, and removed again.
             rounds: How often each race is run.
             writers: How many writers race.
+            is_stopped: Whether no more values shall be written; then a test raises
+                `Stopped`.
         """
         self._store = store
         self._rounds = rounds
         self._writers = writers
+        self._is_stopped = is_stopped
         self._prefix = b"kvd-selftest-%s/" % os.urandom(8).hex().encode()
 
     def tests(self) -> dict[str, Callable[[], Coroutine[Any, Any, Finding]]]:
@@ -184,6 +200,8 @@ class SelfTest:
         conditions: Conditions = UNCONDITIONAL,
         length_is_known: bool = True,
     ) -> ValueInfo:
+        if self._is_stopped():
+            raise Stopped
         length = len(body) if length_is_known else None
         upload = await resolved(self._store.begin(key, length, conditions=conditions))
         try:
@@ -276,6 +294,8 @@ def selftest(store: str, rounds: int, writers: int) -> None:
     keys begin with "kvd-selftest-", and are removed again.
     """
 
+    stopped = Event()
+
     async def test() -> int:
         opened: IStore | None = None
         status = 0
@@ -284,12 +304,14 @@ def selftest(store: str, rounds: int, writers: int) -> None:
             maker: IStoreMaker = load(IStoreDeclaration, location.scheme)
             maker.prepare(location.path)
             opened = maker.open_store(location.path, "process")
-            trial = SelfTest(opened, rounds, writers)
+            trial = SelfTest(opened, rounds, writers, stopped.is_set)
             try:
                 for name, find in trial.tests().items():
                     finding = await find()
                     click.echo(f"{name}: {finding.said}")
                     status = status if finding.fine else FAILED
+            except Stopped:
+                pass
             finally:
                 await trial.clean()
         except OperatorError as error:
@@ -301,4 +323,4 @@ def selftest(store: str, rounds: int, writers: int) -> None:
                 await resolved(opened.close())
         return status
 
-    run(test)
+    run(test, stopped.set)

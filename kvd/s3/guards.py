@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -22,7 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvd.errors import ConditionUnsupported
+from kvd.errors import ConditionUnsupported, KvdError
 from kvd.s3.engine import Engine
 from kvd.s3.requests import Ask, Reply
 from kvd.s3.together import together
@@ -174,21 +175,32 @@ class _Trial:
         """
         Try everything.
         """
-        create, quoted, bare = set[Change](), set[Change](), set[Change]()
         try:
-            for form, found in (('"{}"', quoted), ("{}", bare)):
-                if await self._swaps(form):
-                    found.add(Change.PUT)
-            rounds = ROUNDS if quoted or bare else CAREFUL_ROUNDS
-            if await self._creates(rounds):
-                create.add(Change.PUT)
-            for form, found in (('"{}"', quoted), ("{}", bare)):
-                # Swift compares before it removes, but not in one step.
-                if found and await self._removes(form):
-                    found.add(Change.REMOVE)
-        finally:
-            await self._ask(Ask("DELETE", self._name))
+            kept = await self._find()
+        # Not where the program ends, and nothing is waited for any more.
+        except Exception:
+            with suppress(KvdError):
+                await self._remove_object()
+            raise
+        await self._remove_object()
+        return kept
+
+    async def _find(self) -> Kept:
+        create, quoted, bare = set[Change](), set[Change](), set[Change]()
+        for form, found in (('"{}"', quoted), ("{}", bare)):
+            if await self._swaps(form):
+                found.add(Change.PUT)
+        rounds = ROUNDS if quoted or bare else CAREFUL_ROUNDS
+        if await self._creates(rounds):
+            create.add(Change.PUT)
+        for form, found in (('"{}"', quoted), ("{}", bare)):
+            # Swift compares before it removes, but not in one step.
+            if found and await self._removes(form):
+                found.add(Change.REMOVE)
         return Kept(frozenset(create), frozenset(quoted), frozenset(bare))
+
+    async def _remove_object(self) -> None:
+        await self._ask(Ask("DELETE", self._name))
 
     async def _ask(self, ask: Ask) -> Reply:
         reply = await self._engine.ask(ask)
@@ -233,7 +245,7 @@ class _Trial:
 
     async def _creates(self, rounds: int) -> bool:
         for _ in range(rounds):
-            await self._ask(Ask("DELETE", self._name))
+            await self._remove_object()
             if not await self._wins_once({"if-none-match": "*"}):
                 return False
         return True

@@ -180,7 +180,8 @@ class MultipartUpload(ObjectUpload):
             if self._part.length:
                 await self._send_part(self._part)
             return await self._join()
-        except BaseException:
+        # Not where the program ends, and nothing is waited for any more.
+        except Exception:
             await self._abort()
             raise
         finally:

@@ -4,12 +4,14 @@ The tests of all kinds of uploads to an engine.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Iterator
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.web._newclient import RequestTransmissionFailed
 
 from kvd.errors import (
     EngineFailed,
@@ -26,7 +28,7 @@ from kvd.s3 import multipart_upload
 from kvd.s3.buffered_upload import BUFFERED_BYTES
 from kvd.s3.store import WAITING_BYTES, ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, PRESENT, Asking, holds
-from tests.s3.cases import EngineCase
+from tests.s3.cases import EngineCase, close_all
 from tests.s3.memory_engine import Refusal
 
 CHUNK_BYTES = 64 * 1024
@@ -293,6 +295,24 @@ class PartsTests(UploadCase):
         fields = self.memory.objects["tests/key"].fields
         assert hashlib.sha256(body).hexdigest() == fields["x-amz-meta-kvd-sha256"]
         assert [] == [method for method, _ in self.memory.seen if method == "POST"]
+
+    def test_a_program_that_ends_waits_for_nothing(self) -> None:
+        """
+        A commit that is closed, or freed, asks the engine for nothing more.
+        """
+        upload = self.begin(self.store, KEY, None)
+        self.write(upload, LARGE)
+        commit = cast(Any, upload)._commit(UNCONDITIONAL)
+        commit.send(None)
+        asked = len(self.memory.seen)
+        commit.close()
+        self.reactor.settle(50)
+        assert asked == len(self.memory.seen)
+        assert self.stored() is None
+        # Of the request that was on its way, nobody hears.
+        close_all(self.reactor)
+        gc.collect()
+        self.flushLoggedErrors(RequestTransmissionFailed)
 
     def test_client_that_leaves_aborts_the_parts(self) -> None:
         """
