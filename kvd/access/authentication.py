@@ -313,9 +313,8 @@ class Authentication:
         """
         Whether a password is right was not found out.
         """
-        refusal = self._refusal(network, failure)
         for each in self._verifying.pop(pair):
-            each.errback(refusal)
+            each.errback(self._refusal(network, failure))
 
     def _hash_of(self, name: str) -> str | None:
         user = self._rules.users.get(name)

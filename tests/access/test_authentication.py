@@ -333,6 +333,24 @@ class AuthenticationTests(SynchronousTestCase):
             # All that waited is forgotten.
             self.too_many(basic("ci", "guess"))
 
+    def test_refusals_of_one_password_come_one_by_one(self) -> None:
+        """
+        To all connections of an address that ask with it while it cannot be verified.
+        """
+        asked = [self.ask(basic("ci", "guess")) for _ in range(4)]
+        (function, called) = self.waiting.pop()
+        with mock.patch.object(self, "has_password", side_effect=MemoryError("no")):
+            maybeDeferred(function).chainDeferred(called)
+        refused = []
+        self.clock.advance(throttle.REFUSAL_SECONDS + 0.01)
+        for _ in asked:
+            refused.append(sum(each.called for each in asked))
+            self.clock.advance(throttle.REFUSAL_GAP_SECONDS)
+
+        assert [1, 2, 3, 4] == refused
+        for each in asked:
+            self.failureResultOf(each, MemoryError)
+
     def test_failures_slow_an_address_down(self) -> None:
         """
         Before the next attempt is verified; other addresses, and what is known, do not
