@@ -10,6 +10,7 @@ from base64 import b64encode
 from bisect import insort
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
