@@ -277,11 +277,10 @@ class HttpServer:
         self._forget_decisions()
 
     def _forget_decisions(self) -> None:
-        # Connections that the fast path serves stay there, also those whose clients
-        # have shown a certificate: of a head without credentials it serves what
-        # anybody may ask for, and leaves the rest.
         if self.process.fast_path is not None:
             self.process.fast_path.forget_templates()
+        for connection in list(self.process.connections):
+            connection.rules_changed()
 
     def serve_idle(self) -> Callable[[int], bool]:
         """
