@@ -86,6 +86,20 @@ class DigestMismatch(BadRequest):
         """That has the digest; empty if the key does."""
 
 
+class RefusedLater(KvdError):
+    """
+    A client is refused, and is not to hear of it before a while: so whoever tries again
+    and again makes little work.
+    """
+
+    def __init__(self, reason: BaseException, seconds: float) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+        """What it is to hear."""
+        self.seconds = seconds
+        """In how many seconds."""
+
+
 class AccessRefused(PeerError):
     """
     The client may not do this, or has to prove first who it is; never raised itself.

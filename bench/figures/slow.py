@@ -42,8 +42,16 @@ from bench.building import Programs, build
 from bench.figures.daemon import connect, store_small
 from bench.figures.waiting import show_waits, waits
 from bench.loads import Load, Running, send
-from kvd.lab.measuring.daemon import daemon
-from kvd.lab.measuring.processes import kill_group, started, unused_port
+from kvd.lab.measuring.daemon import Daemon, daemon
+from kvd.lab.measuring.processes import (
+    cpu_seconds,
+    kill_group,
+    started,
+    tree,
+    unused_port,
+)
+from kvd.lab.measuring.table import percent
+from kvd.workers.verification import NICE
 
 CONNECTIONS: Final = 10_000
 WORKERS: Final = 2
@@ -87,7 +95,7 @@ def _measure(kind: str, folder: Path, programs: Programs) -> None:
         store_small(served.port, "/small")
         _store_large(served.port)
         if kind == "passwords":
-            _guess(served.port, folder, programs)
+            _guess(served, folder, programs)
             return
         context = None
         if kind in ("hellos", "handshakes"):
@@ -102,20 +110,42 @@ def _measure(kind: str, folder: Path, programs: Programs) -> None:
         print(f"{title}: p99 is {busy / quiet:.1f} times as long", flush=True)
 
 
-def _guess(port: int, folder: Path, programs: Programs) -> None:
+def _guess(served: Daemon, folder: Path, programs: Programs) -> None:
     """
-    What others get while passwords are guessed.
+    What others get while passwords are guessed; and what part of the processors' time
+    that takes: to verify them, and to send them, which is no cost of kvd.
     """
+    port = served.port
     load = Load("GET", 4096, connections=16, keys=16)
     load.store(programs, Running(port, [], folder), [])
-    rates = []
+    rates, verifying, sending = [], [], []
     for guessing in (0, GUESSING, 0, GUESSING):
-        with _others("passwords", port, guessing):
+        with _others("passwords", port, guessing) as others:
+            used = _verifying_seconds(served.pid), cpu_seconds([others.pid])
             report = send(programs, port, load, seconds=QUIET_SECONDS)
+            capacity = (os.cpu_count() or 1) * report.seconds
+            verifying.append((_verifying_seconds(served.pid) - used[0]) / capacity)
+            sending.append((cpu_seconds([others.pid]) - used[1]) / capacity)
         rates.append(report.requests / report.seconds)
     ratio = (rates[1] + rates[3]) / (rates[0] + rates[2])
-    print(
-        f"slow: passwords: others get {ratio:.2f} of what they get without", flush=True
+    title = "slow: passwords"
+    print(f"{title}: others get {ratio:.2f} of what they get without", flush=True)
+    for name, first, second in (("first", 0, 1), ("next", 2, 3)):
+        print(
+            f"{title}: in the {name} {QUIET_SECONDS:g} seconds of guesses,"
+            f" {rates[second] / rates[first]:.2f}; verifying took"
+            f" {percent(verifying[second], 1)} of the processors' time, and sending"
+            f" them {percent(sending[second], 1)}",
+            flush=True,
+        )
+
+
+def _verifying_seconds(supervisor: int) -> float:
+    """
+    The processor time of the process that verifies passwords.
+    """
+    return cpu_seconds(
+        pid for pid in tree(supervisor) if os.getpriority(os.PRIO_PROCESS, pid) == NICE
     )
 
 
@@ -139,12 +169,12 @@ def _rank(change: int) -> None:
 
 
 @contextmanager
-def _others(kind: str, port: int, count: int) -> Iterator[None]:
+def _others(kind: str, port: int, count: int) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "bench.figures.slow", kind, str(port), str(count)]
     with started(command, kill_group, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        yield
+        yield process
 
 
 def _store_large(port: int) -> None:

@@ -32,6 +32,7 @@ from kvd.access.throttle import Attempt, Throttle
 from kvd.access.tokens import TOKEN_PREFIX, token_digest
 from kvd.errors import (
     AccessRefused,
+    RefusedLater,
     SignatureRefused,
     TooManyRequests,
     Unauthorized,
@@ -132,8 +133,9 @@ class Authentication:
             network: Whom failures are counted for.
 
         Raises:
-            Unauthorized: The credentials are wrong, or the Deferred fails with this; or
-                with TooManyRequests, if too many others are being verified.
+            Unauthorized: The credentials are wrong, or the Deferred fails with this.
+            RefusedLater: Likewise, if too many others are being verified, or if this
+                cannot be.
         """
         known = self.known(value)
         if known is not None and (
@@ -144,7 +146,7 @@ class Authentication:
         try:
             return self._unless_known(value, network)
         except TooManyRequests as error:
-            return self._throttle.refuse(network, error)
+            raise self._throttle.refusal(network, error) from error
 
     def _unless_known(self, value: bytes, network: str) -> Answer:
         try:
@@ -230,6 +232,7 @@ class Authentication:
 
         Raises:
             SignatureRefused: Nobody has, or not now; or the Deferred fails with this.
+            RefusedLater: Likewise, if too many others wait.
         """
         signature = read_signature(request)
         now = time.time()
@@ -263,14 +266,14 @@ class Authentication:
             refused.errback(error)
 
         def made_room(failure: Failure) -> None:
-            self._refuse_later(network, failure).addErrback(refused.errback)
+            refused.errback(self._refusal(network, failure))
 
         attempt.turn.addCallbacks(refuse, made_room)
         return refused
 
-    def _refuse_later(self, network: str, failure: Failure) -> Deferred[Any]:
+    def _refusal(self, network: str, failure: Failure) -> RefusedLater:
         assert failure.value is not None
-        return self._throttle.refuse(network, failure.value)
+        return self._throttle.refusal(network, failure.value)
 
     # -- passwords ------------------------------------------------------------
 
@@ -310,13 +313,8 @@ class Authentication:
         """
         Whether a password is right was not found out.
         """
-        waiting = self._verifying.pop(pair)
-
-        def refuse(failure: Failure) -> None:
-            for each in waiting:
-                each.errback(failure)
-
-        self._refuse_later(network, failure).addErrback(refuse)
+        for each in self._verifying.pop(pair):
+            each.errback(self._refusal(network, failure))
 
     def _hash_of(self, name: str) -> str | None:
         user = self._rules.users.get(name)

@@ -2,9 +2,12 @@
 Slows down whoever fails to prove who it is, by network address.
 
 Each address that has failed a few times waits before its next attempt, twice as long
-after each failure. Attempts that wait do so one behind the other, so ten at once gain
-nothing, also if they come to several processes. Durations are measured by the monotonic
-clock, which all processes share, and the table forgets.
+after each failure. Attempts that wait do so in a line: only the first of a line has its
+turn, and the next one gets its own when that has ended, so each failure delays all that
+are behind it, and ten at once gain nothing. Each process has a line for an address.
+Their turns follow each other, whichever process they are at, and a turn is put off if
+an attempt at another process has failed since it was given. Durations are measured by
+the monotonic clock, which all processes share, and the table forgets.
 
 A process verifies one password after the other. Of those that are due, the next one is
 of an address that has logged in before, if there is one, then of the address that has
@@ -24,18 +27,15 @@ that has logged in there may be a whole company.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from heapq import heapify, heappop, heappush
-from itertools import count
-from typing import Any, Final, NamedTuple
+from collections import deque
+from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from kvd.access.counting import CountingMemory
 from kvd.access.logins import Logins
-from kvd.errors import TooManyRequests
+from kvd.errors import RefusedLater, TooManyRequests
 
 FREE_FAILURES: Final = 5
 FIRST_DELAY_SECONDS: Final = 0.1
@@ -85,7 +85,7 @@ class _Failures(NamedTuple):
     number: int = 0
     last: float = 0.0
     next: float = 0.0
-    """When the next attempt may begin."""
+    """When the next attempt may begin that has no turn yet."""
 
     @property
     def delay_seconds(self) -> float:
@@ -99,10 +99,10 @@ class _Failures(NamedTuple):
         return min(FIRST_DELAY_SECONDS * 2.0 ** min(beyond, 32), MOST_DELAY_SECONDS)
 
 
-Rank = tuple[bool, int, int]
+Rank = tuple[bool, int]
 """
-Which of several attempts comes first, the least: whether nobody has logged in from its
-address, how often that has failed, and its number.
+Which address comes first, the least: whether nobody has logged in from there, and how
+often it has failed.
 """
 
 
@@ -111,19 +111,49 @@ class Attempt:
     An attempt to log in, from its begin to its end.
     """
 
-    __slots__ = ("network", "rank", "timer", "turn", "verifies")
+    __slots__ = ("began", "goes_on", "network", "turn", "verifies")
 
-    def __init__(self, network: str, rank: Rank, *, verifies: bool) -> None:
+    def __init__(self, network: str, began: float, *, verifies: bool) -> None:
         self.network = network
-        self.rank = rank
+        self.began = began
         self.verifies = verifies
-        self.turn: Deferred[None] | None = Deferred()
-        """Fires when it may go on; fails with `TooManyRequests` if it makes room for
-        another, and is over. None: it goes on at once."""
-        self.timer: Any = None
+        self.goes_on = False
+        self.turn: Deferred[None] | None = None
+        """Fires when it may go on; fails with `TooManyRequests` if it is refused, and
+        is over. None: it goes on at once."""
 
-    def __lt__(self, other: Attempt) -> bool:
-        return self.rank < other.rank
+
+class _Line:
+    """
+    The attempts of an address at this process. It has no time of its own for those
+    behind the first one: how long they wait is known when that has ended.
+    """
+
+    __slots__ = ("behind", "delay_seconds", "first", "network", "rank", "timer")
+
+    def __init__(self, network: str) -> None:
+        self.network = network
+        self.rank: Rank = (True, 0)
+        self.first: Attempt | None = None
+        """It waits for its turn, waits for other addresses, or goes on."""
+        self.behind: deque[Attempt] = deque()
+        self.timer: IDelayedCall | None = None
+        """Of the turn of the first one."""
+        self.delay_seconds = 0.0
+        """How long after it the next attempt of any process begins, as far as was known
+        when its turn was reserved."""
+
+    def __len__(self) -> int:
+        return len(self.behind) + (self.first is not None)
+
+    @property
+    def last_waiting(self) -> Attempt | None:
+        """
+        The last one that does not go on yet.
+        """
+        if self.behind:
+            return self.behind[-1]
+        return None if self.first is None or self.first.goes_on else self.first
 
 
 class Throttle:
@@ -141,14 +171,11 @@ class Throttle:
         # A slot has the hash of the address, then what `_Failures` has.
         self._table = memory.failures
         self._logins = Logins(memory)
-        self._numbers = count()
-        self._attempts: Counter[str] = Counter()
-        """How many of each address wait or are being verified, at this process."""
+        self._lines: dict[str, _Line] = {}
+        """Of each address that has attempts here."""
         self._attempts_in_all = 0
-        self._waiting: set[Attempt] = set()
-        """Those that do not go on yet."""
-        self._due: list[Attempt] = []
-        """A heap of those among them that only wait for others to be verified."""
+        self._due: list[_Line] = []
+        """Those whose first attempt only waits for others to be verified."""
         self._is_verifying = False
         self._refusals: dict[str, float] = {}
         """When the last refusal of each address is due."""
@@ -167,33 +194,45 @@ class Throttle:
         """
         now = self._clock.seconds()
         failures = self._failures(network, now)
-        rank = (
-            not self._logins.has_address(network),
-            failures.number,
-            next(self._numbers),
-        )
+        line = self._lines.get(network)
+        if line is None:
+            line = _Line(network)
+        line.rank = self._rank(network, failures)
+        seconds = failures.next - now + len(line.behind) * failures.delay_seconds
         if (
-            self._attempts[network] >= MOST_ATTEMPTS
-            or failures.next - now > MOST_WAIT_SECONDS
-            or not self._has_room(rank)
+            len(line) >= MOST_ATTEMPTS
+            or seconds > MOST_WAIT_SECONDS
+            or not self._has_room(line.rank)
         ):
-            raise _too_many(failures.next - now)
-        self._attempts[network] += 1
+            raise _too_many(seconds)
+        self._lines[network] = line
         self._attempts_in_all += 1
-        begins = max(now, failures.next)
-        if failures.number:
-            following = begins + failures.delay_seconds
-            self._store(network, failures._replace(next=following))
-        # Of an address without failures `next` is now, if not earlier.
-        attempt = Attempt(network, rank, verifies=verifies)
-        self._waiting.add(attempt)
-        if begins > now:
-            attempt.timer = self._clock.callLater(
-                begins - now, self._is_due_now, attempt
-            )
-        elif self._may_go_on(attempt):
-            attempt.turn = None
+        attempt = Attempt(network, now, verifies=verifies)
+        line.behind.append(attempt)
+        if line.first is None:
+            self._advance(line)
+        if not attempt.goes_on:
+            attempt.turn = Deferred()
         return attempt
+
+    def end(self, attempt: Attempt, *, failed: bool) -> None:
+        """
+        An attempt that went on is over.
+        """
+        line = self._lines[attempt.network]
+        now = self._clock.seconds()
+        failures = self._failures(attempt.network, now)
+        if failed:
+            failures = _Failures(failures.number + 1, now, failures.next)
+            following = max(failures.next, now + failures.delay_seconds)
+            failures = failures._replace(next=following)
+            self._store(attempt.network, failures)
+        line.rank = self._rank(attempt.network, failures)
+        line.first = None
+        self._attempts_in_all -= 1
+        self._advance(line)
+        if attempt.verifies:
+            self._verify_next()
 
     def is_slowed(self, network: str) -> bool:
         """
@@ -205,83 +244,130 @@ class Throttle:
         if network in self._refusals:
             return True
         failures = self._failures(network, self._clock.seconds())
-        return failures.number + self._attempts[network] >= FREE_FAILURES
+        unanswered = len(self._lines.get(network, ()))
+        return failures.number + unanswered >= FREE_FAILURES
 
-    def _has_room(self, rank: Rank) -> bool:
-        if self._attempts_in_all < MOST_ATTEMPTS_IN_ALL:
-            return True
-        last = max(self._waiting, default=None, key=lambda attempt: attempt.rank)
-        if last is None or last.rank < rank:
-            return False
-        self._waiting.remove(last)
-        if last in self._due:
-            self._due.remove(last)
-            heapify(self._due)
+    # -- turns ----------------------------------------------------------------
+
+    def _advance(self, line: _Line) -> None:
+        """
+        None of its attempts is the first one any more: the next one is.
+        """
+        now = self._clock.seconds()
+        failures = self._failures(line.network, now)
+        begins = max(now, failures.next)
+        while line.behind and begins - line.behind[0].began > MOST_WAIT_SECONDS:
+            self._refuse(line.behind.popleft(), begins - now)
+        if not line.behind:
+            del self._lines[line.network]
+            return
+        line.first, line.delay_seconds = line.behind.popleft(), failures.delay_seconds
+        if line.delay_seconds:
+            following = begins + line.delay_seconds
+            self._store(line.network, failures._replace(next=following))
+        if begins > now:
+            line.timer = self._clock.callLater(begins - now, self._turn_came, line)
         else:
-            last.timer.cancel()
-        self._forget(last)
-        assert last.turn is not None
-        last.turn.errback(_too_many(last.rank[1] * FIRST_DELAY_SECONDS))
-        return True
+            self._go_on_if_free(line)
 
-    def _is_due_now(self, attempt: Attempt) -> None:
-        if self._may_go_on(attempt):
-            assert attempt.turn is not None
-            attempt.turn.callback(None)
+    def _turn_came(self, line: _Line) -> None:
+        line.timer = None
+        failures = self._failures(line.network, self._clock.seconds())
+        if failures.delay_seconds > line.delay_seconds:
+            # An attempt at another process has failed meanwhile.
+            assert line.first is not None
+            line.behind.appendleft(line.first)
+            line.first = None
+            self._advance(line)
+        else:
+            self._go_on_if_free(line)
 
-    def _may_go_on(self, attempt: Attempt) -> bool:
-        """
-        It is due: whether it goes on, or waits until others are verified.
-        """
+    def _go_on_if_free(self, line: _Line) -> None:
+        assert line.first is not None
+        if line.first.verifies and self._is_verifying:
+            self._due.append(line)
+        else:
+            self._go_on(line.first)
+
+    def _go_on(self, attempt: Attempt) -> None:
+        attempt.goes_on = True
         if attempt.verifies:
-            if self._is_verifying:
-                heappush(self._due, attempt)
-                return False
             self._is_verifying = True
-        self._waiting.remove(attempt)
-        return True
+        if attempt.turn is not None:
+            attempt.turn.callback(None)
 
     def _verify_next(self) -> None:
         self._is_verifying = False
         if self._due:
-            self._is_due_now(heappop(self._due))
+            # Of equals, the one that is due for longest.
+            line = min(self._due, key=lambda line: line.rank)
+            self._due.remove(line)
+            assert line.first is not None
+            self._go_on(line.first)
 
-    def _forget(self, attempt: Attempt) -> None:
+    # -- room -----------------------------------------------------------------
+
+    def _rank(self, network: str, failures: _Failures) -> Rank:
+        return not self._logins.has_address(network), failures.number
+
+    def _has_room(self, rank: Rank) -> bool:
+        if self._attempts_in_all < MOST_ATTEMPTS_IN_ALL:
+            return True
+        waiting = [
+            (line.rank, last.began, line.network)
+            for line in self._lines.values()
+            if (last := line.last_waiting) is not None
+        ]
+        last_rank, _, network = max(waiting, default=((False, 0), 0.0, ""))
+        if last_rank <= rank:
+            return False
+        self._drop_last(self._lines[network])
+        return True
+
+    def _drop_last(self, line: _Line) -> None:
+        attempt = line.last_waiting
+        assert attempt is not None
+        if line.behind:
+            line.behind.pop()
+        else:
+            if line.timer is not None:
+                line.timer.cancel()
+            else:
+                self._due.remove(line)
+            del self._lines[line.network]
+        now = self._clock.seconds()
+        self._refuse(attempt, self._failures(line.network, now).next - now)
+
+    def _refuse(self, attempt: Attempt, seconds: float) -> None:
         self._attempts_in_all -= 1
-        self._attempts[attempt.network] -= 1
-        if not self._attempts[attempt.network]:
-            del self._attempts[attempt.network]
+        assert attempt.turn is not None
+        attempt.turn.errback(_too_many(seconds))
 
-    def refuse(self, network: str, error: BaseException) -> Deferred[Any]:
+    def refusal(self, network: str, reason: BaseException) -> RefusedLater:
         """
-        Fails with what `begin` has raised, or a verification, after a while, and behind
-        the refusals of the same address that are due before.
+        What refuses an attempt for what `begin` has raised, or a verification: after a
+        while, and behind the refusals of the same address that are due before. Its
+        address is slowed down until then, also if nobody waits for it.
         """
         now = self._clock.seconds()
         behind = self._refusals.get(network, 0.0) + REFUSAL_GAP_SECONDS
         due = min(max(now + REFUSAL_SECONDS, behind), now + MOST_REFUSAL_SECONDS)
+        is_watched = network in self._refusals
         self._refusals[network] = due
+        if not is_watched:
+            self._forget_refusals(network)
+        return RefusedLater(reason, due - now)
 
-        def refuse() -> None:
-            if self._refusals.get(network) == due:
-                del self._refusals[network]
-            raise error
+    def _forget_refusals(self, network: str) -> None:
+        # One timer for each address, not for each refusal: whoever hangs up leaves
+        # nothing else.
+        seconds = self._refusals[network] - self._clock.seconds()
+        if seconds > 0:
+            self._clock.callLater(seconds, self._forget_refusals, network)
+        else:
+            del self._refusals[network]
 
-        return deferLater(self._clock, due - now, refuse)
-
-    def end(self, attempt: Attempt, *, failed: bool) -> None:
-        """
-        An attempt that went on is over.
-        """
-        self._forget(attempt)
-        if failed:
-            now = self._clock.seconds()
-            before = self._failures(attempt.network, now)
-            failures = _Failures(before.number + 1, now, before.next)
-            following = max(failures.next, now + failures.delay_seconds)
-            self._store(attempt.network, failures._replace(next=following))
-        if attempt.verifies:
-            self._verify_next()
+    # -- what all processes know ----------------------------------------------
 
     def _failures(self, network: str, now: float) -> _Failures:
         tag, slot = self._table.slot(network)
@@ -289,7 +375,7 @@ class Throttle:
         failures = _Failures(number, last / _NANOSECONDS, following / _NANOSECONDS)
         if found != tag:
             return _Failures()
-        waits = self._attempts[network] or failures.next > now
+        waits = network in self._lines or failures.next > now
         if not waits and now - failures.last > FORGET_SECONDS:
             return _Failures()
         return failures

@@ -31,6 +31,7 @@ from kvd.http.request import RequestHandler, unread_request
 from kvd.http.states import ENDING, RECEIVING, WAITING, Input, State
 from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark
 from kvd.model.requests import Request
+from kvd.net.sockets import has_ended
 from kvd.net.splice import Stopped
 from kvd.net.transport import BODY_BYTES, HEAD_BYTES, ServerTransport
 
@@ -69,6 +70,8 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         The client will not send any more; it may still read.
         """
         self._input = Input.ENDED
+        if self._state is State.DELAY:
+            self.abort()
         if self._state in WAITING:
             return
         if self._state in RECEIVING:
@@ -107,6 +110,9 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         # A cycle: the transport holds a method of this connection, which holds the
         # transport. Without it, both are freed without the garbage collector.
         transport.read_by(None)
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            refusal.cancel()
         commit, self._commit = self._commit, None
         if commit is not None:
             self._handler = self._handler_of(commit)
@@ -228,6 +234,10 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         if state is State.IDLE and self.transport.has_expired():
             # Another request would be served for whoever the client was.
             self._close()
+            return
+        if state is State.DELAY and has_ended(self.transport.socket):
+            # Reading has stopped at what the client sent ahead.
+            self.abort()
             return
         if not self._is_over(now):
             return

@@ -96,6 +96,11 @@ class OpenConnection(Protocol):
         Called a few times a second: end what has waited for too long.
         """
 
+    def rules_changed(self) -> None:
+        """
+        Another rights file decides from now on, or the first one, or none any more.
+        """
+
     def drain(self, seconds: float) -> None:
         """
         The process stops: finish the request in service, and begin only one more, if it

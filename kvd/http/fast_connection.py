@@ -69,10 +69,7 @@ class FastConnection(ConnectionLifecycle):
         self.transport.read_by(None if self._fast_path() is None else self._read_fast)
 
     def _fast_path(self) -> FastPath | None:
-        """
-        The fast path, if it may serve this connection. It knows what the sender of a
-        head may do, and not whom a certificate names.
-        """
+        # It knows what the sender of a head may do, and not whom a certificate names.
         context, transport = self.context, self.transport
         if context.authorization is not None and transport.peer_user is not None:
             return None
@@ -81,12 +78,22 @@ class FastConnection(ConnectionLifecycle):
             return None
         return context.fast_path
 
+    def rules_changed(self) -> None:
+        """
+        See `ConnectionLifecycle`.
+        """
+        joined = self._joined
+        if joined is not None and self.transport.peer_user is not None:
+            self.learn_of_commit()
+            self.take_upload()
+            self._update_joined(joined)
+
     def _read_fast(self) -> Any:
         """
         Try the fast path; called instead of `dataReceived`.
         """
         self.learn_of_commit()
-        fast_path = self.context.fast_path
+        fast_path = self._fast_path()
         if fast_path is None or self._state is not State.IDLE:
             return self.transport.read()
         descriptor, secure = self.transport.fileno(), self.transport.secure

@@ -459,6 +459,13 @@ class FastPath(Protocol):
         What `serve` has begun for a connection. Its request is counted as begun.
         """
 
+    def hand_over(self) -> None:
+        """
+        Have all synced that is to be. From the first call on, files and folders wait
+        for the next one, so that those of a turn are synced together; it must come
+        before the process waits for events.
+        """
+
     def publish_synced(
         self,
     ) -> tuple[

@@ -16,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.interfaces import IDelayedCall
+
 from kvd.access.networks import network_of
 from kvd.http.context import ProcessContext
-from kvd.http.fast_path import Joined
+from kvd.http.fast_path import FastPath, Joined
 from kvd.http.states import ENDING, TRANSITIONS, Input, State
 from kvd.http.timeouts import Timeouts
 from kvd.http.wire.reader import RequestReader
@@ -40,6 +42,8 @@ class ConnectionLifecycle:
     """Of the request in service."""
     _joined: Joined | None = None
     """As the fast path knows this connection."""
+    _refusal: IDelayedCall | None = None
+    """The next one that is due."""
     _drain_seconds: float | None = None
     _received = _counted_sent = 0
     in_service = 0.0
@@ -78,8 +82,7 @@ class ConnectionLifecycle:
             self._update_joined(self._joined)
 
     def _update_joined(self, joined: Joined) -> None:
-        idle = self._state is State.IDLE
-        joined.idle = idle and self.context.fast_path is not None
+        joined.idle = self._state is State.IDLE and self._fast_path() is not None
 
     def _wait(self, state: State) -> None:
         """
@@ -109,6 +112,18 @@ class ConnectionLifecycle:
     def learn_of_commit(self) -> None:
         """
         Something else happens than the end of what the fast path waits for alone.
+        """
+        raise NotImplementedError
+
+    def rules_changed(self) -> None:
+        """
+        See `kvd.http.context.OpenConnection`.
+        """
+        raise NotImplementedError
+
+    def _fast_path(self) -> FastPath | None:
+        """
+        The fast path, if it may serve this connection.
         """
         raise NotImplementedError
 
@@ -154,6 +169,27 @@ class ConnectionLifecycle:
             return False
         self._enter(State.BODY)
         return True
+
+    def refuse_later(self, seconds: float, refuse: Callable[[], None]) -> None:
+        """
+        Call `refuse` after so many seconds, and `advance` afterwards. A client that
+        leaves before that, or has left, ends here: it would cost a connection for
+        nothing.
+        """
+        self._wait(State.DELAY)
+        if self._input is Input.ENDED:
+            self.abort()
+            return
+
+        def is_due() -> None:
+            self._refusal = None
+            # It may have been aborted meanwhile.
+            if self._state is State.DELAY:
+                self._enter(State.BODY)
+                refuse()
+                self.advance()
+
+        self._refusal = self.context.clock.callLater(seconds, is_due)
 
     def when_taken(self, then: Callable[[], None] | None = None) -> None:
         """

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -32,6 +33,7 @@ from kvd.errors import (
     Fault,
     KvdError,
     PeerError,
+    RefusedLater,
     StoreFault,
     TooManyRequests,
 )
@@ -526,6 +528,11 @@ class RequestHandler:
         """
         Reply with what went wrong, or abort the connection if the reply has begun.
         """
+        if isinstance(error, RefusedLater):
+            self._connection.refuse_later(
+                error.seconds, partial(self.fail, error.reason)
+            )
+            return
         if not isinstance(error, KvdError):
             self._log.failure("a request failed", failure=Failure(error))
             error = Fault("kvd made a mistake, which its log describes.")

@@ -4,36 +4,37 @@ What a connection is doing: one state at any time, and which may follow which.
 A connection serves one request after the other. Its state says what it waits for. While
 its code runs, the state is the one in which the connection would take the next bytes.
 
-=========  ===============================  ==========================================
-state      waits for                        goes on to
-=========  ===============================  ==========================================
-PROXY      the header of a proxy            HANDSHAKE, IDLE; the end
-HANDSHAKE  the rest of a handshake of TLS   IDLE, when it is complete; the end
-IDLE       the first byte of a request      HEAD, BODY; SLICE, SENDING; the end
-HEAD       the rest of a head               BODY; the end
-BODY       the rest of a request            IDLE, HEAD; STORE, SLICE, SENDING; the end
-STORE      an answer of the store           BODY, when it comes
-SLICE      its next time slice              IDLE or BODY, when it comes
-SENDING    the kernel to take the reply     IDLE or BODY, when it is taken
-CLOSING    the client to receive the reply  LINGER
-LINGER     the client to close              CLOSED
-BROKEN     the reactor to report the loss   CLOSED
-CLOSED     nothing                          never left
-=========  ===============================  ==========================================
+=========  ==========================  ================================================
+state      waits for                   goes on to
+=========  ==========================  ================================================
+PROXY      the header of a proxy       HANDSHAKE, IDLE; the end
+HANDSHAKE  the rest of a handshake     IDLE, when it is complete; the end
+IDLE       the first byte of a head    HEAD, BODY; SLICE, SENDING; the end
+HEAD       the rest of a head          BODY; the end
+BODY       the rest of a request       IDLE, HEAD; STORE, DELAY, SLICE, SENDING; the end
+STORE      an answer of the store      BODY, when it comes
+DELAY      its refusal to be due       BODY, when it is
+SLICE      its next time slice         IDLE or BODY, when it comes
+SENDING    the kernel to take a reply  IDLE or BODY, when it is taken
+CLOSING    the client to receive it    LINGER
+LINGER     the client to close         CLOSED
+BROKEN     the reactor to report this  CLOSED
+CLOSED     nothing                     never left
+=========  ==========================  ================================================
 
 "The end" is CLOSING, or LINGER where the client has the whole reply already. Every
 state but CLOSED may go on to BROKEN, when kvd breaks the connection off, and to CLOSED,
 when it is lost.
 
 BODY begins with a complete head, even if no body follows it, and lasts until the
-request and its reply are complete, with STORE, SLICE and SENDING in between. It
-outlasts a reply that was sent early: the rest of a refused body is skipped.
+request and its reply are complete, with STORE, DELAY, SLICE and SENDING in between.
+It outlasts a reply that was sent early: the rest of a refused body is skipped.
 
 Beside its state, a connection knows what may still come from the client (`Input`). A
 client that has closed its half is served to the end of what it sent, whatever the
-state. In the states that wait for something else than the client (`WAITING`) its bytes
-are kept, and reading stops at the first of them: a client that sends ahead costs the
-memory of one read.
+state; only in DELAY it is taken for one that has left. In the states that wait for
+something else than the client (`WAITING`) its bytes are kept, and reading stops at the
+first of them: a client that sends ahead costs the memory of one read.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class State(IntEnum):
     HEAD = auto()
     BODY = auto()
     STORE = auto()
+    DELAY = auto()
     SLICE = auto()
     SENDING = auto()
     CLOSING = auto()
@@ -79,7 +81,7 @@ RECEIVING: Final = frozenset((State.IDLE, State.HEAD, State.BODY))
 Bytes of the client are taken as they come.
 """
 
-WAITING: Final = frozenset((State.STORE, State.SLICE, State.SENDING))
+WAITING: Final = frozenset((State.STORE, State.DELAY, State.SLICE, State.SENDING))
 """
 Something else has to happen before more bytes are taken.
 """
@@ -101,6 +103,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     # To itself: more of the body is awaited, or the next request begins.
     State.BODY: ENDING | RECEIVING | WAITING,
     State.STORE: _LOSS | {State.BODY},
+    State.DELAY: _LOSS | {State.BODY},
     State.SLICE: _LOSS | {State.IDLE, State.BODY},
     State.SENDING: _LOSS | {State.IDLE, State.BODY},
     State.CLOSING: _LOSS | {State.LINGER},

@@ -28,6 +28,7 @@ from kvd.http.fast_path import (
     Report,
     native,
 )
+from kvd.http.methods.listing import wants_page
 from kvd.http.page_guard import check_page
 from kvd.http.pieces import FILE_BYTES
 from kvd.http.reply_fields import (
@@ -201,7 +202,8 @@ class _Templates:
                 conditions.if_unmodified_since is not None,
             ),
             tail,
-            _missing(),
+            # A browser may mean a folder.
+            None if wants_page(self.process, request) else _missing(),
         )
 
     def _template_of_put(self, operation: Put, request: Request) -> object:

@@ -10,6 +10,7 @@ IDLE           closed
 HEAD           408, closed
 BODY           408, upload discarded, closed
 STORE          (the store has bounds of its own)
+DELAY          (kvd is late then, not the client)
 SLICE          (kvd is slow then, not the client)
 SENDING        aborted
 CLOSING        aborted
@@ -68,6 +69,7 @@ def bounds_of(limits: Limits) -> Bounds:
         State.HEAD: limits.head_seconds,
         State.BODY: limits.body_seconds,
         State.STORE: never,
+        State.DELAY: never,
         State.SLICE: never,
         State.SENDING: limits.reader_seconds,
         State.CLOSING: limits.reader_seconds,

@@ -32,7 +32,7 @@ from kvd.model.uploads import PartInfo
 from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
 from kvd.store.conditional import keeps_conditions
 from kvd.store.copying import SLICE_BYTES, copy_bytes
-from kvd.store.level import list_folder
+from kvd.store.level import has_values, list_folder
 from kvd.store.waiting import resolved
 
 if TYPE_CHECKING:
@@ -248,6 +248,13 @@ class PermittedValues:
         with closing(list_folder(self._store, prefix, after, limit)) as listing:
             while entries := await resolved(listing.next_slice()):
                 yield entries
+
+    async def has_values(self, prefix: bytes) -> bool:
+        """
+        See `Values`.
+        """
+        self._permitted(List(prefix))
+        return await resolved(has_values(self._store, prefix))
 
     async def list(
         self, prefix: bytes, after: bytes = b"", limit: int | None = None

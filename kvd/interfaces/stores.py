@@ -292,8 +292,9 @@ class IFolderListing(Interface):
 
 class IFolderStore(IStore):
     """
-    A store that lists one folder in less time than all that is below it. Of other
-    stores, `kvd.store.level` skips what is below.
+    A store that lists one folder in less time than all that is below it, and need not
+    list it to say whether it has values. Of other stores, `kvd.store.level` skips what
+    is below.
     """
 
     def list_folder(prefix: bytes, after: bytes, limit: int | None) -> IFolderListing:
@@ -305,6 +306,18 @@ class IFolderStore(IStore):
             prefix: See `list`.
             after: See `list`; compared with keys, and with the prefixes of folders.
             limit: See `list`; values and folders count alike.
+        """
+
+    def has_values(prefix: bytes) -> Answer[bool]:
+        """
+        Whether any value has a key that begins with a prefix. A value that is published
+        or removed meanwhile may or may not count.
+
+        Args:
+            prefix: See `list`.
+
+        Raises:
+            StoreFault: That cannot be found out now.
         """
 
 

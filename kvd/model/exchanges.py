@@ -144,6 +144,11 @@ class Values(Protocol):
         slices as of `IFolderStore.list_folder`. Needs the right to list.
         """
 
+    async def has_values(self, prefix: bytes) -> bool:
+        """
+        Whether any value has a key that begins with a prefix. Needs the right to list.
+        """
+
     def list(
         self, prefix: bytes, after: bytes = b"", limit: int | None = None
     ) -> AsyncGenerator[Sequence[ValueInfo], None]:

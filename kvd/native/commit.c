@@ -171,7 +171,7 @@ drop_sync(Sync *sync)
 static int
 write_file(FastPath *self, Upload *upload, const char *body)
 {
-    int file = create_file(self, upload);
+    int file = create_file(self, upload, 1);
     if (file < 0)
         return -1;
     if (write_all(file, body, upload->length) == upload->length
@@ -493,6 +493,21 @@ FastPath_sync_folders_later(FastPath *self, PyObject *args)
     if (begun < 0)
         drop_sync(&folders->sync);
     return PyBool_FromLong(begun == 0);
+}
+
+const char hand_over_doc[] =
+"hand_over()\n"
+"\n"
+"See kvd.http.fast_path.";
+
+PyObject *
+FastPath_hand_over(FastPath *self, PyObject *Py_UNUSED(none))
+{
+    if (self->syncs != NULL) {
+        gather_syncs(self->syncs);
+        hand_over_syncs(self->syncs);
+    }
+    Py_RETURN_NONE;
 }
 
 /* Add folders that are synced to those of which Python is told. Returns -1 with an

@@ -342,6 +342,7 @@ static PyMethodDef FastPath_methods[] = {
     {"send_at_most", (PyCFunction)FastPath_send_at_most, METH_O, send_at_most_doc},
     {"sync_event", (PyCFunction)FastPath_sync_event, METH_NOARGS, sync_event_doc},
     {"take_commit", (PyCFunction)FastPath_take_commit, METH_O, take_commit_doc},
+    {"hand_over", (PyCFunction)FastPath_hand_over, METH_NOARGS, hand_over_doc},
     {"publish_synced", (PyCFunction)FastPath_publish_synced, METH_NOARGS,
      publish_synced_doc},
     {"sync_folders_later", (PyCFunction)FastPath_sync_folders_later, METH_VARARGS,

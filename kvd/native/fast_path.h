@@ -99,7 +99,8 @@ typedef struct {
     int outcomes[OUTCOMES];     /* of a GET: statuses, by the conditions that hold */
     PyObject *tail;             /* of a GET: the end of the reply's head */
     PyObject *missing[4];       /* for a missing key: the head up to the date and up to
-                                   the length; the body before and after the key */
+                                   the length; the body before and after the key; NULL:
+                                   Python replies */
     PyObject *lines;            /* of a PUT: its metadata, for the attribute */
     PyObject *created[3];       /* reply: up to the date, to the id, to the end */
     PyObject *replaced[3];
@@ -192,7 +193,10 @@ typedef struct {
 
 /* A file that is to be synced, or has been, or the folders on a path (sync.c). */
 typedef struct Sync {
-    struct Sync *next;
+    struct Sync *next;          /* in the list that it is in */
+    struct Sync *leader;        /* the first of its group */
+    struct Sync *fellow;        /* the next of its group; NULL: it is the last */
+    unsigned int undone;        /* of a leader: how many of its group are not synced yet */
     int descriptor;             /* of the file, or of the root */
     const char *path;           /* from the root; NULL: it is a file */
     Py_ssize_t first, depth;    /* of folders; as sync_path */
@@ -651,6 +655,7 @@ extern PyTypeObject *CommitType;
 extern PyType_Spec Commit_spec;
 extern const char sync_event_doc[];
 extern const char take_commit_doc[];
+extern const char hand_over_doc[];
 extern const char publish_synced_doc[];
 extern const char sync_folders_later_doc[];
 extern const char reply_all_doc[];
@@ -665,6 +670,7 @@ void drop_commit(FastPath *self);
 void end_commits(FastPath *self);
 PyObject *FastPath_sync_event(FastPath *self, PyObject *none);
 PyObject *FastPath_take_commit(FastPath *self, PyObject *connection);
+PyObject *FastPath_hand_over(FastPath *self, PyObject *none);
 PyObject *FastPath_publish_synced(FastPath *self, PyObject *none);
 PyObject *FastPath_sync_folders_later(FastPath *self, PyObject *args);
 PyObject *FastPath_reply_all(FastPath *self, PyObject *commits);
@@ -678,6 +684,8 @@ PyObject *sync_folders(PyObject *module, PyObject *args);
 Syncs *new_syncs(unsigned int most_threads);
 int event_of(const Syncs *syncs);
 int sync_later(Syncs *syncs, Sync *sync);
+void gather_syncs(Syncs *syncs);
+void hand_over_syncs(Syncs *syncs);
 Sync *take_synced(Syncs *syncs);
 Sync *end_syncs(Syncs *syncs);
 void free_syncs(Syncs *syncs);
@@ -742,7 +750,7 @@ int set_lock(int lock, short kind, long long offset);
 void unlock_all(int lock);
 int reserve(Upload *upload);
 void release(Upload *upload);
-int create_file(FastPath *self, Upload *upload);
+int create_file(FastPath *self, Upload *upload, int has_body);
 int is_of_present(const Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
 int publish_file(FastPath *self, Upload *upload, int file, int *is_made);

@@ -38,6 +38,8 @@ serve_missing(FastPath *self, int socket, HeadTemplate *template, PyObject *key,
               Py_ssize_t received, double began)
 {
     char head[HEAD_ROOM], body[HEAD_ROOM], digits[20], *end = digits + sizeof digits;
+    if (template->missing[0] == NULL)
+        return 0;
     /* The body names the key. Python replies if that needs escaping. */
     if (strspn(PyBytes_AsString(key), self->plain) != (size_t)PyBytes_Size(key))
         return 0;

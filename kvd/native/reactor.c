@@ -197,7 +197,7 @@ number(PyObject *owned)
    makes these anew, and that ends the call. */
 typedef struct {
     PyObject *reactor, *selectables, *new_calls, *calls, *threads_calls;
-    PyObject *counts, *serve_readable;
+    PyObject *counts, *serve_readable, *before_wait;
     PyObject *seconds;          /* NULL: the monotonic clock, as it is read here */
 } Loop;
 
@@ -282,6 +282,12 @@ poll_once(const Loop *loop, int poller, double seconds)
     double most = ceil(seconds * 1000);
     int wait = seconds < 0 ? -1 : most > INT_MAX ? INT_MAX : (int)most;
     int count, error;
+    if (loop->before_wait != Py_None) {
+        PyObject *called = PyObject_CallNoArgs(loop->before_wait);
+        Py_XDECREF(called);
+        if (called == NULL)
+            return -1;
+    }
     if (tell(loop->counts, 1) < 0)
         return -1;
     Py_BEGIN_ALLOW_THREADS
@@ -325,6 +331,7 @@ begin(Loop *loop)
 {
     loop->counts = PyObject_GetAttrString(loop->reactor, "counts");
     loop->serve_readable = PyObject_GetAttrString(loop->reactor, "serve_readable");
+    loop->before_wait = PyObject_GetAttrString(loop->reactor, "before_wait");
     loop->seconds = PyObject_GetAttrString(loop->reactor, "seconds");
     loop->selectables = PyObject_GetAttrString(loop->reactor, "_selectables");
     loop->new_calls = PyObject_GetAttrString(loop->reactor, "_newTimedCalls");
@@ -380,6 +387,7 @@ end:
     Py_XDECREF(loop.threads_calls);
     Py_XDECREF(loop.counts);
     Py_XDECREF(loop.serve_readable);
+    Py_XDECREF(loop.before_wait);
     Py_XDECREF(loop.seconds);
     if (status < 0)
         return NULL;

@@ -6,22 +6,30 @@
  * more threads; they are started as they are needed. Clients wait longer already for folders
  * than for files, so these come first.
  *
- * What is synced is collected, and an event tells once of all that has come together since it
- * was last read. One commit of a file system's journal wakes many threads at the same moment,
- * so they collect it without a lock.
+ * What a turn of the reactor wants synced is gathered, and handed to the threads at its end,
+ * before the reactor waits. If the first thread began at once, the file system would commit
+ * its journal for that file alone, and the others would wait for the next commit; and one
+ * system call wakes all threads. Files that are handed over together are a group, and so are
+ * paths: the same commit writes them, so they are told of together, when the last one is
+ * synced. A file that comes alone is a group of its own, and waits for no other.
+ *
+ * Groups that are synced are collected, and an event tells once of all since it was last read.
+ * One commit wakes many threads at the same moment, so they collect without a lock.
  */
 
 #include "fast_path.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <linux/limits.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* fsync(2) needs little; what a thread never touches takes no memory. */
@@ -31,21 +39,29 @@ typedef struct {
     Sync *first, **end;
 } Queue;
 
+typedef struct {
+    Sync *leader, *last;        /* NULL: it is empty */
+} Group;
+
 typedef struct Thread {
     pthread_t id;
     struct Syncs *syncs;
-    sem_t asked;
-    Sync *given;                /* what it was woken for; NULL: to end */
+    Sync *given;                /* what it is woken for; changed atomically */
     struct Thread *next;        /* of those that are idle */
 } Thread;
 
 struct Syncs {
-    pthread_mutex_t mutex;      /* for these three */
+    pthread_mutex_t mutex;      /* for these two */
     Queue waiting;
     Thread *idle;               /* the last one first, since its memory is in the caches */
+    /* Changed atomically: */
     int is_ending;
-    Sync *done;                 /* the last first; changed atomically */
-    unsigned int underway, threads, most_threads;   /* the reactor's thread's alone */
+    uint32_t calls;             /* how often threads were woken: idle ones wait for another */
+    Sync *done;                 /* leaders of groups, the last first */
+    /* The reactor's thread's alone: */
+    int gathers;
+    Group files, paths;         /* that are gathered */
+    unsigned int gathered, underway, threads, most_threads;
     int event;
     Thread all[];
 };
@@ -218,29 +234,58 @@ sync_folders(PyObject *Py_UNUSED(module), PyObject *args)
     return Py_BuildValue("(ni)", depth, error);
 }
 
-/* Do what is asked; it is collected by `take_synced` then. */
+/* Do what is asked; `take_synced` takes it when all of its group is done. */
 static void
 do_now(Syncs *self, Sync *sync)
 {
     uint64_t one = 1;
+    Sync *leader = sync->leader;
     sync->error = sync->path == NULL
         ? sync_now(sync->descriptor)
         : sync_path(sync->descriptor, sync->path, sync->first, &sync->depth);
+    if (__atomic_sub_fetch(&leader->undone, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
     Sync *last = __atomic_load_n(&self->done, __ATOMIC_RELAXED);
     do
-        sync->next = last;
-    while (!__atomic_compare_exchange_n(&self->done, &last, sync, 1, __ATOMIC_RELEASE,
+        leader->next = last;
+    while (!__atomic_compare_exchange_n(&self->done, &last, leader, 1, __ATOMIC_RELEASE,
                                         __ATOMIC_RELAXED));
     /* The first since they were taken. It cannot fail: nobody counts so far. */
     if (last == NULL)
         (void)!write(self->event, &one, sizeof one);
 }
 
-static void
-give(Thread *thread, Sync *sync)
+/* A thread's bit among those of `wake`. Threads may share one. */
+static uint32_t
+bit_of(const Thread *thread)
 {
-    thread->given = sync;
-    sem_post(&thread->asked);
+    return 1U << (thread - thread->syncs->all) % 32;
+}
+
+/* Wake idle threads, which find what they were given, or that they are to end. */
+static void
+wake(Syncs *self, uint32_t bits)
+{
+    __atomic_add_fetch(&self->calls, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &self->calls, FUTEX_WAKE_BITSET_PRIVATE, INT_MAX, NULL, NULL, bits);
+}
+
+/* Wait for what an idle thread is given; NULL at the end. */
+static Sync *
+wait_idle(Thread *self)
+{
+    Syncs *syncs = self->syncs;
+    for (;;) {
+        uint32_t calls = __atomic_load_n(&syncs->calls, __ATOMIC_ACQUIRE);
+        Sync *given = __atomic_exchange_n(&self->given, NULL, __ATOMIC_ACQUIRE);
+        if (given != NULL || __atomic_load_n(&syncs->is_ending, __ATOMIC_ACQUIRE))
+            return given;
+        /* Not with a condition variable: it wakes any threads, and each would have to lock
+           its mutex again, which others hold. Not with a semaphore for each: to wake a
+           thread takes as long as some of the system calls of a PUT. */
+        syscall(SYS_futex, &syncs->calls, FUTEX_WAIT_BITSET_PRIVATE, calls, NULL, NULL,
+                bit_of(self));
+    }
 }
 
 /* The first that waits; if there is none, what comes next. NULL at the end. */
@@ -250,20 +295,13 @@ next_of(Thread *self)
     Syncs *syncs = self->syncs;
     pthread_mutex_lock(&syncs->mutex);
     Sync *sync = syncs->waiting.first;
-    int is_idle = sync == NULL && !syncs->is_ending;
-    if (is_idle) {
+    if (sync == NULL) {
         self->next = syncs->idle;
         syncs->idle = self;
-    } else if (sync != NULL && (syncs->waiting.first = sync->next) == NULL)
+    } else if ((syncs->waiting.first = sync->next) == NULL)
         clear(&syncs->waiting);
     pthread_mutex_unlock(&syncs->mutex);
-    if (!is_idle)
-        return sync;
-    /* Not with a condition variable: each thread that wakes up would have to lock its mutex
-       again, which others hold. */
-    while (sem_wait(&self->asked) < 0)
-        ;
-    return self->given;
+    return sync != NULL ? sync : wait_idle(self);
 }
 
 static void *
@@ -289,7 +327,7 @@ start(Syncs *self)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     Thread *thread = &self->all[self->threads];
     thread->syncs = self;
-    sem_init(&thread->asked, 0, 0);
+    thread->given = NULL;
     if (pthread_create(&thread->id, &attributes, work, thread) == 0)
         self->threads++;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -329,9 +367,24 @@ event_of(const Syncs *self)
     return self->event;
 }
 
+static void
+add(Group *group, Sync *sync)
+{
+    sync->fellow = NULL;
+    if (group->leader == NULL) {
+        group->leader = sync;
+        sync->undone = 0;
+    } else
+        group->last->fellow = sync;
+    group->last = sync;
+    sync->leader = group->leader;
+    group->leader->undone++;
+}
+
 /*
  * Sync a file, or the folders on a path, and give it back by `take_synced`. It waits for a
- * thread only if all that may be are busy; without threads, the caller waits for the sync.
+ * thread only if all that may be are busy, and for `hand_over_syncs` if that is called;
+ * without threads, the caller waits for the sync.
  *
  * Returns 0; -1 if there should be a thread and none can be started.
  */
@@ -344,35 +397,77 @@ sync_later(Syncs *self, Sync *sync)
         return -1;
     self->underway++;
     if (self->threads == 0) {
+        Group alone = {NULL, NULL};
+        add(&alone, sync);
         do_now(self, sync);
         return 0;
     }
-    pthread_mutex_lock(&self->mutex);
-    Thread *thread = self->idle;
-    if (thread == NULL)
-        put(&self->waiting, sync);
-    else
-        self->idle = thread->next;
-    pthread_mutex_unlock(&self->mutex);
-    if (thread != NULL)
-        give(thread, sync);
+    add(sync->path == NULL ? &self->files : &self->paths, sync);
+    /* Each of these has a thread. More would only wait longer. */
+    if (++self->gathered >= self->most_threads || !self->gathers)
+        hand_over_syncs(self);
     return 0;
 }
 
-/* All that are synced, in the order in which they became so. */
+/* From now on, what is to be synced waits for `hand_over_syncs`. */
+void
+gather_syncs(Syncs *self)
+{
+    self->gathers = 1;
+}
+
+/* Give a group to idle threads, as far as there are any. Returns their bits. */
+static uint32_t
+give(Syncs *self, Group *group)
+{
+    uint32_t bits = 0;
+    for (Sync *sync = group->leader; sync != NULL; sync = sync->fellow) {
+        Thread *thread = self->idle;
+        if (thread == NULL)
+            put(&self->waiting, sync);
+        else {
+            self->idle = thread->next;
+            bits |= bit_of(thread);
+            __atomic_store_n(&thread->given, sync, __ATOMIC_RELEASE);
+        }
+    }
+    *group = (Group){NULL, NULL};
+    return bits;
+}
+
+/* Give the threads what is gathered. */
+void
+hand_over_syncs(Syncs *self)
+{
+    if (self->gathered == 0)
+        return;
+    self->gathered = 0;
+    pthread_mutex_lock(&self->mutex);
+    uint32_t bits = give(self, &self->paths);
+    bits |= give(self, &self->files);
+    pthread_mutex_unlock(&self->mutex);
+    if (bits)
+        wake(self, bits);
+}
+
+/* All groups that are synced, in the order in which they became so. */
 Sync *
 take_synced(Syncs *self)
 {
     uint64_t ignored;
     /* Before they are taken: what comes later tells again. */
     (void)!read(self->event, &ignored, sizeof ignored);
-    Sync *first = NULL, *each = __atomic_exchange_n(&self->done, NULL, __ATOMIC_ACQUIRE);
-    while (each != NULL) {
-        Sync *before = each->next;
-        each->next = first;
-        first = each;
-        each = before;
+    Sync *first = NULL, *leader = __atomic_exchange_n(&self->done, NULL, __ATOMIC_ACQUIRE);
+    while (leader != NULL) {
+        Sync *before = leader->next, *last = leader;
         self->underway--;
+        for (; last->fellow != NULL; last = last->fellow) {
+            last->next = last->fellow;
+            self->underway--;
+        }
+        last->next = first;
+        first = leader;
+        leader = before;
     }
     return first;
 }
@@ -381,16 +476,11 @@ take_synced(Syncs *self)
 Sync *
 end_syncs(Syncs *self)
 {
-    pthread_mutex_lock(&self->mutex);
-    self->is_ending = 1;
-    for (Thread *thread = self->idle; thread != NULL; thread = thread->next)
-        give(thread, NULL);
-    pthread_mutex_unlock(&self->mutex);
-    while (self->threads > 0) {
-        Thread *thread = &self->all[--self->threads];
-        pthread_join(thread->id, NULL);
-        sem_destroy(&thread->asked);
-    }
+    hand_over_syncs(self);
+    __atomic_store_n(&self->is_ending, 1, __ATOMIC_RELEASE);
+    wake(self, UINT32_MAX);
+    while (self->threads > 0)
+        pthread_join(self->all[--self->threads].id, NULL);
     return take_synced(self);
 }
 

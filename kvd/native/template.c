@@ -59,10 +59,13 @@ get_template(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int is_head, keep, has_ranges;
     Py_ssize_t method;
-    PyObject *outcomes, *tail, *missing[4];
-    if (!PyArg_ParseTuple(args, "npppO!S(SSSS):get_template", &method, &is_head, &keep,
-                          &has_ranges, &PyTuple_Type, &outcomes, &tail, &missing[0], &missing[1],
-                          &missing[2], &missing[3]))
+    PyObject *outcomes, *tail, *where_missing, *missing[4] = {NULL, NULL, NULL, NULL};
+    if (!PyArg_ParseTuple(args, "npppO!SO:get_template", &method, &is_head, &keep, &has_ranges,
+                          &PyTuple_Type, &outcomes, &tail, &where_missing))
+        return NULL;
+    if (where_missing != Py_None
+        && !PyArg_Parse(where_missing, "(SSSS):get_template", &missing[0], &missing[1],
+                        &missing[2], &missing[3]))
         return NULL;
     if (PyTuple_Size(outcomes) != OUTCOMES) {
         PyErr_SetString(PyExc_ValueError, "there are more outcomes, or fewer");
@@ -83,7 +86,7 @@ get_template(PyObject *Py_UNUSED(module), PyObject *args)
     }
     template->tail = Py_NewRef(tail);
     for (int i = 0; i < 4; i++)
-        template->missing[i] = Py_NewRef(missing[i]);
+        template->missing[i] = Py_XNewRef(missing[i]);
     return (PyObject *)template;
 }
 

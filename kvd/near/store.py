@@ -44,7 +44,7 @@ from kvd.model.keys import Key, escape
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.near.filling import AHEAD_BYTES, Filling
 from kvd.store.conditional import keeps_conditions
-from kvd.store.level import list_folder
+from kvd.store.level import has_values, list_folder
 from kvd.store.value import Described, FileValue
 from kvd.store.waiting import Underway, resolved
 
@@ -233,6 +233,9 @@ class NearStore:
         self, prefix: bytes, after: bytes, limit: int | None
     ) -> IFolderListing:
         return list_folder(self._store, prefix, after, limit)
+
+    def has_values(self, prefix: bytes) -> Answer[bool]:
+        return has_values(self._store, prefix)
 
     def close(self) -> Answer[None]:
         return Deferred.fromCoroutine(self._close())

@@ -149,6 +149,7 @@ def install_adoption(reactor: Any) -> None:
     reactor.adoptStreamPort = partial(adopt_stream_port, reactor)
     reactor.adoptStreamConnection = partial(adopt_stream_connection, reactor)
     reactor.serve_readable = _leave_all
+    reactor.before_wait = None
     reactor.counts = None
     reactor.polling = False
     if isinstance(reactor, EPollReactor):
@@ -178,11 +179,14 @@ def poll_in_python(reactor: Any, timeout: float | None, /) -> None:
     """
     selectables = reactor._selectables
     counts, serve_readable = reactor.counts, reactor.serve_readable
+    before_wait = reactor.before_wait
     # An event may have the reactor iterate, which is one turn, whatever is due then.
     once = reactor.polling or timeout == 0
     reactor.polling = True
     try:
         while True:
+            if before_wait is not None:
+                before_wait()
             if counts is not None:
                 counts.waits()
             events = reactor._poller.poll(
@@ -304,6 +308,10 @@ class WorkerReactor(EPollReactor):
         self.serve_readable: Callable[[int], bool] = _leave_all
         """Given each descriptor that can be read; returns whether nothing is left to do
         with it in this turn."""
+        self.before_wait: Callable[[], object] | None = None
+        """Called each time before the reactor waits for events, for what a turn has
+        gathered; None: nothing is gathered. One that is set in a turn is called from
+        the end of that turn, or of a later one, on."""
         super().__init__()
         self.doIteration = self.doPoll = partial(poll, self)  # type: ignore[method-assign]
 

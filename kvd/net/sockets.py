@@ -5,6 +5,7 @@ close.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from fcntl import ioctl
@@ -33,11 +34,6 @@ _MIN_ROUND_TRIP: Final = struct.Struct("=148xI")
 _SEGMENT: Final = struct.Struct("=16xI")
 """
 ``tcpi_snd_mss`` of it.
-"""
-
-_ESTABLISHED: Final = 1
-"""
-``tcpi_state`` of it, its first byte.
 """
 
 _INT: Final = struct.Struct("=i")
@@ -130,10 +126,11 @@ def bytes_unread(connection: socket.socket) -> int:
 
 def has_ended(connection: socket.socket) -> bool:
     """
-    Whether the peer sends no more over a connection of TCP.
+    Whether the peer sends no more, also behind bytes that nobody has read.
     """
-    (state,) = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-    return state != _ESTABLISHED
+    poller = select.poll()
+    poller.register(connection, select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 def bytes_held(connection: socket.socket) -> int:

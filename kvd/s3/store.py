@@ -27,6 +27,7 @@ from kvd.s3.requests import Ask
 from kvd.s3.streamed_upload import StreamedUpload
 from kvd.s3.upload import UploadContext
 from kvd.s3.value import open_object, stat_object
+from kvd.store.level import begins
 from kvd.store.waiting import Underway
 
 WAITING_BYTES: Final = 1024 * 1024
@@ -130,6 +131,9 @@ class ObjectStore:
         self, prefix: bytes, after: bytes, limit: int | None
     ) -> ObjectFolderListing:
         return ObjectFolderListing(self._engine, self._prefix, prefix, after, limit)
+
+    def has_values(self, prefix: bytes) -> Answer[bool]:
+        return Deferred.fromCoroutine(begins(self.list(prefix, b"", 1)))
 
     def close(self) -> Answer[None]:
         ended = self._underway.ended()

@@ -62,6 +62,7 @@ from kvd.store.hidden import open_hidden, renew_hidden
 from kvd.store.keeping import has_sidecars
 from kvd.store.listing import FileFolderListing, FileListing, ListingContext
 from kvd.store.locks import KeyLocks, LockFile
+from kvd.store.populated import Populated
 from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.resuming import ResumableFolder
 from kvd.store.resumption import Resumption
@@ -193,6 +194,7 @@ class FileStore:
         self._listings = ListingContext(
             self._root, sidecars, off_reactor, self._underway
         )
+        self._populated = Populated(self._listings, tree)
         self._locks = KeyLocks(lock, clock, self._underway)
         self._restore(left)
         self._writeback = None
@@ -454,6 +456,9 @@ class FileStore:
         self, prefix: bytes, after: bytes, limit: int | None
     ) -> FileFolderListing:
         return FileFolderListing(self._listings, prefix, after, limit)
+
+    def has_values(self, prefix: bytes) -> Answer[bool]:
+        return self._populated.has_values(prefix)
 
     def close(self) -> Answer[None]:
         ended = self._underway.ended()

@@ -5,12 +5,13 @@ One folder of a store, without what is further below.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Final
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from kvd.interfaces import Answer, IFolderListing, IFolderStore, IStore
+from kvd.interfaces import Answer, IFolderListing, IFolderStore, IListing, IStore
 from kvd.model.keys import MAX_KEY_BYTES
 from kvd.model.values import Entry, Folder, entry_key
 from kvd.store.waiting import resolved
@@ -32,6 +33,23 @@ def list_folder(
     if IFolderStore.providedBy(store):
         return IFolderStore(store).list_folder(prefix, after, limit)
     return SkippingListing(store, prefix, after, limit)
+
+
+def has_values(store: IStore, prefix: bytes) -> Answer[bool]:
+    """
+    Whether a store has a value below a prefix; see `IFolderStore.has_values`.
+    """
+    if IFolderStore.providedBy(store):
+        return IFolderStore(store).has_values(prefix)
+    return Deferred.fromCoroutine(begins(store.list(prefix, b"", None)))
+
+
+async def begins(listing: IListing) -> bool:
+    """
+    Whether a listing has a value; it is closed then.
+    """
+    with closing(listing):
+        return bool(await resolved(listing.next_slice()))
 
 
 @implementer(IFolderListing)

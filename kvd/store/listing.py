@@ -254,7 +254,7 @@ class _Listing(Generic[E]):
         return self._taker.hand_on(ended=True)
 
     def _begin(self) -> Generator[bool, None, None]:
-        parents = _parents_of(self._prefix)
+        parents = parents_of(self._prefix)
         if parents is None:
             return
         try:
@@ -314,7 +314,7 @@ class FileFolderListing(_Listing[Entry]):
         super().__init__(context, root, prefix, taker, walk_folder)
 
 
-def _parents_of(prefix: bytes) -> Parents | None:
+def parents_of(prefix: bytes) -> Parents | None:
     """
     The names of the folders in a prefix; None if no key can have the prefix.
     """

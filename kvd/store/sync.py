@@ -9,10 +9,11 @@ has not synced it yet (a folder without changes costs 36 µs on ext4, one with c
 
 Syncs block, so they are done in threads, many at once: then the disk writes what the
 waiting uploads have in common, such as a commit of its journal, only once. Each file is
-synced as soon as it is complete, in a thread of its own. Folders are synced in batches:
-one batch is active at a time, and uploads that complete meanwhile wait for the next one
-together, so that a folder is synced once for many. In a batch each path has a thread of
-its own. A single upload waits for no other.
+synced when it is complete, in a thread of its own; those that the fast path completes
+in one turn of the reactor begin together (``kvd/native/sync.c``). Folders are synced in
+batches: one batch is active at a time, and uploads that complete meanwhile wait for the
+next one together, so that a folder is synced once for many. In a batch each path has a
+thread of its own. A single upload waits for no other.
 
 If a batch synced one folder after the other, keys in many folders would share nothing.
 With 256 folders on a tmpfs whose syncs were made to last 5 ms, 64 clients and 2

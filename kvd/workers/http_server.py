@@ -173,6 +173,9 @@ class HttpServer:
         if self.process.commits is not None:
             self._reactor.addReader(self.process.commits)
             self.process.commits.watched()
+            if poller_of(self._reactor) is not None:
+                assert self.process.fast_path is not None
+                self._reactor.before_wait = self.process.fast_path.hand_over
         self._checking.start(check_interval(settings.limits))
 
     def _limit(self, memory: CountingMemory, parts: LoadedPlugins) -> None:
@@ -274,11 +277,10 @@ class HttpServer:
         self._forget_decisions()
 
     def _forget_decisions(self) -> None:
-        # Connections that the fast path serves stay there, also those whose clients
-        # have shown a certificate: of a head without credentials it serves what
-        # anybody may ask for, and leaves the rest.
         if self.process.fast_path is not None:
             self.process.fast_path.forget_templates()
+        for connection in list(self.process.connections):
+            connection.rules_changed()
 
     def serve_idle(self) -> Callable[[int], bool]:
         """

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
+from itertools import pairwise
 from unittest import mock
 
 import pytest
 from argon2 import PasswordHasher
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access import authentication, throttle
@@ -25,6 +27,7 @@ from kvd.access.rules import Principal
 from kvd.access.throttle import Throttle
 from kvd.access.tokens import make_token, token_digest
 from kvd.errors import TooManyRequests, Unauthorized
+from tests.access.asking import ask
 
 CHEAP = PasswordHasher(1, 8, 1)
 
@@ -95,6 +98,15 @@ class AuthenticationTests(SynchronousTestCase):
             function()
             called.callback(None)
 
+    def pass_seconds(self, seconds: float) -> None:
+        """
+        Let time pass, in which passwords are verified at once.
+        """
+        end = self.clock.seconds() + seconds
+        while self.clock.seconds() < end:
+            self.clock.advance(0.01)
+            self.verify()
+
     def ask(
         self, value: bytes | None, network: str = "192.0.2.1"
     ) -> Deferred[Principal]:
@@ -103,7 +115,7 @@ class AuthenticationTests(SynchronousTestCase):
         """
 
         async def asked() -> Principal:
-            found = self.authentication.authenticate(value, network)
+            found = ask(self.clock, self.authentication, value, network)
             return await found if isinstance(found, Deferred) else found
 
         return Deferred.fromCoroutine(asked())
@@ -321,6 +333,24 @@ class AuthenticationTests(SynchronousTestCase):
             # All that waited is forgotten.
             self.too_many(basic("ci", "guess"))
 
+    def test_refusals_of_one_password_come_one_by_one(self) -> None:
+        """
+        To all connections of an address that ask with it while it cannot be verified.
+        """
+        asked = [self.ask(basic("ci", "guess")) for _ in range(4)]
+        (function, called) = self.waiting.pop()
+        with mock.patch.object(self, "has_password", side_effect=MemoryError("no")):
+            maybeDeferred(function).chainDeferred(called)
+        refused = []
+        self.clock.advance(throttle.REFUSAL_SECONDS + 0.01)
+        for _ in asked:
+            refused.append(sum(each.called for each in asked))
+            self.clock.advance(throttle.REFUSAL_GAP_SECONDS)
+
+        assert [1, 2, 3, 4] == refused
+        for each in asked:
+            self.failureResultOf(each, MemoryError)
+
     def test_failures_slow_an_address_down(self) -> None:
         """
         Before the next attempt is verified; other addresses, and what is known, do not
@@ -351,18 +381,63 @@ class AuthenticationTests(SynchronousTestCase):
         self.clock.advance(throttle.MOST_DELAY_SECONDS)
         self.failureResultOf(wrong_token, Unauthorized)
 
+    def test_attempts_at_once_are_delayed_by_those_before(self) -> None:
+        """
+        As if each came when the one before it has failed: of an address that has not
+        failed yet, too. What waits for too long meanwhile is refused.
+        """
+        seconds: list[float] = []
+        refused: list[Failure] = []
+
+        def failed(failure: Failure) -> None:
+            if failure.check(Unauthorized):
+                seconds.append(self.clock.seconds())
+            else:
+                refused.append(failure)
+
+        for number in range(30):
+            self.ask(basic("ci", f"guess {number}")).addErrback(failed)
+        other = self.ask(basic("ci", "guess"), "192.0.2.2")
+        self.verify()
+        assert [0.0] * throttle.FREE_FAILURES == seconds
+        self.failureResultOf(other, Unauthorized)
+
+        self.pass_seconds(30)
+        delays = [after - before for before, after in pairwise(seconds[4:])]
+        # The last one would have waited for more than 20 seconds.
+        for expected, delay in zip(
+            (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0), delays, strict=True
+        ):
+            assert expected <= delay + 0.001 < expected + 0.02
+        assert 30 == len(seconds) + len(refused)
+        assert refused
+        for each in refused:
+            assert each.check(TooManyRequests)
+
+    def test_attempts_at_once_of_those_who_know_wait_for_nobody(self) -> None:
+        """
+        The users of a whole network may log in at once.
+        """
+        with mock.patch.object(self, "has_password", return_value=True):
+            asked = [
+                self.ask(basic("ci", f"secret {number}"))
+                for number in range(throttle.MOST_ATTEMPTS)
+            ]
+            self.verify()
+        assert {"ci"} == {self.successResultOf(each).name for each in asked}
+
     def test_attempts_that_wait_are_bounded(self) -> None:
         """
         At once, those of an address; one behind the other, if it has failed before.
         """
-        asked = [
+        for each in (
             self.ask(basic("ci", f"guess {number}"))
             for number in range(throttle.MOST_ATTEMPTS)
-        ]
+        ):
+            each.addErrback(lambda _: None)
         assert 1 <= self.too_many(basic("ci", "more")).seconds
         self.verify()
-        for each in asked:
-            self.failureResultOf(each, Unauthorized)
+        self.pass_seconds(30)
 
         more = [self.ask(basic("ci", f"more {number}")) for number in range(4)]
         self.clock.advance(throttle.MOST_DELAY_SECONDS)
@@ -401,7 +476,7 @@ class AuthenticationTests(SynchronousTestCase):
 
         for _ in range(throttle.FREE_FAILURES + 3):
             self.ask(bearer("kvd_wrong")).addErrback(lambda _: None)
-        self.clock.advance(throttle.MOST_DELAY_SECONDS)
+        self.pass_seconds(throttle.MOST_DELAY_SECONDS)
         self.clock.advance(throttle.FORGET_SECONDS + 1)
         self.refused(bearer("kvd_wrong"))
 
@@ -418,6 +493,23 @@ class AuthenticationTests(SynchronousTestCase):
         assert isinstance(asked, Deferred)
         self.failureResultOf(first, Unauthorized)
         self.clock.advance(2 * throttle.FIRST_DELAY_SECONDS - 0.001)
+        self.assertNoResult(asked)
+        self.clock.advance(0.01)
+        self.failureResultOf(asked, Unauthorized)
+
+    def test_a_failure_delays_whoever_waits_at_another_process(self) -> None:
+        """
+        Also if its turn was set before.
+        """
+        self.be_slowed("192.0.2.1")
+        second = self.second_process()
+        first = self.ask(bearer("kvd_wrong"))
+        asked = second.authenticate(bearer("kvd_wrong"), "192.0.2.1")
+        assert isinstance(asked, Deferred)
+        self.clock.advance(throttle.FIRST_DELAY_SECONDS)
+        self.failureResultOf(first, Unauthorized)
+        self.clock.advance(throttle.FIRST_DELAY_SECONDS)
+        self.clock.advance(throttle.FIRST_DELAY_SECONDS - 0.001)
         self.assertNoResult(asked)
         self.clock.advance(0.01)
         self.failureResultOf(asked, Unauthorized)

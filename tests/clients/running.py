@@ -21,6 +21,12 @@ Of kvd, in the documents.
 
 TIMEOUT_SECONDS: Final = 300
 
+INSTALL_SECONDS: Final = 1800
+"""
+As long as an installation may take: a busy machine that has none of the packages yet
+needs more than five minutes for the largest.
+"""
+
 NONE: Final[Mapping[str, str]] = {}
 
 
@@ -61,6 +67,7 @@ def from_npm(*packages: str) -> Path:
         *["npm", "install", "--no-audit", "--no-fund", "--no-save"],
         *packages,
         home=Path.home(),
+        seconds=INSTALL_SECONDS,
     )
     return folder / "node_modules" / ".bin"
 
@@ -76,8 +83,10 @@ def from_pypi(name: str, *packages: str) -> Path:
     folder = ROOT / "build" / "clients" / "pypi" / name
     if not (folder / "bin" / "python").exists():
         venv.create(folder, with_pip=True)
-    pip = str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"
-    run(folder, *pip, *packages, home=Path.home())
+    python = str(folder / "bin" / "python")
+    # What is imported is compiled then.
+    pip = python, "-m", "pip", "install", "--quiet", "--no-compile"
+    run(folder, *pip, *packages, home=Path.home(), seconds=INSTALL_SECONDS)
     return folder / "bin"
 
 
@@ -96,6 +105,7 @@ def run(
     given: str = "",
     home: Path | None = None,
     environment: Mapping[str, str] = NONE,
+    seconds: float = TIMEOUT_SECONDS,
 ) -> str:
     """
     What a program prints, which has to succeed.
@@ -106,8 +116,9 @@ def run(
         given: What it reads.
         home: Its user's; None: the folder.
         environment: What is added to its environment.
+        seconds: How long it may take.
     """
-    done = _run(folder, command, given, home, environment)
+    done = _run(folder, command, given, home, environment, seconds)
     assert done.returncode == 0, f"{command}: {done.stdout}"
     return done.stdout
 
@@ -127,6 +138,7 @@ def _run(
     given: str,
     home: Path | None,
     environment: Mapping[str, str],
+    seconds: float = TIMEOUT_SECONDS,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
@@ -138,6 +150,6 @@ def _run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=TIMEOUT_SECONDS,
+        timeout=seconds,
         check=False,
     )

@@ -21,6 +21,9 @@ PACKET_BYTES: Final = 64
 # repeat, duration.
 TEST: Final = struct.Struct("=IIIIQQII")
 
+LIBC: Final = ctypes.CDLL(None, use_errno=True)
+NUMBER: Final = SYSCALL[os.uname().machine]
+
 CAP_SYS_ADMIN: Final = 21
 CAP_BPF: Final = 39
 
@@ -76,9 +79,7 @@ class TrueKernel:
             TEST.pack(program, 0, PACKET_BYTES, 0, ctypes.addressof(packet), 0, 1, 0),
             128,
         )
-        libc = ctypes.CDLL(None, use_errno=True)
-        number = SYSCALL[os.uname().machine]
-        assert 0 == libc.syscall(number, PROG_TEST_RUN, attribute, 128)
+        assert 0 == LIBC.syscall(NUMBER, PROG_TEST_RUN, attribute, 128)
         answer: int = TEST.unpack_from(attribute.raw)[1]
         return signed(answer, 32)
 

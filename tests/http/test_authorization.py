@@ -30,9 +30,11 @@ from kvd.access.tokens import token_digest
 from kvd.errors import BadSetting
 from kvd.http.fast_path import native
 from kvd.http.methods import same_value
+from kvd.ipc.row import CLIENT_LEFT
 from kvd.net.transport import ServerTransport
 from kvd.settings import DialectChoice, Limits
 from kvd.store.value import FileValue
+from kvd.workers.http_server import CHECK_SECONDS
 from tests.chance import new_seed
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, put
@@ -453,8 +455,42 @@ class RefusalTests(AuthorizationCase):
             reply = self.ask(get("x", basic("ci", f"guess {number}")))
             assert bool(reply) == (number < throttle.FREE_FAILURES)
         self.worker.leave(0)
-        self.worker.wait(1)
+        # Each has its turn when the one before it has ended.
+        for _ in range(3):
+            self.worker.wait(0.5)
         assert 401 == status(self.ask(get("x")))
+
+    def test_a_client_that_leaves_before_its_refusal_has_no_connection(self) -> None:
+        """
+        It would keep it for up to a minute. Others have their refusal no sooner.
+        """
+        rules = parse_rights(self.text, "file")
+        asked = get("x", basic("ci", "guess"))
+        for secure, ahead in product((False, True), (b"", b"GET /")):
+            worker = Worker(
+                fast_path=True, durability="process", rules=rules, secure=secure
+            )
+            self.addCleanup(worker.clean_up)
+            with mock.patch.object(throttle, "MOST_ATTEMPTS", 0):
+                for _ in range(6):
+                    worker.connect(asked + ahead)
+            connections = worker._server.process.connections
+            assert 6 == len(connections)
+            worker._clients[1].half_close()
+            for number in (0, 2, 4):
+                worker._clients[number].ended = True
+                worker._clients[number].close()
+            # What was sent ahead hides the end of the stream until the next look.
+            worker.wait(CHECK_SECONDS if ahead else 0.0)
+            assert 2 == len(connections)
+
+            worker.wait(throttle.REFUSAL_SECONDS)
+            worker.wait(len(worker._clients) * throttle.REFUSAL_GAP_SECONDS)
+            for number in (3, 5):
+                assert b" 429 " in worker._clients[number].receive()
+            logged = [entry["status"] for entry in worker.entries()]
+            assert [CLIENT_LEFT] * 4 + [429] * 2 == logged
+            worker.end()
 
 
 class PrefixRulesTests(AuthorizationCase):
@@ -669,6 +705,41 @@ class OtherRightsTests(SynchronousTestCase):
             entries = map(json.loads, worker.end().entries)
             found = [each["user"] for each in entries if each["method"] == "PUT"]
             assert ["ci", "ci"] == found
+
+    def test_the_first_ones_count_whom_a_certificate_names(self) -> None:
+        """
+        On a connection that the fast path served for anybody before, where everybody
+        may do what it asks for, too.
+        """
+        rules = parse_rights(
+            """
+            [anonymous.rights]
+            "/" = ["read"]
+            [users.ci]
+            requests-per-second = 1
+            """,
+            "file",
+        )
+        for secure in (False, True):
+            worker = Worker(fast_path=True, durability="process", secure=secure)
+            self.addCleanup(worker.clean_up)
+            with mock.patch.object(ServerTransport, "peer_user", "ci"):
+                worker.connect(put("k", b"v"))
+                for _ in range(3):
+                    worker.send(0, get("k"))
+                worker.connect(put("other", bytes(9000))[:-5000])
+                self.adopt(worker, rules)
+                for _ in range(3):
+                    worker.send(1, get("k"))
+                found = re.findall(rb"HTTP/1\.1 (\d{3}) ", worker._replies[0])
+                assert [b"201", *[b"200"] * 4, *[b"429"] * 2] == found
+                worker.send(0, bytes(5000))
+                assert 201 == status(worker._replies[1])
+                worker._server.adopt_no_rules()
+                for _ in range(3):
+                    worker.send(1, get("k"))
+                assert 200 == status(worker._replies[0])
+                worker.end()
 
     def adopt(self, worker: Worker, rules: AccessRules) -> None:
         """

@@ -10,8 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.rights_file import parse_rights
 from kvd.access.rules import AccessRules
+from kvd.settings import DialectChoice
 from tests.http.fast_path.both import Worker
-from tests.http.fast_path.cases import body_of, field, get, head
+from tests.http.fast_path.cases import body_of, field, get, head, put, without_date
 from tests.http.test_authorization import PASSWORD_HASH, basic
 
 HTML = b"Accept: text/html, */*;q=0.8\r\n"
@@ -31,16 +32,25 @@ write-once = true
 """
 
 
-class BrowsingTests(SynchronousTestCase):
+class BrowsingCase(SynchronousTestCase):
     """
-    A worker without a fast path, which does not serve listings anyway.
+    A worker and its clients.
     """
 
-    def make_worker(self, rules: AccessRules | None = None) -> Worker:
+    fast_path = False
+
+    def make_worker(
+        self, rules: AccessRules | None = None, *dialects: DialectChoice
+    ) -> Worker:
         """
         A worker with some values.
         """
-        worker = Worker(fast_path=False, durability="process", rules=rules)
+        worker = Worker(
+            fast_path=self.fast_path,
+            durability="process",
+            rules=rules,
+            dialects=dialects,
+        )
         self.addCleanup(worker.clean_up)
         self.addCleanup(worker.end)
         for key in ("a", "b/c", "b/d", "open/k", "open/once/k", "z"):
@@ -53,6 +63,12 @@ class BrowsingTests(SynchronousTestCase):
         """
         worker.connect(request)
         return worker._replies[-1]
+
+
+class BrowsingTests(BrowsingCase):
+    """
+    A worker without a fast path, which does not serve listings anyway.
+    """
 
     def links(self, reply: bytes) -> list[str]:
         """
@@ -144,3 +160,138 @@ class BrowsingTests(SynchronousTestCase):
         wrong = self.ask(worker, get("", HTML + basic("ann", "wrong")))
         assert b"401" == wrong[9:12]
         assert "Basic" in (field(wrong, "WWW-Authenticate") or "")
+
+
+FOLDER_RIGHTS = """
+[anonymous.rights]
+"/" = ["read"]
+"/open/" = ["list", "read"]
+"""
+
+
+class FolderTests(BrowsingCase):
+    """
+    The path of a folder without its slash.
+    """
+
+    def leads_to(self, reply: bytes) -> str | None:
+        """
+        Where a browser is sent; None: there is no value, and it is told so.
+        """
+        if b"404" == reply[9:12]:
+            assert "application/problem+json" == field(reply, "Content-Type")
+            assert field(reply, "Location") is None
+            return None
+        assert b"307" == reply[9:12]
+        assert b"" == body_of(reply)
+        assert "0" == field(reply, "Content-Length")
+        assert "Accept" == field(reply, "Vary")
+        # Tomorrow a value may have this key.
+        assert "private, no-cache" == field(reply, "Cache-Control")
+        return field(reply, "Location")
+
+    def test_browser_is_sent_to_the_page_of_a_folder(self) -> None:
+        """
+        The location is relative, because a proxy may serve kvd below a path; the query
+        stays. HEAD says the same.
+        """
+        worker = self.make_worker()
+        worker.place("open/a b:\u00fc?/k", b"value")
+
+        for path, location in (
+            ("b", "./b/"),
+            ("open/once", "./once/"),
+            ("./b", "./b/"),
+            ("b?limit=2&after=b/c", "./b/?limit=2&after=b/c"),
+            ("b?", "./b/?"),
+            ("open/a%20b:%c3%bc%3F", "./a%20b%3A%C3%BC%3F/"),
+        ):
+            assert location == self.leads_to(self.ask(worker, get(path, HTML)))
+            assert location == self.leads_to(self.ask(worker, head(path, HTML)))
+        whole = b"GET http://kvd/open/once HTTP/1.1\r\nHost: kvd\r\n" + HTML + b"\r\n"
+        assert "./once/" == self.leads_to(self.ask(worker, whole))
+        assert b"<h1>" in self.ask(worker, get("open/once/", HTML))
+
+    def test_programs_are_told_that_there_is_no_value(self) -> None:
+        """
+        So is a browser, where there is no folder: in the same words.
+        """
+        worker = self.make_worker()
+        for accept in (b"", b"Accept: */*\r\n", b"Accept: application/json\r\n"):
+            assert self.leads_to(self.ask(worker, get("b", accept))) is None
+        for path in ("none", "b/none", "a/b", "b?limit=wrong", "open/once/k/x"):
+            expected = self.ask(worker, get(path))
+            reply = self.ask(worker, get(path, HTML))
+            assert self.leads_to(reply) is None
+            assert without_date(expected) == without_date(reply)
+        assert b"value" == body_of(self.ask(worker, get("a", HTML)))
+
+    def test_folder_has_to_have_values(self) -> None:
+        """
+        With the last one, the folder is gone; then its name can be that of a value.
+        """
+        worker = self.make_worker()
+        assert "./b/" == self.leads_to(self.ask(worker, get("b", HTML)))
+        for key in (b"b/c", b"b/d"):
+            self.ask(worker, b"DELETE /%s HTTP/1.1\r\nHost: kvd\r\n\r\n" % key)
+        assert self.leads_to(self.ask(worker, get("b", HTML))) is None
+        self.ask(worker, put("b", b"value"))
+        assert b"value" == body_of(self.ask(worker, get("b", HTML)))
+
+    def test_folder_that_may_not_be_listed_is_not_told(self) -> None:
+        """
+        It looks as if it were not there.
+        """
+        worker = self.make_worker(parse_rights(FOLDER_RIGHTS, "rights.toml"))
+        assert "./once/" == self.leads_to(self.ask(worker, get("open/once", HTML)))
+        secret = self.ask(worker, get("b", HTML))
+        none = self.ask(worker, get("c", HTML))
+        assert self.leads_to(secret) is None
+        assert without_date(none) == without_date(secret).replace(b"/b ", b"/c ")
+
+    def test_pages_may_be_off(self) -> None:
+        """
+        Then there is nothing to be sent to.
+        """
+        worker = self.make_worker()
+        worker._server.process.has_pages = False
+        assert self.leads_to(self.ask(worker, get("b", HTML))) is None
+
+    def test_dialect_decides_what_a_slash_means(self) -> None:
+        """
+        Some have pages too, and others have other paths.
+        """
+        worker = self.make_worker(
+            None, DialectChoice("/open/", "webdav"), DialectChoice("/b/", "nx")
+        )
+        worker.place("b/v1/k", b"value")
+        assert "./once/" == self.leads_to(self.ask(worker, get("open/once", HTML)))
+        assert "./open/" == self.leads_to(self.ask(worker, get("open", HTML)))
+        reply = self.ask(worker, get("b/v1", HTML))
+        assert field(reply, "Location") is None
+        assert self.leads_to(self.ask(worker, get("b", HTML))) is None
+
+
+class FastFolderTests(FolderTests):
+    """
+    The same with a fast path, which leaves such a request to the ordinary way.
+    """
+
+    fast_path = True
+
+    def test_other_requests_take_the_fast_path(self) -> None:
+        """
+        Those of programs, and those of browsers for values.
+        """
+        worker = self.make_worker()
+        self.ask(worker, put("k", b"value"))
+        assert worker.watched is not None
+        for request, is_fast in (
+            (get("none"), True),
+            (get("none", b"Accept: */*\r\n"), True),
+            (get("k", HTML), True),
+            (get("none", HTML), False),
+        ):
+            before = worker.watched.served
+            self.ask(worker, request)
+            assert (request, is_fast) == (request, worker.watched.served > before)

@@ -29,7 +29,7 @@ from kvd.model.keys import Key
 from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.net import sending, splice
 from kvd.net.splice import Pipe
-from kvd.store.memory import MemoryStore, MemoryUpload, MemoryValue
+from kvd.store.memory import SLICE_VALUES, MemoryStore, MemoryUpload, MemoryValue
 from kvd.testing import StoreContract
 from tests.descriptors import Descriptors
 from tests.http import test_connection
@@ -134,6 +134,7 @@ class DescriptorStoreTests(StoreContract, SynchronousTestCase):
     """
 
     has_descriptors = True
+    many_values = 3 * SLICE_VALUES
 
     def make_store(self) -> DescriptorStore:
         return DescriptorStore()

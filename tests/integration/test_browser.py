@@ -231,6 +231,29 @@ def test_folders_are_read_without_scripts(
     assert [] == browser.complaints
 
 
+def test_folder_is_found_without_its_slash(
+    daemon: Twistd, browser: Chromium, peer: Peer
+) -> None:
+    """
+    Once its last value is gone, its name is free for a value; the browser has not kept
+    where it was sent.
+    """
+    key = "slash/an \u00fcber: folder".encode()
+    peer.put(key + b"/k")
+    path = quote(key)
+    browser.open(url(daemon, path + "?limit=7"))
+
+    assert f"/{path}/?limit=7".replace(":", "%3A") == browser.value(
+        "location.pathname + location.search"
+    )
+    assert ["k"] == browser.value(NAMES)
+    assert [] == browser.complaints
+    peer.ask("DELETE", key + b"/k")
+    peer.put(key, b"a value now", Content_Type="text/plain")
+    browser.open(url(daemon, path + "?limit=7"))
+    assert "a value now" == browser.value("document.body.innerText")
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_page_fits_narrow_and_wide(
     daemon: Twistd, browser: Chromium, peer: Peer, dark: bool

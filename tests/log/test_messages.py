@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +17,12 @@ DOCUMENT: Final = SOURCES.parent / "docs" / "operating.rst"
 LEVELS: Final = {"warn", "error", "critical", "failure"}
 
 
-def logged() -> Iterator[tuple[str, str]]:
+@cache
+def logged() -> list[tuple[str, str]]:
     """
     Every format that is logged with one of these levels, and where.
     """
+    found: list[tuple[str, str]] = []
     for path in sorted(SOURCES.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
@@ -29,7 +31,9 @@ def logged() -> Iterator[tuple[str, str]]:
                 ) if level in LEVELS and "log" in ast.unparse(logger).lower():
                     where = f"{path.relative_to(SOURCES)}:{node.lineno}"
                     assert isinstance(first, ast.Constant), f"{where}: no constant"
-                    yield re.sub(r"\{[^}]*\}", "...", str(first.value)), where
+                    text = re.sub(r"\{[^}]*\}", "...", str(first.value))
+                    found.append((text, where))
+    return found
 
 
 def documented() -> set[str]:

@@ -22,6 +22,7 @@ from kvd.moving.copying import ABSENT, exactly
 from kvd.moving.fallback import FallbackStore
 from kvd.moving.mirror import Choices, Counts, Mirror
 from kvd.store.contract.asking import Asking, T
+from kvd.store.memory import SLICE_VALUES
 from kvd.store.waiting import resolved
 from kvd.testing import MemoryStore, StoreContract
 from tests.moving.test_mirror import put
@@ -35,6 +36,8 @@ class FallbackStoreTests(StoreContract, SynchronousTestCase):
     `FallbackStore` is a store like the others.
     """
 
+    many_values = 3 * SLICE_VALUES
+
     def make_store(self) -> IStore:
         return FallbackStore(MemoryStore(), MemoryStore(), Clock())
 
@@ -43,6 +46,8 @@ class LaterFallbackStoreTests(StoreContract, SynchronousTestCase):
     """
     The same when the answers of both come later.
     """
+
+    many_values = 3 * SLICE_VALUES
 
     def setUp(self) -> None:
         self.clock = Clock()

@@ -28,6 +28,7 @@ from kvd.near.store import FAULT_SECONDS, MOST_KNOWN, NearStore
 from kvd.net.transport import ServerTransport
 from kvd.store.contract.asking import T
 from kvd.store.file import FileStore
+from kvd.store.memory import SLICE_VALUES
 from kvd.testing import MemoryStore, StoreContract
 from tests.http.test_connection import HOST, ConnectionCase, body, field
 from tests.moving.test_mirror import put
@@ -62,6 +63,7 @@ class NearStoreTests(StoreContract, FileStoreCase):
     """
 
     has_descriptors = False
+    many_values = 3 * SLICE_VALUES
 
     far_delay: float | None = None
     """After how many seconds the store answers; None: at once."""

@@ -443,6 +443,40 @@ def test_what_the_reactor_does_not_know_is_offered_whatever_happens_to_it(
     reactor.dispose()
 
 
+@each_loop
+def test_the_end_of_each_turn_is_told_before_the_reactor_waits(loop: None) -> None:
+    """
+    Once for all events that came together.
+    """
+    reactor = reactor_of("kvd's")
+    told: list[str] = []
+    reactor.before_wait = lambda: told.append("waits")
+    bells = [Bell(reactor, lambda: told.append("event")) for _ in range(2)]
+    for bell in bells:
+        bell.ring()
+    reactor.iterate(0)
+    assert ["waits", "event", "event"] == told
+    reactor.iterate(0)
+    assert ["waits", "event", "event", "waits"] == told
+    dismantle(reactor)
+    reactor._poller.close()
+
+
+@each_loop
+def test_the_reactor_goes_on_if_the_end_of_a_turn_cannot_be_told(loop: None) -> None:
+    """
+    The error is its caller's, as any in a turn.
+    """
+    reactor = reactor_of("kvd's")
+    reactor.before_wait = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        reactor.iterate(0)
+    reactor.before_wait = None
+    reactor.iterate(0)
+    dismantle(reactor)
+    reactor._poller.close()
+
+
 def test_only_a_reactor_that_offers_events_has_a_poller() -> None:
     """
     Of kvd's own, and of those that somebody else made and kvd has changed.

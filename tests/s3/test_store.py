@@ -53,3 +53,18 @@ class ObjectStoreTests(EngineCase, StoreContract):
         small = self.entries(store, b"small/", limit=100)
         assert 5 == len(small)
         assert ["GET", "HEAD"] == [method for method, _ in self.memory.seen]
+
+    def test_look_for_values_asks_for_one(self) -> None:
+        """
+        However many values a folder has.
+        """
+        store = self.make_store()
+        for number in range(20):
+            self.put(store, Key(b"large/%03d" % number), b"")
+        self.memory.seen.clear()
+
+        assert self.has_values(store, b"large/")
+        assert ["GET", "HEAD"] == [method for method, _ in self.memory.seen]
+        self.memory.seen.clear()
+        assert not self.has_values(store, b"none/")
+        assert ["GET"] == [method for method, _ in self.memory.seen]

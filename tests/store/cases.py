@@ -23,6 +23,7 @@ from kvd.settings import Durability
 from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
+from kvd.store.listing import SLICE_VALUES
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.placing import place_in_python, seal_in_python
 from kvd.store.sidecars import path_of
@@ -33,6 +34,11 @@ from kvd.store.waiting import OffReactor, Underway
 T = TypeVar("T")
 
 KEY = Key(b"key")
+
+MANY_VALUES = SLICE_VALUES + 16
+"""
+A slice and a part of the next one: tests learn no more from more.
+"""
 
 
 def opening_by_names() -> Any:

@@ -20,7 +20,7 @@ from kvd.store.contract.asking import ABSENT
 from kvd.store.file import FileStore
 from kvd.testing import StoreContract
 from tests.store.bounded import BoundedCase
-from tests.store.cases import KEY
+from tests.store.cases import KEY, MANY_VALUES
 
 BLOCK = 4096
 OTHER = Key(b"other")
@@ -33,6 +33,7 @@ class BoundedContractTests(StoreContract, BoundedCase):
 
     max_size = 1 << 30
     min_free = 1
+    many_values = MANY_VALUES
 
     def test_descriptor_continues_the_upload(self) -> None:
         """

@@ -36,7 +36,7 @@ from kvd.store.locks import LockFile
 from kvd.store.waiting import OffReactor
 from kvd.testing import StoreContract
 from tests.descriptors import Descriptors
-from tests.store.cases import KEY, FileStoreCase, placing_in_python
+from tests.store.cases import KEY, MANY_VALUES, FileStoreCase, placing_in_python
 from tests.store.replacing import Replacing
 from tests.store.stepped import SteppedPool
 from tests.store.test_writeback import INNER, WritebackCase
@@ -62,6 +62,7 @@ class SharingContractTests(StoreContract, FileStoreCase):
     keeps = True
     exchanges = True
     has_epochs = True
+    many_values = MANY_VALUES
 
 
 class EpochCase(WritebackCase):

@@ -25,6 +25,7 @@ from kvd.testing import StoreContract
 from tests.descriptors import Descriptors
 from tests.store.cases import (
     KEY,
+    MANY_VALUES,
     FileStoreCase,
     FolderCase,
     placing_in_python,
@@ -38,6 +39,7 @@ class ProcessContractTests(StoreContract, FileStoreCase):
     """
 
     durability = "process"
+    many_values = MANY_VALUES
 
 
 class ExchangingContractTests(StoreContract, FileStoreCase):
@@ -47,6 +49,7 @@ class ExchangingContractTests(StoreContract, FileStoreCase):
 
     durability = "process"
     exchanges = True
+    many_values = MANY_VALUES
 
 
 class DiskContractTests(StoreContract, FileStoreCase):
@@ -55,6 +58,7 @@ class DiskContractTests(StoreContract, FileStoreCase):
     """
 
     durability = "disk"
+    many_values = MANY_VALUES
 
 
 class SidecarProcessContractTests(StoreContract, FileStoreCase):
@@ -66,6 +70,7 @@ class SidecarProcessContractTests(StoreContract, FileStoreCase):
     durability = "process"
     keeps = True
     keeps_attributes = False
+    many_values = MANY_VALUES
 
 
 class SidecarDiskContractTests(StoreContract, FileStoreCase):
@@ -75,6 +80,7 @@ class SidecarDiskContractTests(StoreContract, FileStoreCase):
 
     durability = "disk"
     keeps_attributes = False
+    many_values = MANY_VALUES
 
 
 class FileStoreMakerTests(FolderCase):

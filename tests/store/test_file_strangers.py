@@ -5,10 +5,12 @@ The file store among files of other programs.
 import errno
 import os
 import socket
+from collections.abc import Callable
+from typing import TypeVar
 from unittest import mock
 
 import pytest
-from twisted.internet.defer import execute
+from twisted.internet.defer import Deferred, execute
 
 from kvd.errors import (
     KeyAbsent,
@@ -17,8 +19,11 @@ from kvd.errors import (
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
+from kvd.store.populated import MOST_FOUND
 from tests.privileges import take_root
 from tests.store.cases import KEY, FileStoreCase
+
+T = TypeVar("T")
 
 
 class StrangersTests(FileStoreCase):
@@ -62,6 +67,72 @@ class StrangersTests(FileStoreCase):
         assert not self.store.lacks(Key(b"link"))
         self.store.remove(key, UNCONDITIONAL)
         assert self.store.lacks(key)
+
+    def test_folder_of_others_has_no_values(self) -> None:
+        """
+        Unless there is a value in it: what is no value does not count, whatever its
+        name.
+        """
+        assert not self.store.has_values(b"")
+        os.makedirs(os.path.join(self.path, "a/b/c"))
+        os.mkfifo(os.path.join(self.path, "a/fifo"))
+        os.symlink("/etc", os.path.join(self.path, "a/link"))
+        self.place("a/.nfs" + "0" * 24)
+        self.place(b"a/\n")
+        self.place("outside")
+
+        for prefix in (b"a/", b"a/b/", b"a/link/", b"outside/", b".kvd/", b"../", b"a"):
+            assert not self.store.has_values(prefix)
+        self.place("a/b/c/d")
+        for prefix in (b"", b"a/", b"a/b/", b"a/b/c/"):
+            assert self.store.has_values(prefix)
+
+    def test_look_for_values_waits_for_a_thread_where_it_takes_long(self) -> None:
+        """
+        The reactor looks at a few names itself. It keeps nothing open.
+        """
+        threads: list[Callable[[], object]] = []
+
+        def off_reactor(work: Callable[[], T]) -> Deferred[T]:
+            threads.append(work)
+            return execute(work)
+
+        store = self.open_store(off_reactor=off_reactor)
+        for number in range(1000):
+            os.makedirs(os.path.join(self.path, f"empty/{number}"))
+            self.place(f"full/{number}")
+        os.makedirs(os.path.join(self.path, *["deep"] * 5))
+        before = len(os.listdir("/proc/self/fd"))
+
+        assert self.has_values(store, b"full/")
+        assert not self.has_values(store, b"deep/")
+        assert not self.has_values(store, b"none/")
+        assert [] == threads
+        assert not self.has_values(store, b"empty/")
+        assert threads
+        self.place("empty/999/last")
+        assert self.has_values(store, b"empty/")
+        assert before == len(os.listdir("/proc/self/fd"))
+
+    def test_value_of_a_folder_is_looked_at_again(self) -> None:
+        """
+        Where it was found last, there may be none now, and another one elsewhere. Of
+        some folders no value is remembered.
+        """
+        for number in range(MOST_FOUND + 2):
+            self.place(f"{number}/a")
+            self.place(f"{number}/b")
+        for _ in range(2):
+            for number in range(MOST_FOUND + 2):
+                assert self.store.has_values(b"%d/" % number)
+        for name in ("a", "b"):
+            assert self.store.has_values(b"7/")
+            os.unlink(os.path.join(self.path, "7", name))
+        assert not self.store.has_values(b"7/")
+        os.makedirs(os.path.join(self.path, "7/a"))
+        assert not self.store.has_values(b"7/")
+        self.place("7/a/b")
+        assert self.store.has_values(b"7/")
 
     def test_links_are_not_followed(self) -> None:
         """

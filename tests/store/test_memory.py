@@ -12,6 +12,7 @@ from kvd.interfaces import IStore
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store.contract.asking import T
+from kvd.store.memory import SLICE_VALUES
 from kvd.testing import MemoryStore, StoreContract
 
 KEY = Key(b"key")
@@ -22,6 +23,8 @@ class MemoryStoreTests(StoreContract, SynchronousTestCase):
     `MemoryStore` is a store like the others.
     """
 
+    many_values = 3 * SLICE_VALUES
+
     def make_store(self) -> IStore:
         return MemoryStore()
 
@@ -30,6 +33,8 @@ class SlowMemoryStoreTests(StoreContract, SynchronousTestCase):
     """
     The same when its answers are delayed.
     """
+
+    many_values = 3 * SLICE_VALUES
 
     def setUp(self) -> None:
         self.clock = Clock()

@@ -22,7 +22,7 @@ from kvd.store.placing import is_scarce
 from kvd.store.uploads import key_of
 from kvd.store.writeback import MAX_KEPT
 from kvd.testing import StoreContract
-from tests.store.cases import KEY, FileStoreCase, placing_in_python
+from tests.store.cases import KEY, MANY_VALUES, FileStoreCase, placing_in_python
 from tests.store.stepped import SteppedPool
 
 INNER = Key(b"a/b.c/d")
@@ -34,6 +34,7 @@ class KeepingContractTests(StoreContract, FileStoreCase):
     """
 
     keeps = True
+    many_values = MANY_VALUES
 
 
 class ExchangingContractTests(StoreContract, FileStoreCase):
@@ -43,6 +44,7 @@ class ExchangingContractTests(StoreContract, FileStoreCase):
 
     keeps = True
     exchanges = True
+    many_values = MANY_VALUES
 
 
 class WritebackCase(FileStoreCase):

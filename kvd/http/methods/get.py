@@ -6,7 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.internet.defer import Deferred
+
+from kvd.errors import KeyAbsent
 from kvd.http.fast_path import Remainder
+from kvd.http.methods.listing import wants_page
 from kvd.http.parts import Parts, can_be_cut, gap_of
 from kvd.http.reply_fields import (
     Fields,
@@ -22,6 +26,8 @@ from kvd.http.wire.fields import Range, ranges_of
 from kvd.interfaces import ICachedValue, ICachingStore, IValue
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.operations import Get
+from kvd.store.level import has_values
+from kvd.store.waiting import resolved
 
 
 class GetHandler(RequestHandler):
@@ -31,6 +37,7 @@ class GetHandler(RequestHandler):
 
     _operation: Get
     _value: IValue | None = None
+    _looks_for_folder = False
 
     def begin(self) -> None:
         self.proceed()
@@ -49,6 +56,43 @@ class GetHandler(RequestHandler):
     def abandon(self) -> None:
         if self._value is not None:
             self._value.close()
+
+    def fail(self, error: BaseException) -> None:
+        if (
+            isinstance(error, KeyAbsent)
+            and not self._looks_for_folder
+            and not self._status
+            and wants_page(self._context, self._request)
+        ):
+            self._looks_for_folder = True
+            # It would know this frame, and the frame it.
+            self._look_for_folder(error.with_traceback(None))
+        else:
+            super().fail(error)
+
+    def _look_for_folder(self, absence: KeyAbsent) -> None:
+        """
+        There is no value: a browser may mean a folder.
+        """
+        # Not at the top: only where it is needed.
+        from kvd.http.methods.folder_path import fields_to_page, prefix_of_page
+
+        context, request = self._context, self._request
+        prefix = prefix_of_page(context, self._permit, request, self._operation.key)
+        if prefix is None:
+            self.fail(absence)
+            return
+
+        async def look() -> bool:
+            return await resolved(has_values(context.store, prefix))
+
+        def found(is_folder: bool) -> None:
+            if is_folder:
+                self.reply(307, fields_to_page(request, prefix))
+            else:
+                self.fail(absence)
+
+        self.when(Deferred.fromCoroutine(look()), found)
 
     def rest_of(self, rest: Remainder) -> Source:
         """

@@ -21,7 +21,7 @@ from kvd.model.values import (
     ValueInfo,
     entry_key,
 )
-from kvd.store.level import list_folder
+from kvd.store.level import has_values, list_folder
 
 T = TypeVar("T")
 
@@ -202,6 +202,12 @@ class Asking:
             entries += taken
         listing.close()
         return entries if limit is not None else sorted(entries, key=entry_key)
+
+    def has_values(self, store: IStore, prefix: bytes) -> bool:
+        """
+        Whether the store has a value whose key begins with a prefix.
+        """
+        return self.result(has_values(store, prefix))
 
     def keys(
         self,

@@ -238,3 +238,24 @@ class ListingContract(Asking):
         assert [b"a/d"] == [entry_key(entry) for entry in self.entries(store, b"a/")]
         self.result(store.remove(Key(b"a/d"), UNCONDITIONAL))
         assert [] == self.entries(store)
+
+    def test_prefix_of_a_value_is_known_without_a_listing(self) -> None:
+        """
+        A folder is there if it has a value at any depth, and only then.
+        """
+        store = self.make_store()
+        for prefix in (b"", b"a/", b"a/b/"):
+            assert not self.has_values(store, prefix)
+        for key in (b"a/b/c/d", b"a/b/e", b"ab"):
+            self.put(store, Key(key), b"")
+
+        for prefix in (b"", b"a/", b"a/b/", b"a/b/c/"):
+            assert self.has_values(store, prefix)
+        for prefix in (b"b/", b"a/b/c/d/", b"a/c/", b"ab/", b"a/b/e/"):
+            assert not self.has_values(store, prefix)
+        self.result(store.remove(Key(b"a/b/c/d"), UNCONDITIONAL))
+        assert not self.has_values(store, b"a/b/c/")
+        assert self.has_values(store, b"a/")
+        self.result(store.remove(Key(b"a/b/e"), UNCONDITIONAL))
+        assert not self.has_values(store, b"a/")
+        assert self.has_values(store, b"")

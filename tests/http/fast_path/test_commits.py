@@ -5,9 +5,11 @@ Tests for `kvd.http.commits`: PUTs of the fast path at durability ``disk``.
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred
@@ -17,11 +19,13 @@ from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.dialects.choice import Dialects
 from kvd.http.fast_path import COMMITS, Commit
-from kvd.ipc.row import CLIENT_LEFT, WORDS_OF_REQUESTS
+from kvd.ipc.row import CLIENT_LEFT, SYNCS, WORDS_OF_REQUESTS, lone_row
+from kvd.ipc.syncs import count_syncs
 from kvd.model.keys import Key
 from kvd.settings import Durability, Settings
 from kvd.store import attribute
 from kvd.store.file import FileStore
+from kvd.store.sync import MAX_THREADS
 from kvd.store.waiting import OffReactor
 from kvd.workers.http_server import HttpServer
 from tests.http.fast_path import test_connections as connections
@@ -269,6 +273,75 @@ def connections_tag(reply: bytes) -> list[bytes]:
         for line in reply.split(b"\r\n")
         if not line.startswith((b"ETag:", b"Date:"))
     ]
+
+
+class GatheredTests(CommitCase):
+    """
+    In a reactor that says when its turns end, files are synced together.
+    """
+
+    def setUp(self) -> None:
+        with mock.patch("kvd.store.file.threads_of", return_value=MAX_THREADS):
+            super().setUp()
+        self.watched.hand_over()
+
+    def wait(self) -> None:
+        """
+        Wait for the event of something that is synced.
+        """
+        event = self.watched.sync_event()
+        assert [event] == select.select([event], [], [], PATIENCE_SECONDS)[0]
+
+    def test_files_of_a_turn_are_synced_and_published_together(self) -> None:
+        """
+        One event tells of all of them, when the last one is synced.
+        """
+        clients = [self.connect() for _ in range(5)]
+        self.begin_second()
+        with mock.patch.object(Commits, "doRead", return_value=None):
+            for number, client in enumerate(clients):
+                client.send(put(f"k{number}", b"value"))
+            event = self.watched.sync_event()
+            assert [] == select.select([event], [], [], 0)[0]
+            self.watched.hand_over()
+            self.wait()
+            published, left, folders = self.watched.publish_synced()
+        assert {b"": 5} == {path: len(those) for path, those in published.items()}
+        assert ([], []) == (left, folders)
+        assert [f"k{number}" for number in range(5)] == self.found()
+        assert [f"k{number}".encode() for number in range(5)] == [
+            commit.key for commit in published[b""]
+        ]
+
+    def test_as_many_as_there_are_threads_wait_for_no_end(self) -> None:
+        """
+        More than these would wait for a thread in any case.
+        """
+        clients = [self.connect() for _ in range(MAX_THREADS)]
+        with mock.patch.object(Commits, "doRead", return_value=None):
+            for number, client in enumerate(clients):
+                client.send(put(f"k{number}", b"value"))
+            count = 0
+            while count < MAX_THREADS:
+                self.wait()
+                count += len(self.watched.publish_synced()[0].get(b"", []))
+                # Those that were sealed in an earlier second are gathered again.
+                self.watched.hand_over()
+        assert MAX_THREADS == len(self.found())
+
+    def test_what_is_gathered_is_synced_before_the_store_is_closed(self) -> None:
+        """
+        Threads end when everything is done that they were asked for.
+        """
+        row = lone_row()
+        count_syncs(row)
+        self.addCleanup(count_syncs, None)
+        with mock.patch.object(Commits, "doRead", return_value=None):
+            self.client.send(put("k", b"value"))
+            compiled: Any = self.fast_path
+            compiled.upload_to(-1)
+        assert row.words[SYNCS] > 0
+        self.abort_all()
 
 
 class MeanwhileTests(CommitCase):

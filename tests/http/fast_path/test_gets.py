@@ -334,6 +334,19 @@ class OtherValueTests(FastPathCase):
             listening.bind(self.file)
             self.assert_left(get("a/b"))
 
+    def test_browser_that_misses_it_leads_to_it(self) -> None:
+        """
+        It may mean a folder; where there is a value, it takes the fast path.
+        """
+        self.process.has_pages = True
+        self.keep("k", b"value")
+        accept = b"Accept: text/html,*/*;q=0.8\r\n"
+        for _ in range(2):
+            self.assert_left(get("none", accept))
+            self.assert_left(head("none", accept))
+            assert b"value" == body_of(self.served(get("k", accept)))
+            assert self.served(get("none")).startswith(b"HTTP/1.1 404 ")
+
     def test_a_link_leads_to_it(self) -> None:
         """
         It is no value, until there is a folder again.

@@ -194,6 +194,12 @@ class WatchedFastPath:
         """
         return self._fast_path.reply_all(commits)
 
+    def hand_over(self) -> None:
+        """
+        See `FastPath`.
+        """
+        self._fast_path.hand_over()
+
     def publish_synced(
         self,
     ) -> tuple[

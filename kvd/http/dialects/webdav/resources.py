@@ -153,7 +153,7 @@ async def find_collection(values: Values, path: Path) -> Resource | None:
     if path.is_root:
         return Resource(path, None, is_collection=True)
     marker = await values.stat(path.marker)
-    if marker is None and not await has_values(values, path):
+    if marker is None and not await values.has_values(path.prefix):
         return None
     return Resource(path, marker, is_collection=True)
 
@@ -170,19 +170,6 @@ async def check_parent(values: Values, path: Path) -> None:
         raise KeyConflict(
             f"The collection /{escape(parent.key)}/ is not there: make it with MKCOL."
         )
-
-
-async def has_values(values: Values, path: Path) -> bool:
-    """
-    Whether a collection has a value anywhere below.
-    """
-    entries = values.folder(path.prefix)
-    try:
-        async for _ in entries:
-            return True
-        return False
-    finally:
-        await entries.aclose()
 
 
 async def member(values: Values, entry: ValueInfo | Folder) -> Resource | None:
