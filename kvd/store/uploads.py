@@ -297,8 +297,11 @@ class UploadFolder:
 
     def remove(self, name: bytes) -> None:
         """
-        Remove a file that will not be published, or a replaced value.
+        Remove a file that will not be published, or a replaced value. After `close`,
+        nothing is left to do.
         """
+        if self.descriptor < 0:
+            return
         try:
             os.unlink(name, dir_fd=self.descriptor)
         except OSError as error:

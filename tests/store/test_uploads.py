@@ -160,6 +160,20 @@ class UploadFilesTests(FileStoreCase):
             event["log_format"] for event in events
         ]
 
+    def test_an_upload_may_be_discarded_after_its_store_has_closed(self) -> None:
+        """
+        Its file was removed with the folder.
+        """
+        store = self.open_store()
+        upload = self.result(store.begin(KEY, None))
+        self.result(upload.write(b"half"))
+        with capturedLogs() as events:
+            self.result(store.close())
+            assert [] == self.debris()
+            upload.discard()
+
+        assert [] == events
+
     def test_opening_a_store_sweeps(self) -> None:
         """
         Opening the store removes what a killed process has left, and leaves the uploads
