@@ -256,7 +256,7 @@ class Authentication:
 
     def _failed(self, error: AccessRefused, network: str) -> Deferred[Any]:
         attempt = self._throttle.begin(network, verifies=False)
-        if attempt.turn is None:
+        if attempt.goes_on:
             self._throttle.end(attempt, failed=True)
             raise error
         refused: Deferred[Any] = Deferred()
@@ -300,13 +300,10 @@ class Authentication:
             return answer
         attempt = self._throttle.begin(network, verifies=True)
         self._verifying[pair] = [answer]
-        if attempt.turn is None:
-            self._verify(given, value, pair, attempt)
-        else:
-            attempt.turn.addCallbacks(
-                lambda _: self._verify(given, value, pair, attempt),
-                lambda failure: self._refuse_all(pair, network, failure),
-            )
+        attempt.turn.addCallbacks(
+            lambda _: self._verify(given, value, pair, attempt),
+            lambda failure: self._refuse_all(pair, network, failure),
+        )
         return answer
 
     def _refuse_all(self, pair: bytes, network: str, failure: Failure) -> None:

@@ -118,9 +118,10 @@ class Attempt:
         self.began = began
         self.verifies = verifies
         self.goes_on = False
-        self.turn: Deferred[None] | None = None
-        """Fires when it may go on; fails with `TooManyRequests` if it is refused, and
-        is over. None: it goes on at once."""
+        """Whether its turn has come."""
+        self.turn: Deferred[None] = Deferred()
+        """Fires when its turn comes; fails with `TooManyRequests` if it is refused, and
+        is over."""
 
 
 class _Line:
@@ -211,8 +212,6 @@ class Throttle:
         line.behind.append(attempt)
         if line.first is None:
             self._advance(line)
-        if not attempt.goes_on:
-            attempt.turn = Deferred()
         return attempt
 
     def end(self, attempt: Attempt, *, failed: bool) -> None:
@@ -293,8 +292,7 @@ class Throttle:
         attempt.goes_on = True
         if attempt.verifies:
             self._is_verifying = True
-        if attempt.turn is not None:
-            attempt.turn.callback(None)
+        attempt.turn.callback(None)
 
     def _verify_next(self) -> None:
         self._is_verifying = False
@@ -340,7 +338,6 @@ class Throttle:
 
     def _refuse(self, attempt: Attempt, seconds: float) -> None:
         self._attempts_in_all -= 1
-        assert attempt.turn is not None
         attempt.turn.errback(_too_many(seconds))
 
     def refusal(self, network: str, reason: BaseException) -> RefusedLater:

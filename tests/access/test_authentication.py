@@ -514,6 +514,32 @@ class AuthenticationTests(SynchronousTestCase):
         self.clock.advance(0.01)
         self.failureResultOf(asked, Unauthorized)
 
+    def test_an_attempt_whose_turn_moves_away_at_once_is_refused(self) -> None:
+        """
+        There was time enough when it came, and other processes have taken it before it
+        was given its turn.
+        """
+        network = "192.0.2.1"
+        self.be_slowed(network)
+        table = self.memory.failures
+
+        class MeanwhileLogins(Logins):
+            """
+            Asked between the two.
+            """
+
+            def has_address(logins, network: str) -> bool:
+                _, slot = table.slot(network)
+                table.words[slot + 3] += round(throttle.MOST_WAIT_SECONDS * 1e9)
+                return super().has_address(network)
+
+        with mock.patch.object(throttle, "Logins", MeanwhileLogins):
+            second = self.second_process()
+        asked = ask(self.clock, second, bearer("kvd_wrong"), network)
+        assert isinstance(asked, Deferred)
+        self.clock.advance(throttle.REFUSAL_SECONDS)
+        self.failureResultOf(asked, TooManyRequests)
+
     def test_a_thread_that_fails_refuses_nobody_for_ever(self) -> None:
         """
         The failure reaches whoever asked, and the next one is verified anew.
