@@ -144,12 +144,6 @@ class Authentication:
             return known.principal
         assert value is not None
         try:
-            return self._unless_known(value, network)
-        except TooManyRequests as error:
-            raise self._throttle.refusal(network, error) from error
-
-    def _unless_known(self, value: bytes, network: str) -> Answer:
-        try:
             given = read_credentials(value)
         except Unauthorized as error:
             return self._failed(error, network)
@@ -255,7 +249,7 @@ class Authentication:
         return Signer(self._rules.users[key.user].principal, chain)
 
     def _failed(self, error: AccessRefused, network: str) -> Deferred[Any]:
-        attempt = self._throttle.begin(network, verifies=False)
+        attempt = self._begin(network, verifies=False)
         if attempt.goes_on:
             self._throttle.end(attempt, failed=True)
             raise error
@@ -270,6 +264,12 @@ class Authentication:
 
         attempt.turn.addCallbacks(refuse, made_room)
         return refused
+
+    def _begin(self, network: str, *, verifies: bool) -> Attempt:
+        try:
+            return self._throttle.begin(network, verifies=verifies)
+        except TooManyRequests as error:
+            raise self._throttle.refusal(network, error) from error
 
     def _refusal(self, network: str, failure: Failure) -> RefusedLater:
         assert failure.value is not None
@@ -298,7 +298,7 @@ class Authentication:
         if pair in self._verifying:
             self._verifying[pair].append(answer)
             return answer
-        attempt = self._throttle.begin(network, verifies=True)
+        attempt = self._begin(network, verifies=True)
         self._verifying[pair] = [answer]
         attempt.turn.addCallbacks(
             lambda _: self._verify(given, value, pair, attempt),

@@ -19,6 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from twisted.internet.task import Clock
 
+from kvd.access import throttle
 from kvd.access.authentication import Authentication
 from kvd.access.counting import CountingMemory
 from kvd.access.logins import Logins
@@ -711,6 +712,16 @@ class SignatureTests(S3Case):
         reply = self.signed("PUT", "/s3/b/k", b"value", added={"x-amz-meta-added": "1"})
         assert (403, "AccessDenied") == (status(reply), code(reply))
         assert [] == self.keys()
+
+    def test_wrong_signatures_are_refused_later_where_too_many_wait(self) -> None:
+        """
+        As wrong passwords are: whoever tries again and again makes little work.
+        """
+        wrong = Credentials(KEY.access_key, KEY.secret_key + "x")
+        self.patch(throttle, "MOST_ATTEMPTS", 0)
+        assert b"" == self.signed("GET", "/s3/b/k", credentials=wrong)
+        self.reactor.advance(throttle.REFUSAL_SECONDS)
+        assert 429 == status(self.client.receive())
 
     def test_another_body_than_the_signed_one_is_refused(self) -> None:
         """
