@@ -71,7 +71,8 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         """
         self._input = Input.ENDED
         if self._state is State.DELAY:
-            self.abort()
+            self._close()
+            return
         if self._state in WAITING:
             return
         if self._state in RECEIVING:
@@ -235,9 +236,13 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             # Another request would be served for whoever the client was.
             self._close()
             return
-        if state is State.DELAY and has_ended(self.transport.socket):
+        if (
+            state is State.DELAY
             # Reading has stopped at what the client sent ahead.
-            self.abort()
+            and self._input is Input.PAUSED
+            and has_ended(self.transport.socket)
+        ):
+            self._close()
             return
         if not self._is_over(now):
             return

@@ -8,7 +8,8 @@ still be sending, where the kernel holds unread bytes, or where part of the repl
 not arrived, kvd closes its own half first and waits for the client's, for a while.
 
 kvd serves everything that a client sent before it left: the values of a client that
-does not wait for replies are stored all the same.
+does not wait for replies are stored all the same. Only what is behind a request whose
+refusal it does not wait for is not served.
 """
 
 from __future__ import annotations
@@ -173,17 +174,17 @@ class ConnectionLifecycle:
     def refuse_later(self, seconds: float, refuse: Callable[[], None]) -> None:
         """
         Call `refuse` after so many seconds, and `advance` afterwards. A client that
-        leaves before that, or has left, ends here: it would cost a connection for
-        nothing.
+        leaves before that, or has left, ends here, with the replies that it had before:
+        it would cost a connection for nothing.
         """
-        self._wait(State.DELAY)
         if self._input is Input.ENDED:
-            self.abort()
+            self._close()
             return
+        self._wait(State.DELAY)
 
         def is_due() -> None:
             self._refusal = None
-            # It may have been aborted meanwhile.
+            # It may have been closed or aborted meanwhile.
             if self._state is State.DELAY:
                 self._enter(State.BODY)
                 refuse()

@@ -13,7 +13,7 @@ IDLE       the first byte of a head    HEAD, BODY; SLICE, SENDING; the end
 HEAD       the rest of a head          BODY; the end
 BODY       the rest of a request       IDLE, HEAD; STORE, DELAY, SLICE, SENDING; the end
 STORE      an answer of the store      BODY, when it comes
-DELAY      its refusal to be due       BODY, when it is
+DELAY      its refusal to be due       BODY, when it is; the end
 SLICE      its next time slice         IDLE or BODY, when it comes
 SENDING    the kernel to take a reply  IDLE or BODY, when it is taken
 CLOSING    the client to receive it    LINGER
@@ -103,7 +103,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     # To itself: more of the body is awaited, or the next request begins.
     State.BODY: ENDING | RECEIVING | WAITING,
     State.STORE: _LOSS | {State.BODY},
-    State.DELAY: _LOSS | {State.BODY},
+    State.DELAY: ENDING | {State.BODY},
     State.SLICE: _LOSS | {State.IDLE, State.BODY},
     State.SENDING: _LOSS | {State.IDLE, State.BODY},
     State.CLOSING: _LOSS | {State.LINGER},

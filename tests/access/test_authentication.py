@@ -528,7 +528,7 @@ class AuthenticationTests(SynchronousTestCase):
             Asked between the two.
             """
 
-            def has_address(logins, network: str) -> bool:
+            def has_address(self, network: str) -> bool:
                 _, slot = table.slot(network)
                 table.words[slot + 3] += round(throttle.MOST_WAIT_SECONDS * 1e9)
                 return super().has_address(network)

@@ -38,6 +38,7 @@ from kvd.workers.http_server import CHECK_SECONDS
 from tests.chance import new_seed
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import get, put
+from tests.stepped import Client, tcp_pair
 
 CHEAP = PasswordHasher(1, 8, 1)
 PASSWORD_HASH = CHEAP.hash("secret")
@@ -491,6 +492,36 @@ class RefusalTests(AuthorizationCase):
             logged = [entry["status"] for entry in worker.entries()]
             assert [CLIENT_LEFT] * 4 + [429] * 2 == logged
             worker.end()
+
+    def test_a_client_that_leaves_before_its_refusal_has_the_replies_before(
+        self,
+    ) -> None:
+        """
+        All of them, though it has read next to nothing and the kernel holds the rest:
+        it is not reset.
+        """
+        for ahead in (b"", b"GET /"):
+            worker = self.worker
+            worker.place("public/large", bytes(60_000))
+            near, far = tcp_pair(window=4096)
+            client = Client(worker._reactor, far)
+            self.addCleanup(far.close)
+            wrong = get("x", basic("ci", "guess"))
+            far.sendall(get("public/large") + wrong + ahead)
+            connections = worker._server.process.connections
+            before = len(connections)
+            with mock.patch.object(throttle, "MOST_ATTEMPTS", 0):
+                worker.adopt(near)
+                worker._reactor.settle()
+            assert before + 1 == len(connections)
+            client.half_close()
+            worker.wait(CHECK_SECONDS)
+
+            reply = client.receive_until(lambda _: False)
+            assert not client.reset
+            assert reply.endswith(b"\r\n\r\n" + bytes(60_000))
+            worker.wait(CHECK_SECONDS)
+            assert before == len(connections)
 
 
 class PrefixRulesTests(AuthorizationCase):
