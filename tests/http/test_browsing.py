@@ -10,10 +10,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.rights_file import parse_rights
 from kvd.access.rules import AccessRules
+from kvd.errors import KeyAbsent
+from kvd.interfaces import Answer, IValue
+from kvd.model.keys import Key
+from kvd.model.values import ValueInfo
 from kvd.settings import DialectChoice
+from kvd.store.memory import MemoryStore, MemoryValue
 from tests.http.fast_path.both import Worker
 from tests.http.fast_path.cases import body_of, field, get, head, put, without_date
 from tests.http.test_authorization import PASSWORD_HASH, basic
+from tests.http.test_connection import ConnectionCase
 
 HTML = b"Accept: text/html, */*;q=0.8\r\n"
 
@@ -295,3 +301,53 @@ class FastFolderTests(FolderTests):
             before = worker.watched.served
             self.ask(worker, request)
             assert (request, is_fast) == (request, worker.watched.served > before)
+
+
+class RemovedValue(MemoryValue):
+    """
+    A value that is removed before it is read, of which nothing is left.
+    """
+
+    is_closed = False
+
+    def read(self, offset: int, count: int) -> Answer[bytes]:
+        raise KeyAbsent("It was removed.")
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class RemovedStore(MemoryStore):
+    """
+    As an engine, which may have a value and a folder of one name, with a cache before
+    it.
+    """
+
+    removed: RemovedValue | None = None
+
+    def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
+        if key != b"b":
+            return super().open(key, whole)
+        self.removed = RemovedValue(self, ValueInfo(key, 5, "tag", 0), b"value")
+        return self.removed
+
+
+class RemovalTests(ConnectionCase):
+    """
+    A value is removed while it is read.
+    """
+
+    def make_store(self) -> RemovedStore:
+        return RemovedStore()
+
+    def test_value_is_closed_before_browser_is_sent_to_the_folder(self) -> None:
+        """
+        As it is before a refusal.
+        """
+        self.process.has_pages = True
+        self.put(b"b/c", b"value")
+        for request, expected in ((get("b"), b"404"), (get("b", HTML), b"307")):
+            assert expected == self.ask(request)[9:12]
+            assert isinstance(self.store, RemovedStore)
+            assert self.store.removed is not None
+            assert self.store.removed.is_closed

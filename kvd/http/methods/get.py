@@ -54,8 +54,9 @@ class GetHandler(RequestHandler):
         )
 
     def abandon(self) -> None:
-        if self._value is not None:
-            self._value.close()
+        value, self._value = self._value, None
+        if value is not None:
+            value.close()
 
     def fail(self, error: BaseException) -> None:
         if (
@@ -65,6 +66,8 @@ class GetHandler(RequestHandler):
             and wants_page(self._context, self._request)
         ):
             self._looks_for_folder = True
+            # A value that was removed before it was read is still open.
+            self.abandon()
             # It would know this frame, and the frame it.
             self._look_for_folder(error.with_traceback(None))
         else:
