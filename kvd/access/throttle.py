@@ -65,8 +65,9 @@ How long one that is refused waits for that, at least.
 REFUSAL_GAP_SECONDS: Final = 0.1
 """
 Between two refusals of one address at this process: a refusal takes some 0.3
-milliseconds of processor time, so with any number of connections that guess, those of
-one address take 0.3 percent of a processor.
+milliseconds of processor time, so those of one address take 0.3 percent of a processor.
+With more than 600 connections that guess, each has one a minute
+(`MOST_REFUSAL_SECONDS`): of 10,000, they take 5 percent.
 """
 
 MOST_REFUSAL_SECONDS: Final = 60.0
