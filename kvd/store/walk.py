@@ -190,7 +190,10 @@ def walk(folder: int, prefix: bytes, span: Span) -> Generator[Batch, None, None]
                     inner_prefix = prefix + name + b"/"
                     if span.may_have(inner_prefix):
                         inner = _open_inner(folder, name, prefix + name)
-                        if inner is not None:
+                        if inner is None:
+                            # A step too: thousands may follow each other.
+                            yield Batch(folder, prefix, ())
+                        else:
                             yield from walk(inner, inner_prefix, span)
     finally:
         os.close(folder)

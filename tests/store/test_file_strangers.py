@@ -19,7 +19,7 @@ from kvd.errors import (
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
-from kvd.store.populated import MOST_FOUND
+from kvd.store.populated import LOOKS, MOST_FOUND
 from tests.privileges import take_root
 from tests.store.cases import KEY, FileStoreCase
 
@@ -113,6 +113,29 @@ class StrangersTests(FileStoreCase):
         self.place("empty/999/last")
         assert self.has_values(store, b"empty/")
         assert before == len(os.listdir("/proc/self/fd"))
+
+    def test_look_for_values_opens_few_folders_without_a_thread(self) -> None:
+        """
+        Also where none can be opened.
+        """
+        opened: list[bytes] = []
+
+        def refuse(folder: int, name: bytes, key: bytes) -> None:
+            opened.append(key)
+
+        threads: list[int] = []
+
+        def off_reactor(work: Callable[[], T]) -> Deferred[T]:
+            threads.append(len(opened))
+            return execute(work)
+
+        store = self.open_store(off_reactor=off_reactor)
+        for number in range(500):
+            os.makedirs(os.path.join(self.path, f"secret/{number}"))
+        with mock.patch("kvd.store.walk._open_inner", refuse):
+            assert not self.has_values(store, b"secret/")
+        assert 500 == len(opened)
+        assert threads[0] <= LOOKS
 
     def test_value_of_a_folder_is_looked_at_again(self) -> None:
         """
