@@ -28,7 +28,7 @@ from kvd.access.logins import Logins
 from kvd.access.passwords import NOBODYS_HASH
 from kvd.access.rules import TOKEN_INDEX_BYTES, AccessRules, Principal, Token
 from kvd.access.signatures import read_signature, signing_key
-from kvd.access.throttle import Attempt, Throttle
+from kvd.access.throttle import MOST_ATTEMPTS, Attempt, Throttle
 from kvd.access.tokens import TOKEN_PREFIX, token_digest
 from kvd.errors import (
     AccessRefused,
@@ -82,6 +82,15 @@ class Signer(NamedTuple):
     """Verifies the chunks of its body."""
 
 
+class _Asking(NamedTuple):
+    """
+    A request that waits for the verification of its password.
+    """
+
+    answer: Deferred[Principal]
+    network: str
+
+
 class Authentication:
     """
     Knows the users of a process.
@@ -110,7 +119,8 @@ class Authentication:
         self._has_password = has_password
         self._key = secrets.token_bytes(32)
         self._remembered: dict[bytes, str | None] = {}
-        self._verifying: dict[bytes, list[Deferred[Principal]]] = {}
+        self._verifying: dict[bytes, list[_Asking]] = {}
+        """Who waits for the verification of a password, first come first."""
         self._signing_keys: dict[tuple[str, str], bytes] = {}
         self._familiar: set[str] = set()
         """Addresses that have logged in."""
@@ -134,8 +144,8 @@ class Authentication:
 
         Raises:
             Unauthorized: The credentials are wrong, or the Deferred fails with this.
-            RefusedLater: Likewise, if too many others are being verified, or if this
-                cannot be.
+            RefusedLater: Likewise, if too many others are being verified, if this
+                cannot be, or if too many have asked with the same wrong password.
         """
         known = self.known(value)
         if known is not None and (
@@ -294,24 +304,24 @@ class Authentication:
             return self._rules.users[given.user].principal
         # What others are told of it in their time is not told there.
         pair = mac + network.encode() if self._throttle.is_slowed(network) else mac
-        answer: Deferred[Principal] = Deferred()
+        asking = _Asking(Deferred(), network)
         if pair in self._verifying:
-            self._verifying[pair].append(answer)
-            return answer
+            self._verifying[pair].append(asking)
+            return asking.answer
         attempt = self._begin(network, verifies=True)
-        self._verifying[pair] = [answer]
+        self._verifying[pair] = [asking]
         attempt.turn.addCallbacks(
             lambda _: self._verify(given, value, pair, attempt),
-            lambda failure: self._refuse_all(pair, network, failure),
+            lambda failure: self._refuse_all(pair, failure),
         )
-        return answer
+        return asking.answer
 
-    def _refuse_all(self, pair: bytes, network: str, failure: Failure) -> None:
+    def _refuse_all(self, pair: bytes, failure: Failure) -> None:
         """
         Whether a password is right was not found out.
         """
-        for each in self._verifying.pop(pair):
-            each.errback(self._refusal(network, failure))
+        for answer, network in self._verifying.pop(pair):
+            answer.errback(self._refusal(network, failure))
 
     def _hash_of(self, name: str) -> str | None:
         user = self._rules.users.get(name)
@@ -335,7 +345,7 @@ class Authentication:
             if failure is not None:
                 # Later, and passwords that are known wait meanwhile: otherwise whoever
                 # guesses would not be slowed down while none can be verified.
-                self._refuse_all(pair, attempt.network, failure)
+                self._refuse_all(pair, failure)
                 self._throttle.end(attempt, failed=False)
                 return
             right = found[0] and password_hash is not None
@@ -345,11 +355,16 @@ class Authentication:
                 self._logins.remember(value, password_hash, attempt.network)
             # The next one begins.
             self._throttle.end(attempt, failed=not right)
-            for answer in waiting:
+            for number, (answer, network) in enumerate(waiting):
                 if right:
                     answer.callback(self._rules.users[given.user].principal)
-                else:
+                elif number < MOST_ATTEMPTS:
                     answer.errback(Unauthorized(_WRONG))
+                else:
+                    # Any number may wait for one verification. Replies to all of them
+                    # at once, for each guess, would keep this process busy.
+                    wrong = Unauthorized(_WRONG)
+                    answer.errback(self._throttle.refusal(network, wrong))
 
         self._off_reactor(verify).addBoth(verified)
 

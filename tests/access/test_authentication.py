@@ -351,6 +351,43 @@ class AuthenticationTests(SynchronousTestCase):
         for each in asked:
             self.failureResultOf(each, MemoryError)
 
+    def test_a_wrong_password_is_not_told_to_any_number_at_once(self) -> None:
+        """
+        Those that wait for one verification cost no other one, but replies: beyond as
+        many as could wait each for its own, they come one by one. A right password
+        serves all.
+        """
+        guess = basic("ci", "guess")
+        asked = [self.ask(guess) for _ in range(throttle.MOST_ATTEMPTS + 20)]
+        self.verify()
+        assert 1 == self.verified
+        assert throttle.MOST_ATTEMPTS == sum(each.called for each in asked)
+        self.clock.advance(throttle.REFUSAL_SECONDS + 0.01)
+        self.clock.advance(throttle.REFUSAL_GAP_SECONDS)
+        assert throttle.MOST_ATTEMPTS + 2 == sum(each.called for each in asked)
+        self.clock.advance(20 * throttle.REFUSAL_GAP_SECONDS)
+        for each in asked:
+            self.failureResultOf(each, Unauthorized)
+
+        asked = [self.ask(basic("ci", "secret")) for _ in range(100)]
+        self.pass_seconds(throttle.FIRST_DELAY_SECONDS)
+        assert {"ci"} == {self.successResultOf(each).name for each in asked}
+
+    def test_refusals_of_one_password_are_those_of_each_address(self) -> None:
+        """
+        One that waits for what another one has begun does not wait behind it then.
+        """
+        asked = [
+            self.ask(basic("ci", "secret"), network)
+            for network in ("192.0.2.1", "192.0.2.2")
+        ]
+        with mock.patch.object(self, "has_password", side_effect=MemoryError("no")):
+            (function, called) = self.waiting.pop()
+            maybeDeferred(function).chainDeferred(called)
+        self.clock.advance(throttle.REFUSAL_SECONDS)
+        for each in asked:
+            self.failureResultOf(each, MemoryError)
+
     def test_failures_slow_an_address_down(self) -> None:
         """
         Before the next attempt is verified; other addresses, and what is known, do not
