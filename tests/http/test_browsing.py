@@ -218,6 +218,30 @@ class FolderTests(BrowsingCase):
         assert "./once/" == self.leads_to(self.ask(worker, whole))
         assert b"<h1>" in self.ask(worker, get("open/once/", HTML))
 
+    def test_location_never_leads_elsewhere(self) -> None:
+        """
+        Neither to another host, nor above the folder, nor to a header of its own.
+        """
+        worker = self.make_worker()
+        for folder in ("evil.example", "b\\c", "javascript:x", "x;y", "..b"):
+            worker.place(f"{folder}/k", b"value")
+        for path, expected in (
+            ("/evil.example", None),
+            ("%2fevil.example", None),
+            ("b/%2e%2e", None),
+            ("b?\\evil", "./b/?\\evil"),
+            ("b?%0d%0aX:1", "./b/?%0d%0aX:1"),
+            ("b%0d%0aX:1", None),
+            ("b\\c", "./b%5Cc/"),
+            ("b%5cc", "./b%5Cc/"),
+            ("\\evil.example", None),
+            ("javascript:x", "./javascript%3Ax/"),
+            ("x;y", "./x%3By/"),
+            ("..b", "./..b/"),
+        ):
+            reply = self.ask(worker, get(path, HTML))
+            assert (path, expected) == (path, field(reply, "Location"))
+
     def test_programs_are_told_that_there_is_no_value(self) -> None:
         """
         So is a browser, where there is no folder: in the same words.
