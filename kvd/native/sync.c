@@ -277,8 +277,10 @@ wait_idle(Thread *self)
     Syncs *syncs = self->syncs;
     for (;;) {
         uint32_t calls = __atomic_load_n(&syncs->calls, __ATOMIC_ACQUIRE);
+        /* Before it looks what it was given: that comes first, and the end after it. */
+        int is_ending = __atomic_load_n(&syncs->is_ending, __ATOMIC_ACQUIRE);
         Sync *given = __atomic_exchange_n(&self->given, NULL, __ATOMIC_ACQUIRE);
-        if (given != NULL || __atomic_load_n(&syncs->is_ending, __ATOMIC_ACQUIRE))
+        if (given != NULL || is_ending)
             return given;
         /* Not with a condition variable: it wakes any threads, and each would have to lock
            its mutex again, which others hold. Not with a semaphore for each: to wake a
