@@ -313,6 +313,42 @@ class GatheredTests(CommitCase):
             commit.key for commit in published[b""]
         ]
 
+    def test_a_sync_that_fails_is_no_other_file_s(self) -> None:
+        """
+        The others of its turn are published, and each client hears of its own.
+        """
+        clients = [self.connect() for _ in range(3)]
+        with mock.patch.object(Commits, "doRead", return_value=None):
+            clients[0].send(put("k0", b"value"))
+            before = self.descriptors()
+            clients[1].send(put("k1", b"value"))
+            (file,) = self.descriptors() - before
+            cannot_be_synced(file)
+            clients[2].send(put("k2", b"value"))
+            self.watched.hand_over()
+            self.wait()
+        self.finish()
+
+        heard = [client.receive().split(b" ", 2)[1] for client in clients]
+        assert [b"201", b"500", b"201"] == heard
+        assert ["k0", "k2"] == self.found()
+        self.assert_all_counted(3)
+
+    def descriptors(self) -> set[int]:
+        """
+        Those of files in the store.
+        """
+        links = {
+            int(each): f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")
+        }
+        return {
+            each
+            for each, link in links.items()
+            if os.path.lexists(link)
+            and os.path.isfile(link)
+            and os.readlink(link).startswith(os.path.realpath(self.path))
+        }
+
     def test_as_many_as_there_are_threads_wait_for_no_end(self) -> None:
         """
         More than these would wait for a thread in any case.
@@ -342,6 +378,15 @@ class GatheredTests(CommitCase):
             compiled.upload_to(-1)
         assert row.words[SYNCS] > 0
         self.abort_all()
+
+
+def cannot_be_synced(file: int) -> None:
+    """
+    Put a pipe in the place of a file.
+    """
+    for end in os.pipe():
+        os.dup2(end, file)
+        os.close(end)
 
 
 class MeanwhileTests(CommitCase):
