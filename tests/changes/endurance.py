@@ -255,7 +255,8 @@ def main(arguments: Sequence[str]) -> int:
         for number in numbers
         if number
     ]
-    return max(run.wait() for run in runs)
+    # Below 0 for one that was killed; all are waited for.
+    return int(any([run.wait() for run in runs]))
 
 
 if __name__ == "__main__":
