@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -48,6 +48,11 @@ from kvd.model.quantities import Seconds
 from kvd.system.clock import measure_monotonically
 
 T = TypeVar("T")
+
+ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+"""
+The signals that ask a command to end.
+"""
 
 jobs_option = click.option(
     "--jobs",
@@ -239,7 +244,8 @@ def run(
     Do the work of a subcommand and exit with the status that it returns.
 
     SIGINT and SIGTERM close it, so that it cleans up. The status is then 128 plus the
-    signal's number, as a shell expects. A second signal ends the process at once.
+    signal's number, as a shell expects. A second signal, whichever of them it is, ends
+    the process at once.
 
     Args:
         work: The work.
@@ -268,7 +274,8 @@ def run(
 
     def interrupted(number: int, frame: object) -> None:
         # A write to a pipe that is not read blocks for ever: a second signal ends that.
-        signal.signal(number, signal.SIG_DFL)
+        for either in ENDING:
+            signal.signal(either, signal.SIG_DFL)
         if stop is None:
             reactor.callFromThread(end, 128 + number)
         elif not outcome:
@@ -283,8 +290,8 @@ def run(
             reactor.stop()
 
     # Before any work that needs a cleanup.
-    signal.signal(signal.SIGINT, interrupted)
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in ENDING:
+        signal.signal(number, interrupted)
 
     globalLogBeginner.beginLoggingTo([_print_bugs], redirectStandardIO=False)
     reactor.callWhenRunning(begin)

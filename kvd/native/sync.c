@@ -10,8 +10,9 @@
  * before the reactor waits. If the first thread began at once, the file system would commit
  * its journal for that file alone, and the others would wait for the next commit; and one
  * system call wakes all threads. Files that are handed over together are a group, and so are
- * paths: the same commit writes them, so they are told of together, when the last one is
- * synced. A file that comes alone is a group of its own, and waits for no other.
+ * paths: the same commit writes them, as long as they are small, so they are told of together,
+ * when the last one is synced. No file is larger than what one event reads, so none keeps the
+ * others for long. A file that comes alone is a group of its own, and waits for no other.
  *
  * Groups that are synced are collected, and an event tells once of all since it was last read.
  * One commit wakes many threads at the same moment, so they collect without a lock.
@@ -277,8 +278,10 @@ wait_idle(Thread *self)
     Syncs *syncs = self->syncs;
     for (;;) {
         uint32_t calls = __atomic_load_n(&syncs->calls, __ATOMIC_ACQUIRE);
+        /* Before it looks what it was given: that comes first, and the end after it. */
+        int is_ending = __atomic_load_n(&syncs->is_ending, __ATOMIC_ACQUIRE);
         Sync *given = __atomic_exchange_n(&self->given, NULL, __ATOMIC_ACQUIRE);
-        if (given != NULL || __atomic_load_n(&syncs->is_ending, __ATOMIC_ACQUIRE))
+        if (given != NULL || is_ending)
             return given;
         /* Not with a condition variable: it wakes any threads, and each would have to lock
            its mutex again, which others hold. Not with a semaphore for each: to wake a

@@ -255,7 +255,9 @@ def main(arguments: Sequence[str]) -> int:
         for number in numbers
         if number
     ]
-    return max(run.wait() for run in runs)
+    statuses = [run.wait() for run in runs]
+    # Below 0 for one that was killed.
+    return int(any(statuses))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
-from tests.changes.endurance import Run
+import pytest
+
+from tests.changes.endurance import Run, main
 from tests.changes.hanging import Hung
 from tests.crash.load import Cut
 from tests.processes import has_ended, peers_of_stopped, stop_all
@@ -91,6 +94,18 @@ def waits_for_ever(*inherited: socket.socket) -> Iterator[subprocess.Popen[bytes
             yield process
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("statuses", [(-9, 0, 0, 0, 0), (0, 0, 0, 0, 1)])
+def test_a_run_that_was_killed_is_no_success(statuses: tuple[int, ...]) -> None:
+    """
+    Nor is one in which something was wrong, and all are waited for.
+    """
+    runs = [mock.Mock(wait=mock.Mock(return_value=each)) for each in statuses]
+    with mock.patch("subprocess.Popen", side_effect=runs):
+        assert 1 == main(["2", "2", "1"])
+    for run in runs:
+        run.wait.assert_called_once_with()
 
 
 def test_the_longest_request_is_named_for_each_policy(tmp_path: Path) -> None:

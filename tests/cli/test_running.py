@@ -5,11 +5,58 @@ Tests for `kvd.cli.running`.
 from __future__ import annotations
 
 import gc
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.cli.running import each
+from tests.patience import PATIENCE_SECONDS
+
+STUCK = """
+import time
+from kvd.cli.running import run
+
+async def work():
+    print("begun", flush=True)
+    time.sleep(3600)
+
+run(work{stop})
+"""
+
+
+@pytest.mark.parametrize("stop", ["", ", lambda: None"])
+def test_a_second_signal_ends_what_is_stuck_whichever_it_is(stop: str) -> None:
+    """
+    As where somebody presses Ctrl-C, and whoever started it ends it then.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", STUCK.format(stop=stop)], stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert b"begun\n" == process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            while catches(process.pid, signal.SIGINT):
+                time.sleep(0.001)
+            process.send_signal(signal.SIGTERM)
+            assert -signal.SIGTERM == process.wait(PATIENCE_SECONDS)
+        finally:
+            process.kill()
+
+
+def catches(pid: int, number: int) -> bool:
+    """
+    Whether a process has a handler for a signal, as in proc_pid_status(5).
+    """
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (caught,) = [line for line in lines if line.startswith("SigCgt:")]
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 class EachTests(SynchronousTestCase):

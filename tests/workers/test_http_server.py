@@ -18,7 +18,8 @@ from kvd.errors import StoreUnusable
 from kvd.http.record import read_record
 from kvd.http.wire.reader import RequestReader
 from kvd.net.bell import make_bell
-from kvd.settings import Limits, Settings, StoreLocation, TCPAddress
+from kvd.settings import Durability, Limits, Settings, StoreLocation, TCPAddress
+from kvd.store.file_maker import maker
 from kvd.workers import http_server
 from kvd.workers.http_server import (
     ABORT_SECONDS,
@@ -384,6 +385,32 @@ class LoadedPluginsTests(SynchronousTestCase):
         started.start()
 
         assert None is self.successResultOf(started.stop())
+
+
+class TurnsTests(SynchronousTestCase):
+    """
+    What the end of a turn of the reactor is for.
+    """
+
+    def test_values_of_a_turn_are_synced_at_its_end(self) -> None:
+        """
+        At durability ``process``, a turn has no end that anybody would wait for.
+        """
+        durabilities: tuple[Durability, ...] = ("disk", "process")
+        for durability in durabilities:
+            folder = tempfile.TemporaryDirectory()
+            self.addCleanup(folder.cleanup)
+            reactor = SteppedReactor()
+            self.addCleanup(reactor.dispose)
+            store = StoreLocation("file", folder.name)
+            settings = Settings(store=store, durability=durability)
+            maker.prepare(store.path)
+            server = HttpServer(settings, 0, reactor)
+            server.start()
+            assert (durability == "disk") == (reactor.before_wait is not None)
+            ended = server.stop()
+            reactor.settle()
+            assert None is self.successResultOf(ended)
 
 
 class UnusableTests(SynchronousTestCase):

@@ -5,6 +5,7 @@ Tests for `kvd.daemon.upgrade.successor`: how the new daemon is started.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,3 +48,17 @@ def test_why_it_cannot_be_started_is_said(tmp_path: Path, manifest: Manifest) ->
     assert caught.value.sentence == (
         f"the new kvd cannot be started: {folder}: No such file or directory"
     )
+
+
+def test_a_signal_meanwhile_is_this_daemon_s_alone_where_there_is_no_other(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    """
+    Neither before one has been started, nor after that has failed.
+    """
+    successor = Successor([], str(tmp_path / "gone"), {}, Clock())
+    successor.pass_on(signal.SIGHUP)
+    with pytest.raises(ChangeImpossible):
+        successor.start(manifest)
+    successor.abandon()
+    successor.pass_on(signal.SIGHUP)

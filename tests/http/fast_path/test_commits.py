@@ -280,8 +280,10 @@ class GatheredTests(CommitCase):
     In a reactor that says when its turns end, files are synced together.
     """
 
+    threads = MAX_THREADS
+
     def setUp(self) -> None:
-        with mock.patch("kvd.store.file.threads_of", return_value=MAX_THREADS):
+        with mock.patch("kvd.store.file.threads_of", return_value=self.threads):
             super().setUp()
         self.watched.hand_over()
 
@@ -313,21 +315,78 @@ class GatheredTests(CommitCase):
             commit.key for commit in published[b""]
         ]
 
+    def test_a_sync_that_fails_is_no_other_file_s(self) -> None:
+        """
+        The others of its turn are published, and each client hears of its own.
+        """
+        clients = [self.connect() for _ in range(3)]
+        self.begin_second()
+        with mock.patch.object(Commits, "doRead", return_value=None):
+            clients[0].send(put("k0", b"value"))
+            before = self.descriptors()
+            clients[1].send(put("k1", b"value"))
+            (file,) = self.descriptors() - before
+            cannot_be_synced(file)
+            clients[2].send(put("k2", b"value"))
+            self.watched.hand_over()
+            self.wait()
+        self.finish()
+
+        heard = [client.receive().split(b" ", 2)[1] for client in clients]
+        assert [b"201", b"500", b"201"] == heard
+        assert ["k0", "k2"] == self.found()
+        self.assert_all_counted(3)
+
+    def descriptors(self) -> set[int]:
+        """
+        Those of files in the store.
+        """
+        links = {
+            int(each): f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")
+        }
+        return {
+            each
+            for each, link in links.items()
+            if os.path.lexists(link)
+            and os.path.isfile(link)
+            and os.readlink(link).startswith(os.path.realpath(self.path))
+        }
+
     def test_as_many_as_there_are_threads_wait_for_no_end(self) -> None:
         """
         More than these would wait for a thread in any case.
         """
-        clients = [self.connect() for _ in range(MAX_THREADS)]
+        self.send_at_once(self.threads)
+        self.publish(self.threads)
+        assert self.threads == len(self.found())
+
+    def test_threads_that_wait_are_given_more(self) -> None:
+        """
+        Each of them finds what it was given, whichever others are woken with it.
+        """
+        for count in (self.threads, self.threads - 3, 1):
+            self.send_at_once(count)
+            self.watched.hand_over()
+            self.publish(count)
+
+    def send_at_once(self, count: int) -> None:
+        """
+        Send values, and have nobody hear that they are synced.
+        """
         with mock.patch.object(Commits, "doRead", return_value=None):
-            for number, client in enumerate(clients):
-                client.send(put(f"k{number}", b"value"))
-            count = 0
-            while count < MAX_THREADS:
-                self.wait()
-                count += len(self.watched.publish_synced()[0].get(b"", []))
-                # Those that were sealed in an earlier second are gathered again.
-                self.watched.hand_over()
-        assert MAX_THREADS == len(self.found())
+            for number in range(count):
+                self.connect().send(put(f"k{number}", b"value"))
+
+    def publish(self, count: int) -> None:
+        """
+        Publish so many values.
+        """
+        while count > 0:
+            self.wait()
+            count -= len(self.watched.publish_synced()[0].get(b"", []))
+            # Those that were sealed in an earlier second are gathered again.
+            self.watched.hand_over()
+        assert 0 == count
 
     def test_what_is_gathered_is_synced_before_the_store_is_closed(self) -> None:
         """
@@ -342,6 +401,23 @@ class GatheredTests(CommitCase):
             compiled.upload_to(-1)
         assert row.words[SYNCS] > 0
         self.abort_all()
+
+
+class ManyThreadsTests(GatheredTests):
+    """
+    The same with more threads than one call can tell apart.
+    """
+
+    threads = 40
+
+
+def cannot_be_synced(file: int) -> None:
+    """
+    Put a pipe in the place of a file.
+    """
+    for end in os.pipe():
+        os.dup2(end, file)
+        os.close(end)
 
 
 class MeanwhileTests(CommitCase):
