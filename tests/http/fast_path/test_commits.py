@@ -357,7 +357,7 @@ class GatheredTests(CommitCase):
         More than these would wait for a thread in any case.
         """
         self.send_at_once(self.threads)
-        self.publish(self.threads)
+        self.publish_all(self.threads)
         assert self.threads == len(self.found())
 
     def test_threads_that_wait_are_given_more(self) -> None:
@@ -367,7 +367,7 @@ class GatheredTests(CommitCase):
         for count in (self.threads, self.threads - 3, 1):
             self.send_at_once(count)
             self.watched.hand_over()
-            self.publish(count)
+            self.publish_all(count)
 
     def send_at_once(self, count: int) -> None:
         """
@@ -377,7 +377,7 @@ class GatheredTests(CommitCase):
             for number in range(count):
                 self.connect().send(put(f"k{number}", b"value"))
 
-    def publish(self, count: int) -> None:
+    def publish_all(self, count: int) -> None:
         """
         Publish so many values.
         """
