@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -205,7 +205,12 @@ def _shares(pid: int, folder: Path, send: Callable[[], int]) -> Mapping[str, flo
 
 def _records(pid: int) -> bool:
     descriptors = Path(f"/proc/{pid}/fd")
-    return any("perf_event" in str(each.readlink()) for each in descriptors.iterdir())
+    for each in descriptors.iterdir():
+        # It may be closed by now.
+        with suppress(FileNotFoundError):
+            if "perf_event" in str(each.readlink()):
+                return True
+    return False
 
 
 def _report(command: Sequence[str]) -> Iterator[tuple[float, str]]:
