@@ -24,9 +24,12 @@ REFUSED = frozenset({400, 404, 409, 412, 416})
 
 class Conditions:
     """
-    What an engine keeps of them, if it keeps all.
+    What an engine keeps of them, if it keeps all; and of what was done.
     """
 
+    is_consistent = True
+    """Whether a value that was replaced is not read any more, nor a new one missing in
+    a listing, whatever node returns."""
     creates = frozenset({Change.PUT})
     """Which changes it makes only if there is no object, if asked to."""
     replaces = frozenset({Change.PUT, Change.REMOVE})

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from kvd.errors import ConditionUnsupported
+from kvd.lab.measuring.processes import wait_for
 from kvd.s3 import listing
 from kvd.s3.guards import Change
 from kvd.s3.store import ObjectStore
@@ -24,6 +25,7 @@ from kvd.store.contract.asking import ABSENT, KEY, holds
 from kvd.testing import StoreContract
 from tests.integration.http import Reply, ask, talk
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 from tests.s3 import contract
 from tests.s3.cases import EngineCase
 from tests.s3.memory_engine import BUCKET
@@ -196,9 +198,14 @@ class DaemonContract(contract.Conditions):
             same = ask(daemon.port, "GET", target, fields={"If-None-Match": etag})
             assert (304, b"") == (same.status, same.body)
 
-        listed = ask(daemon.port, "GET", "/sizes/?limit=1000").body
-        keys = [json.loads(line)["key"] for line in listed.splitlines()]
-        assert sorted(target[1:] for target in bodies) == keys
+        def lists_all() -> bool:
+            listed = ask(daemon.port, "GET", "/sizes/?limit=1000").body
+            keys = [json.loads(line)["key"] for line in listed.splitlines()]
+            return sorted(target[1:] for target in bodies) == keys
+
+        assert lists_all() or (
+            not self.is_consistent and wait_for(lists_all, PATIENCE_SECONDS)
+        )
         for target in bodies:
             assert 204 == ask(daemon.port, "DELETE", target).status
             assert 404 == ask(daemon.port, "DELETE", target).status

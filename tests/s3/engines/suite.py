@@ -31,8 +31,6 @@ class WholeContract(contract.Conditions):
     """Whether a gateway knows at once what another one has done."""
     keeps_order = True
     """Whether the later of two changes stays, if a node is killed before them."""
-    is_consistent = True
-    """Whether a value that was replaced is not read any more, whatever node returns."""
 
     def test_selftest(self, engine: RunningEngine) -> None:
         """
