@@ -340,7 +340,7 @@ class RefusalTests(AuthorizationCase):
     "/public/" = ["read"]
     [users.ci]
     password = "{PASSWORD_HASH}"
-    rights = {{ "/drop/" = ["write"] }}
+    rights = {{ "/drop/" = ["write"], "/public/" = ["write"] }}
     [[users.ci.tokens]]
     sha256 = "{token_digest("kvd_old").hex()}"
     expires = 1970-01-01T00:16:40Z
@@ -500,9 +500,10 @@ class RefusalTests(AuthorizationCase):
         All of them, though it has read next to nothing and the kernel holds the rest:
         it is not reset.
         """
+        large = put("public/large", bytes(60_000), basic("ci", "secret"))
+        assert 201 == status(self.ask(large))
         for ahead in (b"", b"GET /"):
             worker = self.worker
-            worker.place("public/large", bytes(60_000))
             near, far = tcp_pair(window=4096)
             client = Client(worker._reactor, far)
             self.addCleanup(far.close)

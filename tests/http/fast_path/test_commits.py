@@ -416,7 +416,7 @@ def cannot_be_synced(file: int) -> None:
     Put a pipe in the place of a file.
     """
     for end in os.pipe():
-        os.dup2(end, file)
+        os.dup2(end, file)  # Its owner closes that, once.
         os.close(end)
 
 
