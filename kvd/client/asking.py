@@ -24,7 +24,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
@@ -208,6 +208,8 @@ class Asker:
                 data=body,
                 allow_redirects=False,
                 unbuffered=True,
+                # Without it, treq would install Twisted's own.
+                reactor=cast(Any, self._clock),
             )
             progress = (lambda: None) if body is None else body.progress
             answered: IResponse = await self._timeout.wait_for(asked, progress, discard)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from dataclasses import replace
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, ParseError
 
@@ -197,6 +197,8 @@ class Engine:
                 data=body,
                 allow_redirects=False,
                 unbuffered=True,
+                # Without it, treq would install Twisted's own.
+                reactor=cast(Any, self._clock),
             )
             progress = (lambda: None) if body is None else body.progress
             response = await self._timeout.wait_for(asked, progress, discard)
