@@ -187,6 +187,8 @@ class Engine:
             source = BytesSource(known) if known is not None else ask.body
             assert not isinstance(source, bytes)
             body = Body(source)
+            if ask.sends is not None:
+                ask.sends(body)
         fresh = ask.fresh or (ask.streams and url.startswith("http:"))
         treq = self._connections.fresh if fresh else self._connections.kept
         try:

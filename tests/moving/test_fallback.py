@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -14,7 +15,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.errors import KeyAbsent, KeyConflict, PreconditionFailed
-from kvd.interfaces import IStore
+from kvd.interfaces import IStore, IStreamedUpload
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
 from kvd.model.values import ValueInfo
@@ -26,6 +27,7 @@ from kvd.store.memory import SLICE_VALUES
 from kvd.store.waiting import resolved
 from kvd.testing import MemoryStore, StoreContract
 from tests.moving.test_mirror import put
+from tests.near.test_store import streamed_upload
 
 KEY = Key(b"key")
 PRESENT = Conditions(if_match=EntityTags(any=True))
@@ -82,6 +84,19 @@ class BothTests(Asking, SynchronousTestCase):
         """
         page = self.result(self.store.list(prefix, after, 2).next_slice())
         return [info.key for info in page]
+
+    def test_an_upload_goes_on_as_it_would_without_the_fallback(self) -> None:
+        """
+        Inside the kernel, if it can.
+        """
+        upload = self.result(self.store.begin(KEY, 5))
+        assert IStreamedUpload(upload, None) is None
+        upload.discard()
+        begun = streamed_upload()
+        with mock.patch.object(self.new, "begin", return_value=begun):
+            upload = self.result(self.store.begin(KEY, 5))
+
+        assert begun is IStreamedUpload(upload)
 
     def test_a_value_of_the_fallback_is_read(self) -> None:
         """
