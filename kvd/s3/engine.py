@@ -254,15 +254,18 @@ class Engine:
         except BrokenOff as error:
             raise BrokenBody("The engine broke off in the middle.") from error
 
-    async def arrival(self, socket: BodySocket) -> None:
+    async def arrival(self, socket: BodySocket, count: int) -> None:
         """
         Wait for the next bytes on a socket.
+
+        Args:
+            count: See `BodySocket.wait`.
 
         Raises:
             EngineSilent: None came for too long.
         """
         try:
-            await self._timeout.wait_for(socket.wait())
+            await self._timeout.wait_for(socket.wait(count))
         except Silence as error:
             raise _stopped() from error
 
