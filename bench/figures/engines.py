@@ -26,9 +26,13 @@ from tests.s3.seaweedfs import SeaweedFS
 from tests.s3.swift import Swift
 
 NODES: Final = 3
+VOLUMES: Final = 200
+"""
+Of a node of SeaweedFS: as some hundred values of 40 MB need, one after the other.
+"""
 
 ENGINES: Final[Mapping[str, Callable[[Path], RunningEngine]]] = {
-    "seaweedfs": lambda folder: SeaweedFS(folder, NODES),
+    "seaweedfs": lambda folder: SeaweedFS(folder, NODES, VOLUMES),
     "ceph": Ceph,
     "swift": Swift,
 }

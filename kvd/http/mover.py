@@ -185,9 +185,10 @@ class BodyMover:
     def check(self) -> None:
         """
         Called a few times a second: if the client has become slow, take what has
-        arrived although it is less than the low-water mark.
+        arrived although it is less than the low-water mark. It is not, while its bytes
+        wait for a socket.
         """
-        if self._moved == self._checked_moved:
+        if self._moved == self._checked_moved and self._held is None:
             self._is_slow = True
             self._transport.set_low_water_mark(1)
         self._checked_moved = self._moved
