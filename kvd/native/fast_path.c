@@ -392,6 +392,12 @@ static PyMethodDef functions[] = {
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
+    {"make_folder", make_one_folder, METH_VARARGS,
+     "make_folder(folder, name, mode) -> int\n\nSee kvd.store.conferring."},
+    {"default_list", default_list, METH_O,
+     "default_list(folder) -> bytes\n\nSee kvd.store.conferring."},
+    {"conferred", conferred_by, METH_O,
+     "conferred(folder) -> (int | None, bytes)\n\nSee kvd.store.conferring."},
     {"sync", sync_descriptor, METH_O, "sync(descriptor)\n\nSee kvd.store.sync."},
     {"count_syncs", count_syncs, METH_VARARGS,
      "count_syncs(row, word, bucket_of_exponent, least_exponent)\n\n"

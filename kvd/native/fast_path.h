@@ -722,6 +722,9 @@ int enter_parent(FastPath *self, const char *key, Parent *parent);
 void leave_parent(const Parent *parent);
 int is_conferred_alike(const FastPath *self, const Parent *parent);
 PyObject *open_folder(PyObject *module, PyObject *args);
+PyObject *make_one_folder(PyObject *module, PyObject *args);
+PyObject *default_list(PyObject *module, PyObject *folder);
+PyObject *conferred_by(PyObject *module, PyObject *folder);
 PyObject *mark_text(PyObject *module, PyObject *args);
 PyObject *magic_of(PyObject *module, PyObject *folder);
 

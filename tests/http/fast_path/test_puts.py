@@ -30,7 +30,7 @@ from tests.http.fast_path.cases import (
     field,
     put,
 )
-from tests.store.test_file_faults import few_descriptors
+from tests.store.cases import few_descriptors
 
 
 class StoringTests(FastPathCase):
