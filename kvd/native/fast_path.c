@@ -120,8 +120,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->logs_in = Py_NewRef(logs_in);
     self->prune = Py_NewRef(prune);
     self->clock = Py_NewRef(clock);
-    if (kept != Py_None && !PyDict_CheckExact(kept)) {
-        PyErr_SetString(PyExc_TypeError, "kept is no dict");
+    if (!is_of_kept(kept)) {
         Py_DECREF(self);
         return NULL;
     }
@@ -434,6 +433,10 @@ static PyMethodDef functions[] = {
      "has_no_place(file, size) -> bool\n\nSee kvd.store.unwritten."},
     {"kept_name", kept_name, METH_VARARGS,
      "kept_name(slash, letter, number, key) -> bytes | None\n\nSee kvd.store.uploads."},
+    {"keeps_replaced", keeps_replaced, METH_VARARGS,
+     "keeps_replaced(kept, key, most) -> bool | None\n\nSee kvd.store.replaced."},
+    {"note_change", note_change, METH_VARARGS,
+     "note_change(kept, key, name)\n\nSee kvd.store.replaced."},
     {"epoch_of", epoch_of_fraction, METH_O,
      "epoch_of(nanosecond) -> int\n\nSee kvd.store.epochs."},
     {"stamp", stamp_file, METH_VARARGS,

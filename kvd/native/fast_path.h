@@ -634,6 +634,9 @@ void forget_published(FastPath *self);
 
 /* put.c */
 PyObject *kept_name(PyObject *module, PyObject *args);
+int is_of_kept(PyObject *kept);
+PyObject *keeps_replaced(PyObject *module, PyObject *args);
+PyObject *note_change(PyObject *module, PyObject *args);
 int serve_put(FastPath *self, int socket, const Request *request, PyObject *key);
 int prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *upload);
 int finish_put(FastPath *self, int socket, PartialUpload *partial);

@@ -63,6 +63,7 @@ from kvd.store.keeping import has_sidecars
 from kvd.store.listing import FileFolderListing, FileListing, ListingContext
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.populated import Populated
+from kvd.store.replaced import AllKept
 from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.resuming import ResumableFolder
 from kvd.store.resumption import Resumption
@@ -100,7 +101,7 @@ class FastPathState:
     lock: LockFile
     exchanges: bool
     """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
-    kept: dict[Key, bytes] | None
+    kept: AllKept | None
     """The names of replaced values that are kept; see `kvd.store.writeback`."""
     has_epochs: bool
     """Whether an epoch says which values are not kept; see `kvd.store.epochs`."""

@@ -19,7 +19,7 @@ from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store import attribute
 from kvd.store.epochs import begin_epoch
-from kvd.store.tree import MOST_KEPT
+from kvd.store.replaced import MOST_KEPT
 from kvd.store.unwritten import has_no_place
 from kvd.store.uploads import key_of
 from tests.descriptors import Descriptors
