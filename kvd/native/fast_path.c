@@ -41,13 +41,13 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "sync_threads", "usage", "min_free", "keeping",
-        "dates", "metadata_fields", "message", "mode", "folder_mode", "flags", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "counts",
+        "dates", "metadata_fields", "message", "folder_mode", "flags", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "counts",
         "make_template", "make_parts", "logs_in",
         "prune", "clock", "has_hits", "guesses",
         NULL,
     };
     int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads, has_hits, guesses;
-    int mode, folder_mode, read_flags, create_flags, nameless_flags;
+    int folder_mode, read_flags, create_flags, nameless_flags;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes;
     PyObject *kept, *plain, *metadata_fields, *report, *rest, *partial, *counts, *make_template;
     PyObject *make_parts, *logs_in, *prune, *clock, *usage;
@@ -60,11 +60,11 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords,
-            "iippnOpiOK(nKKKc)(iL)S(nn)ii(iii)nnS(niin)OOOOOOOOOpp:FastPath", names,
+            "iippnOpiOK(nKKKc)(iL)S(nn)i(iii)nnS(niin)OOOOOOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free,
             &most_kept, &keeping.share, &keeping.bytes, &keeping.times, &slash, &ahead_seconds,
-            &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &mode, &folder_mode, &read_flags,
+            &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &folder_mode, &read_flags,
             &create_flags, &nameless_flags,
             &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
@@ -104,7 +104,6 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->low_round_trip_microseconds = low_round_trip_microseconds;
     self->low_round_trip_buffer_bytes = low_round_trip_buffer_bytes;
     self->large_file_bytes = large_file_bytes;
-    self->mode = mode;
     self->folder_mode = folder_mode;
     self->read_flags = read_flags;
     self->create_flags = create_flags;
@@ -265,19 +264,32 @@ FastPath_take_unsent(FastPath *self, PyObject *Py_UNUSED(none))
 }
 
 PyDoc_STRVAR(upload_to_doc,
-"upload_to(folder)\n"
+"upload_to(folder, conferred, mode)\n"
 "\n"
-"Set the folder for uploads. Below 0: the store closes, and nothing of it stays open.");
+"Set the folder for uploads, with what it confers (kvd.store.conferring), and the mode of\n"
+"files that are created in it. Below 0: the store closes, and nothing of it stays open.");
 
 static PyObject *
-FastPath_upload_to(FastPath *self, PyObject *argument)
+FastPath_upload_to(FastPath *self, PyObject *args)
 {
-    long folder = PyLong_AsLong(argument);
-    if (folder == -1 && PyErr_Occurred())
+    int folder;
+    unsigned int mode;
+    PyObject *group;
+    const char *list;
+    Py_ssize_t list_bytes;
+    if (!PyArg_ParseTuple(args, "i(Oy#)I:upload_to", &folder, &group, &list, &list_bytes,
+                          &mode))
         return NULL;
-    struct stat status;
+    long long number = group == Py_None ? -1 : PyLong_AsLongLong(group);
+    if (number == -1 && PyErr_Occurred())
+        return NULL;
     int is_closed = folder < 0 && self->uploads >= 0;
-    self->uploads = (int)folder;
+    /* A longer list than kvd has room for is Python's to compare. */
+    self->uploads = list_bytes > LIST_BYTES ? -1 : folder;
+    self->mode = (mode_t)mode;
+    self->conferred.group = number;
+    self->conferred.list_bytes = Py_MIN(list_bytes, LIST_BYTES);
+    memcpy(self->conferred.list, list, (size_t)self->conferred.list_bytes);
     if (is_closed)
         end_commits(self);
     self->root_looks.alike = self->room_turn = 0;
@@ -289,9 +301,7 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
         close_folders(self);
         forget_recent(self);
         forget_published(self);
-    } else if (fstat(self->uploads, &status) < 0
-             || find_conferred(self->uploads, &status, &self->conferred) < 0)
-        self->uploads = -1;
+    }
     Py_RETURN_NONE;
 }
 
@@ -353,7 +363,7 @@ static PyMethodDef FastPath_methods[] = {
     {"withdraw", (PyCFunction)FastPath_withdraw, METH_O, withdraw_doc},
     {"report_to", (PyCFunction)FastPath_report_to, METH_VARARGS, report_to_doc},
     {"take_reports", (PyCFunction)FastPath_take_reports, METH_NOARGS, take_reports_doc},
-    {"upload_to", (PyCFunction)FastPath_upload_to, METH_O, upload_to_doc},
+    {"upload_to", (PyCFunction)FastPath_upload_to, METH_VARARGS, upload_to_doc},
     {"forget_templates", (PyCFunction)FastPath_forget_templates, METH_NOARGS,
      forget_templates_doc},
     {"lock_renewed", (PyCFunction)FastPath_lock_renewed, METH_NOARGS,

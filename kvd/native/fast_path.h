@@ -342,7 +342,7 @@ typedef struct {
     PyObject_HEAD
     int busy;                   /* whether a request is being served */
     int may_block;              /* whether its socket may be a blocking one */
-    int root, lock, uploads, exchanges, mode, folder_mode;
+    int root, lock, uploads, exchanges, folder_mode;
     int read_flags, create_flags, nameless_flags;   /* with which files are opened */
     dev_t device;               /* of the root */
     int guesses;                /* whether the end of a key may say the type of its value */
@@ -361,6 +361,7 @@ typedef struct {
     dev_t lock_device;
     ino_t lock_inode;
     Conferred conferred;        /* from the upload folder */
+    mode_t mode;                /* of files that are created in it */
     Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
     RequestCounts *counts;
     /* Functions and types of Python, and their cached results. */
@@ -716,7 +717,6 @@ PyObject *note_read(PyObject *module, PyObject *args);
 void note_if_stale(const FastPath *self, int file, const struct stat *status);
 
 /* folder.c */
-int find_conferred(int folder, const struct stat *status, Conferred *found);
 unsigned int most_folders(void);
 void close_folders(FastPath *self);
 int open_beneath(int root, const char *path, int flags);

@@ -65,7 +65,7 @@ group_from(const struct stat *status)
 /*
  * Find what a folder confers. Returns 0; -1 if that is unknown.
  */
-int
+static int
 find_conferred(int folder, const struct stat *status, Conferred *found)
 {
     found->group = group_from(status);

@@ -333,16 +333,15 @@ create_beside(FastPath *self, Upload *upload, const Parent *parent, int may_be_n
               Space *space)
 {
     int file = -1;
-    mode_t mode = self->conferred.list_bytes ? 0666 : (mode_t)self->mode;
     if (!has_room(self, upload->length, upload->keeps, space)
         || !is_conferred_alike(self, parent))
         return -1;
     if (may_be_nameless) {
-        file = openat(parent->descriptor, ".", self->nameless_flags, mode);
+        file = openat(parent->descriptor, ".", self->nameless_flags, self->mode);
         upload->is_nameless = file >= 0;
     }
     return file >= 0 ? file
-        : openat(self->uploads, upload->name, self->create_flags, mode);
+        : openat(self->uploads, upload->name, self->create_flags, self->mode);
 }
 
 static int

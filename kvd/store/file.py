@@ -106,10 +106,8 @@ class FastPathState:
     has_epochs: bool
     """Whether an epoch says which values are not kept; see `kvd.store.epochs`."""
     uploads: UploadFolder
-    file_mode: int
-    """The mode of a value in a folder that confers no other."""
     folder_mode: int
-    """The same of a folder that is made."""
+    """The mode of a folder that is made."""
     prune: Callable[[Key], None]
     """Removes the folders of a key, as far as they are empty and made by kvd."""
     adopt: Callable[[Key, int, Metadata, int, bytes, int], FileUpload]
@@ -240,7 +238,6 @@ class FileStore:
             tree.kept,
             tree.epochs is not None,
             uploads,
-            modes.file,
             modes.folder,
             lambda key: prune(self._root, split(key)[0]),
             self.adopt,
