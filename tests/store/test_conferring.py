@@ -697,3 +697,7 @@ class FastPathTests(ConferringCase, FastPathCase):
         for key in ("k", "a/k"):
             self.served(put(key, b"v"))
             assert ("660", GROUP, b"") == self.access(key)
+        # As long a list, but another one.
+        others = access_list((_OWNER, 6, _ANY), (_GROUP, 4, _ANY), (_OTHERS, 0, _ANY))
+        self.make("others", 0o2775, GROUP, others)
+        self.assert_left(put("others/k", b"v"))
