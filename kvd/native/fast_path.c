@@ -467,6 +467,8 @@ static PyMethodDef functions[] = {
      "See kvd.store.exchange."},
     {"note_read", note_read, METH_VARARGS,
      "note_read(ahead_seconds, file)\n\nSee kvd.store.reading."},
+    {"is_stale", is_stale_at, METH_VARARGS,
+     "is_stale(accessed, resolution, present) -> bool\n\nSee kvd.store.reading."},
     {"look_at", look_at, METH_VARARGS,
      "look_at(folder, prefix, names, lists, expired_ns, future_ns)\n\n"
      "See Look of kvd.store.looking."},

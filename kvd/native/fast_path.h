@@ -714,6 +714,7 @@ PyObject *seal_now(PyObject *module, PyObject *args);
 PyObject *stamp_file(PyObject *module, PyObject *args);
 PyObject *stamped_epoch(PyObject *module, PyObject *args);
 PyObject *note_read(PyObject *module, PyObject *args);
+PyObject *is_stale_at(PyObject *module, PyObject *args);
 void note_if_stale(const FastPath *self, int file, const struct stat *status);
 
 /* folder.c */
