@@ -519,6 +519,13 @@ has_value(const FastPath *self, int folder, const char *name,
     return 1;
 }
 
+/* Whether a date, in microseconds, is in the same second as another one. */
+int
+is_of_second(unsigned long long sealed_us, unsigned long long now_us)
+{
+    return sealed_us / 1000000 == now_us / 1000000;
+}
+
 /*
  * Whether what a file was sealed with is still right: it has the epoch, a date of the present
  * second, and none before that of the value before it.
@@ -528,7 +535,7 @@ is_sealed(const Seal *seal, unsigned long long now_us, unsigned long long earlie
           long epoch)
 {
     return seal->sealed_us != 0 && epoch == seal->sealed_epoch
-        && seal->sealed_us / 1000000 == now_us / 1000000 && earliest_us <= seal->sealed_us;
+        && is_of_second(seal->sealed_us, now_us) && earliest_us <= seal->sealed_us;
 }
 
 /*

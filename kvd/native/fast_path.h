@@ -705,6 +705,7 @@ size_t whole_line(const FastPath *self, const char *text, ssize_t size,
 int has_value(const FastPath *self, int folder, const char *name,
               unsigned long long *published_us, long *epoch, unsigned long long *bytes);
 unsigned long long present_us(void);
+int is_of_second(unsigned long long sealed_us, unsigned long long now_us);
 int is_sealed(const Seal *seal, unsigned long long now_us, unsigned long long earliest_us,
               long epoch);
 int seal_file(int ahead_seconds, int file, Seal *seal, unsigned long long now_us,

@@ -138,13 +138,11 @@ has_room(FastPath *self, Py_ssize_t length, int keeps, Space *space)
     return is_room(self, length, keeps, space);
 }
 
-/* Whether the date that a file is sealed with is still that of the present, in seconds. */
+/* Whether the date that a file is sealed with is one of the present second. */
 int
 is_of_present(const Upload *upload)
 {
-    struct timespec present;
-    clock_gettime(CLOCK_REALTIME, &present);
-    return (unsigned long long)present.tv_sec == upload->sealed_us / 1000000;
+    return is_of_second(upload->sealed_us, present_us());
 }
 
 static Seal
