@@ -9,7 +9,7 @@ belongs to `kvd.dispatch.dispatcher`. All other files are one module, which belo
 `kvd.http.wire.fields`, `kvd.http.wire.replies` and `kvd.http.wire.targets` its
 ``fields.c``, ``reply.c`` and ``target.c``; `kvd.ipc.row` its ``counts.c``;
 `kvd.store.conferring` and `kvd.store.folders` its ``folder.c``, and `kvd.store.locks`
-its ``offset.c``;
+its ``offset.c`` and ``publish.c``;
 `kvd.store.attribute`, `kvd.store.epochs` and `kvd.store.reading` its ``attribute.c``;
 `kvd.store.epochs`, `kvd.store.exchange`, `kvd.store.placing` and `kvd.store.unwritten`
 its ``place.c``, `kvd.store.space` its ``publish.c``, and `kvd.store.replaced` and

@@ -399,6 +399,8 @@ static PyMethodDef functions[] = {
      "limit_template(template, scopes, expires, user, by_password)\n\n"
      "Serve by a template only the keys that a sender has rights for."},
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
+    {"is_found", is_lock_found, METH_VARARGS,
+     "is_found(root, device, inode) -> bool\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
     {"make_folder", make_one_folder, METH_VARARGS,

@@ -752,6 +752,9 @@ PyObject *place_written(PyObject *module, PyObject *args);
 #define LOCK_PATH ".kvd/lock"
 int find_lock(FastPath *self);
 PyObject *room_beside(PyObject *module, PyObject *args);
+int is_found(int root, unsigned long long device, unsigned long long inode,
+             struct stat *status);
+PyObject *is_lock_found(PyObject *module, PyObject *args);
 int seal_upload(const FastPath *self, int file, Upload *upload);
 int links_nameless(const FastPath *self);
 int set_lock(int lock, short kind, long long offset);

@@ -32,14 +32,29 @@ find_lock(FastPath *self)
 }
 
 /*
- * Whether the file of locks still has its name, and its status. If another program has
- * replaced it, processes that open it now lock another file.
+ * Whether the file of locks still has its name, as kvd.store.locks says, and the status of
+ * what has it. If another program has replaced it, processes that open it now lock another
+ * file.
  */
-static int
-is_found(const FastPath *self, struct stat *status)
+int
+is_found(int root, unsigned long long device, unsigned long long inode, struct stat *status)
 {
-    return fstatat(self->root, LOCK_PATH, status, AT_SYMLINK_NOFOLLOW) == 0
-        && status->st_ino == self->lock_inode && status->st_dev == self->lock_device;
+    return fstatat(root, LOCK_PATH, status, AT_SYMLINK_NOFOLLOW) == 0
+        && status->st_ino == inode && status->st_dev == device;
+}
+
+PyObject *
+is_lock_found(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int root, found;
+    unsigned long long device, inode;
+    struct stat status;
+    if (!PyArg_ParseTuple(args, "iKK:is_found", &root, &device, &inode))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    found = is_found(root, device, inode, &status);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(found);
 }
 
 /* The epoch, by the status of the file of locks. */
@@ -290,7 +305,7 @@ place_locked(FastPath *self, Upload *upload, int file, const Parent *parent,
     int result = -1, folder = parent->descriptor, is_missing = parent->is_missing;
     struct stat lock;
     const char *name = last_name(upload->key);
-    if (is_found(self, &lock)) {
+    if (is_found(self->root, self->lock_device, self->lock_inode, &lock)) {
         if (is_missing) {
             char path[MAX_KEY_BYTES + 1];
             size_t size = (size_t)(name - 1 - upload->key);

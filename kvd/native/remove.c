@@ -11,16 +11,6 @@
 /* So many keys are locked at once at most. */
 #define MOST_REMOVED 16
 
-/* Whether the file of locks is still the one that is found by its name. */
-static int
-is_found(int root, int lock)
-{
-    struct stat found, opened;
-    return fstatat(root, LOCK_PATH, &found, AT_SYMLINK_NOFOLLOW) == 0
-        && fstat(lock, &opened) == 0 && found.st_ino == opened.st_ino
-        && found.st_dev == opened.st_dev;
-}
-
 static long long
 nanoseconds(struct timespec time)
 {
@@ -57,7 +47,9 @@ lock_keys(int root, int lock, Known *known, Py_ssize_t count)
         if (!known[i].is_locked && errno != EAGAIN && errno != EACCES)
             return -1;
     }
-    return is_found(root, lock) ? 0 : -1;
+    struct stat opened, found;
+    return fstat(lock, &opened) == 0 && is_found(root, opened.st_dev, opened.st_ino, &found)
+        ? 0 : -1;
 }
 
 /* The bytes of a key up to its last slash; 0: there is none. */

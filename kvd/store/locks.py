@@ -80,10 +80,32 @@ def hashed(key: Key) -> int:
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big") & _OFFSETS
 
 
+def is_found_in_python(root: int, device: int, inode: int, /) -> bool:
+    """
+    See `is_found`. Without a C compiler, this does what ``kvd/native/publish.c`` does.
+    """
+    try:
+        found = os.stat(_PATH, dir_fd=root, follow_symlinks=False)
+    except OSError:
+        return False
+    return (device, inode) == (found.st_dev, found.st_ino)
+
+
 _native = compiled("_fast_path")
 offset_of: Callable[[Key], int] = hashed if _native is None else _native.offset_of
 """
 The offset of a key's byte in the lock file, the same in every process.
+"""
+is_found: Callable[[int, int, int], bool] = (
+    is_found_in_python if _native is None else _native.is_found
+)
+"""
+Whether a file is still found as the lock file of a store.
+
+Args:
+    root: The store's folder.
+    device: The device of the file.
+    inode: Its inode.
 """
 
 
@@ -124,11 +146,7 @@ class LockFile:
         """
         Whether the path still leads to the open file.
         """
-        try:
-            found = os.stat(_PATH, dir_fd=self._root, follow_symlinks=False)
-        except OSError:
-            return False
-        return self._identity == (found.st_dev, found.st_ino)
+        return is_found(self._root, *self._identity)
 
     def renew(self) -> None:
         """

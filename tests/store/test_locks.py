@@ -4,12 +4,16 @@ Tests for `kvd.store.locks`.
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from kvd.model.keys import MAX_KEY_BYTES, Key
-from kvd.store.locks import hashed, offset_of
+from kvd.store.conferring import HIDDEN_NAME
+from kvd.store.locks import LockFile, hashed, is_found, is_found_in_python, offset_of
 
 
 def test_each_key_has_one_offset() -> None:
@@ -38,3 +42,45 @@ def test_offsets_are_in_the_file() -> None:
     assert all(0 <= offset_of(Key(b"%d" % number)) < 1 << 62 for number in range(1000))
     with pytest.raises(TypeError):
         offset_of("a/b")  # type: ignore[arg-type]
+
+
+def test_what_is_compiled_is_used() -> None:
+    """
+    Otherwise nothing is compared here.
+    """
+    assert is_found is not is_found_in_python
+
+
+@pytest.mark.parametrize(
+    "form", [is_found, is_found_in_python], ids=["compiled", "Python"]
+)
+def test_a_lock_file_is_found_as_long_as_its_name_leads_to_it(
+    form: Callable[[int, int, int], bool], tmp_path: Path
+) -> None:
+    """
+    Not if it is another one of the same folder, or of another disk, nor if it is gone;
+    a link is not followed.
+    """
+    root = os.open(tmp_path, os.O_RDONLY)
+    file = LockFile(root)
+    try:
+        path = tmp_path / HIDDEN_NAME / "lock"
+        status = path.stat()
+        device, inode = status.st_dev, status.st_ino
+        assert form(root, device, inode)
+        assert not form(root, device, inode + 1)
+        assert not form(root, device + 1, inode)
+
+        path.rename(tmp_path / "other")
+        assert not form(root, device, inode)
+        path.symlink_to(tmp_path / "other")
+        assert not form(root, device, inode)
+        path.unlink()
+        path.write_bytes(b"")
+        assert not form(root, device, inode)
+        (tmp_path / "other").replace(path)
+        assert form(root, device, inode)
+    finally:
+        file.close()
+        os.close(root)
+    assert not form(root, device, inode)
