@@ -41,6 +41,7 @@ from kvd.http.reply_fields import (
     unchanged_fields,
 )
 from kvd.http.reports import bring_reports
+from kvd.http.value_source import CHUNK_BYTES
 from kvd.http.wire.replies import CONTINUE, http_date, problem, reply_parts, with_length
 from kvd.interfaces import ICachingStore
 from kvd.ipc.messages import MAX_BYTES, MAX_DESCRIPTORS
@@ -409,6 +410,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         plain=PLAIN,
         sending=(
             FILE_BYTES,
+            CHUNK_BYTES,
             LOW_ROUND_TRIP_MICROSECONDS,
             LOW_ROUND_TRIP_SEND_BUFFER,
             LARGE_FILE_BYTES,

@@ -14,8 +14,8 @@ from kvd.interfaces import Answer, ICachedValue, IStreamedValue, IValue
 
 CHUNK_BYTES: Final = 64 * 1024
 """
-A body of up to this size is sent together with its head. A longer one is sent in pieces
-of this size, one at a time.
+A body of up to this size is sent together with its head, without asking whether it is
+in memory. A longer one is sent in pieces of this size, one at a time.
 """
 
 

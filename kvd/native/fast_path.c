@@ -57,17 +57,18 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     char slash;
     int ahead_seconds;
     long long latest_second;
-    Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
+    Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, at_once_bytes;
+    Py_ssize_t large_file_bytes;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords,
-            "iippnOpiOK(nKKKc)(iL)S(nn)i(iii)nnS(niin)OOOOOOOOOpp:FastPath", names,
+            "iippnOpiOK(nKKKc)(iL)S(nn)i(iii)nnS(nniin)OOOOOOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free,
             &most_kept, &keeping.share, &keeping.bytes, &keeping.times, &slash, &ahead_seconds,
             &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &folder_mode, &read_flags,
             &create_flags, &nameless_flags,
             &head_bytes, &target_bytes, &plain,
-            &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
+            &file_bytes, &at_once_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
             &large_file_bytes, &report, &rest, &partial, &counts, &make_template, &make_parts, &logs_in, &prune,
             &clock, &has_hits, &guesses))
         return NULL;
@@ -103,6 +104,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->file_bytes = file_bytes;
     self->low_round_trip_microseconds = low_round_trip_microseconds;
     self->low_round_trip_buffer_bytes = low_round_trip_buffer_bytes;
+    self->at_once_bytes = at_once_bytes;
     self->large_file_bytes = large_file_bytes;
     self->folder_mode = folder_mode;
     self->read_flags = read_flags;

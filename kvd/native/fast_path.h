@@ -357,6 +357,8 @@ typedef struct {
        small send buffer, and how small it is. */
     Py_ssize_t file_bytes;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes;
+    /* Up to this size, a body is sent without asking whether it is in memory. */
+    Py_ssize_t at_once_bytes;
     Py_ssize_t large_file_bytes;        /* smaller parts of files leave the buffer alone */
     dev_t lock_device;
     ino_t lock_inode;

@@ -16,10 +16,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Up to this size, a body is sent without asking whether it is in memory (as
-   kvd.http.methods.get reads it). */
-#define AT_ONCE_BYTES (64 * 1024)
-
 #define PAGE_BYTES ((size_t)4096)
 #define SEGMENT_PAGES 16
 
@@ -108,7 +104,7 @@ send_file(FastPath *self, int socket, Value *value, const Selection *selected,
     size_t most = (size_t)Py_MIN(selected->bytes, (unsigned long long)self->file_bytes);
     ssize_t head_sent = -1;
     Py_BEGIN_ALLOW_THREADS
-    if (most > AT_ONCE_BYTES) {
+    if (most > (size_t)self->at_once_bytes) {
         /* The end first: readahead has usually brought the beginning. */
         is_there = is_in_memory(self, file, selected->first + most - 1)
             && is_in_memory(self, file, selected->first);

@@ -78,7 +78,7 @@ def make_fast_path(
         head_bytes=9000,
         target_bytes=9000,
         plain=b"key",
-        sending=(9000, 0, 0, 0),
+        sending=(9000, 9000, 0, 0, 0),
         report=tuple_of,
         remainder=tuple_of,
         partial=tuple_of,

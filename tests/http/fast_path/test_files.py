@@ -14,6 +14,7 @@ from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import REMAINS, SERVED
 from kvd.http.pieces import FILE_BYTES, SHORT_BYTES, Pieces
+from kvd.http.value_source import CHUNK_BYTES
 from kvd.net.sending import LARGE_FILE_BYTES, LOW_ROUND_TRIP_SEND_BUFFER
 from kvd.net.transport import serve_connection
 from kvd.settings import Limits
@@ -25,7 +26,7 @@ from tests.http.fast_path.test_connections import ConnectionCase
 from tests.patience import PATIENCE_SECONDS
 from tests.stepped import Client, connect, tcp_pair
 
-READ_BYTES = 64 * 1024
+READ_BYTES = CHUNK_BYTES
 """
 Larger values are sent from their files.
 """
@@ -100,15 +101,32 @@ class FileTests(FastPathCase):
         Nobody waits for it here.
         """
         self.keep("k", bytes(READ_BYTES + 1))
-        path = os.path.join(self.path, "k")
         files = Descriptors(self.path)
-        with open(path, "rb") as file:
+        self.drop("k")
+        assert get("k") == self.serve(get("k"))
+        assert 0 == files.more
+
+    def drop(self, key: str) -> None:
+        """
+        Leave a value on the disk alone.
+        """
+        with open(os.path.join(self.path, key), "rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             if not is_on_a_disk(file.fileno()):
                 self.skipTest("the file system is in memory")
-        assert get("k") == self.serve(get("k"))
-        assert 0 == files.more
+
+    def test_what_the_ordinary_way_reads_is_sent_at_once(self) -> None:
+        """
+        From wherever it is. What is longer by a byte is not.
+        """
+        size = READ_BYTES // 2
+        for longest, outcome in ((size, SERVED), (size - 1, get("k"))):
+            with mock.patch("kvd.http.templates.CHUNK_BYTES", longest):
+                self.fast_path = self.make_fast_path(self.process)
+            self.keep("k", bytes(size))
+            self.drop("k")
+            assert outcome == self.serve(get("k"))
 
     def test_nothing_remains(self) -> None:
         """
