@@ -401,6 +401,8 @@ static PyMethodDef functions[] = {
      "limit_template(template, scopes, expires, user, by_password)\n\n"
      "Serve by a template only the keys that a sender has rights for."},
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
+    {"is_drained", is_drained_socket, METH_O,
+     "is_drained(connection) -> bool\n\nSee kvd.net.sockets."},
     {"is_found", is_lock_found, METH_VARARGS,
      "is_found(root, device, inode) -> bool\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,

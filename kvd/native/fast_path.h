@@ -635,6 +635,9 @@ int find_published(FastPath *self, int folder, const char *name, const Upload *u
                    Present *present);
 void forget_published(FastPath *self);
 
+/* serve.c */
+PyObject *is_drained_socket(PyObject *module, PyObject *connection);
+
 /* put.c */
 PyObject *kept_name(PyObject *module, PyObject *args);
 int is_of_kept(PyObject *kept);

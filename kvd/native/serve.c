@@ -10,7 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-/* Whether a connection can be closed now without loss; as kvd.net.sockets.is_drained. */
+/* Whether a connection can be closed now without loss, as kvd.net.sockets says. */
 static int
 is_drained(int socket)
 {
@@ -22,6 +22,13 @@ is_drained(int socket)
         return 0;
     return !count || (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0
                       && domain == AF_UNIX);
+}
+
+PyObject *
+is_drained_socket(PyObject *Py_UNUSED(module), PyObject *connection)
+{
+    int descriptor = PyObject_AsFileDescriptor(connection);
+    return descriptor < 0 ? NULL : PyBool_FromLong(is_drained(descriptor));
 }
 
 /*
