@@ -53,7 +53,8 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wformat=2 -Wu
 	-Wpointer-arith -Wstrict-prototypes -Wvla -Werror
 # Its tests, in which so many times as many random examples are compared as elsewhere.
 NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py \
-	tests/http/wire/test_replies.py tests/http/wire/test_targets.py tests/net/test_splice.py tests/net/test_sockets.py \
+	tests/http/wire/test_replies.py tests/http/wire/test_targets.py \
+	tests/net/test_splice.py tests/net/test_sockets.py tests/net/test_readahead.py \
 	tests/net/test_reactor.py tests/dispatch/test_dispatcher.py tests/dispatch/test_lane.py \
 	tests/dispatch/test_lone.py tests/dispatch/test_primitives.py tests/store/test_attribute.py \
 	tests/store/test_placing.py tests/store/test_publishing.py tests/store/test_exchange.py \

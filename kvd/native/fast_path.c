@@ -405,6 +405,8 @@ static PyMethodDef functions[] = {
      "is_drained(connection) -> bool\n\nSee kvd.net.sockets."},
     {"is_found", is_lock_found, METH_VARARGS,
      "is_found(root, device, inode) -> bool\n\nSee kvd.store.locks."},
+    {"is_in_memory", is_part_in_memory, METH_VARARGS,
+     "is_in_memory(file, offset, count) -> bool\n\nSee kvd.net.readahead."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
     {"make_folder", make_one_folder, METH_VARARGS,

@@ -522,6 +522,7 @@ PyObject *serve_one(FastPath *self, int socket, Joined *joined);
 Py_ssize_t read_more(int socket, char *bytes, Py_ssize_t received, Py_ssize_t size);
 PyObject *outcome_of(FastPath *self, int socket, Joined *joined, const Request *request,
                      int is_known);
+PyObject *is_drained_socket(PyObject *module, PyObject *connection);
 
 /* reports.c */
 extern const char report_to_doc[];
@@ -613,6 +614,7 @@ int is_of_hit(const Hit *hit, const Value *value);
 void describe_hit(const Hit *hit, Value *value);
 
 /* file.c */
+PyObject *is_part_in_memory(PyObject *module, PyObject *args);
 int send_file(FastPath *self, int socket, Value *value, const Selection *selected,
               char *head, size_t head_bytes, Py_ssize_t received, double began);
 void drop_rest(FastPath *self);
@@ -634,9 +636,6 @@ void remember_published(FastPath *self, int file, const Upload *upload);
 int find_published(FastPath *self, int folder, const char *name, const Upload *upload,
                    Present *present);
 void forget_published(FastPath *self);
-
-/* serve.c */
-PyObject *is_drained_socket(PyObject *module, PyObject *connection);
 
 /* put.c */
 PyObject *kept_name(PyObject *module, PyObject *args);

@@ -19,17 +19,42 @@
 #define PAGE_BYTES ((size_t)4096)
 #define SEGMENT_PAGES 16
 
-/* Whether a byte of a file seems to be in memory, as in kvd.net.readahead. */
+#define UNREPORTED 2
+
+/* Whether a byte of a file seems to be in memory. Returns as `is_in_memory`. */
 static int
-is_in_memory(FastPath *self, int file, unsigned long long offset)
+has_in_memory(int file, long long offset)
 {
     char byte;
     struct iovec where = {&byte, 1};
-    if (self->is_all_in_memory || preadv2(file, &where, 1, (off_t)offset, RWF_NOWAIT) >= 0)
+    if (preadv2(file, &where, 1, (off_t)offset, RWF_NOWAIT) >= 0)
         return 1;
-    /* tmpfs, which is in memory, or a file system that cannot report it. */
-    self->is_all_in_memory = errno == EOPNOTSUPP;
-    return errno != EAGAIN;
+    return errno == EOPNOTSUPP ? UNREPORTED : errno != EAGAIN;
+}
+
+/*
+ * Whether a part of a file seems to be in memory, as kvd.net.readahead says. Returns 1 or 0;
+ * UNREPORTED by tmpfs, which is in memory, and by file systems that cannot say it.
+ */
+static int
+is_in_memory(int file, long long offset, long long bytes)
+{
+    /* The end first: readahead has usually brought the beginning. */
+    int is_there = has_in_memory(file, offset + bytes - 1);
+    return is_there == 1 ? has_in_memory(file, offset) : is_there;
+}
+
+PyObject *
+is_part_in_memory(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int file, is_there;
+    long long offset, bytes;
+    if (!PyArg_ParseTuple(args, "iLL:is_in_memory", &file, &offset, &bytes))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    is_there = is_in_memory(file, offset, bytes);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(is_there);
 }
 
 /*
@@ -105,9 +130,9 @@ send_file(FastPath *self, int socket, Value *value, const Selection *selected,
     ssize_t head_sent = -1;
     Py_BEGIN_ALLOW_THREADS
     if (most > (size_t)self->at_once_bytes) {
-        /* The end first: readahead has usually brought the beginning. */
-        is_there = is_in_memory(self, file, selected->first + most - 1)
-            && is_in_memory(self, file, selected->first);
+        if (!self->is_all_in_memory)
+            is_there = is_in_memory(file, (long long)offset, (long long)most);
+        self->is_all_in_memory |= is_there == UNREPORTED;
         if (is_there && most >= (size_t)self->large_file_bytes)
             fit_buffer(self, socket);
     }

@@ -16,11 +16,50 @@ from typing import Final
 
 from twisted.internet.defer import Deferred
 
+from kvd.native import compiled
+
 OffReactor = Callable[[Callable[[], None]], Deferred[None]]
 
 PIECE_BYTES: Final = 256 * 1024
 """
 How much is read at once; what is read is thrown away.
+"""
+
+
+def is_in_memory_in_python(descriptor: int, offset: int, count: int, /) -> bool:
+    """
+    See `is_in_memory`. Without a C compiler, this does what ``kvd/native/file.c`` does.
+    """
+    # The end first: reading ahead has mostly brought the beginning.
+    return _has_in_memory(descriptor, offset + count - 1) and _has_in_memory(
+        descriptor, offset
+    )
+
+
+def _has_in_memory(descriptor: int, offset: int) -> bool:
+    try:
+        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # A file system that cannot report it, such as tmpfs, which is in memory; or a
+        # failure, and sending fails too.
+        pass
+    return True
+
+
+_native = compiled("_fast_path")
+is_in_memory: Callable[[int, int, int], bool] = (
+    is_in_memory_in_python if _native is None else _native.is_in_memory
+)
+"""
+Whether a part of a file seems to be in memory: its two ends are. So it seems where the
+kernel does not say it.
+
+Args:
+    descriptor: Of the file.
+    offset: Where the part begins.
+    count: How long it is; more than 0.
 """
 
 
@@ -31,7 +70,6 @@ class Readahead:
 
     def __init__(self, off_reactor: OffReactor) -> None:
         self._off_reactor = off_reactor
-        self._byte = bytearray(1)
 
     def ensure(self, descriptor: int, offset: int, count: int) -> Deferred[None] | None:
         """
@@ -50,23 +88,9 @@ class Readahead:
         Raises:
             NoThread: Sending it could wait for the disk, but no thread can.
         """
-        # The end first: reading ahead has mostly brought the beginning.
-        if self._is_there(descriptor, offset + count - 1) and self._is_there(
-            descriptor, offset
-        ):
+        if is_in_memory(descriptor, offset, count):
             return None
         return self._off_reactor(partial(_read, descriptor, offset, count))
-
-    def _is_there(self, descriptor: int, offset: int) -> bool:
-        try:
-            os.preadv(descriptor, [self._byte], offset, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            # A file system that cannot report it, such as tmpfs, which is in memory; or
-            # a failure, and sending fails too.
-            pass
-        return True
 
 
 def _read(descriptor: int, offset: int, count: int) -> None:
