@@ -8,7 +8,7 @@ belongs to `kvd.dispatch.dispatcher`. All other files are one module, which belo
 `kvd.http.fast_path`, and ``fast_path.c`` says what it does. Others call it too:
 `kvd.http.wire.fields`, `kvd.http.wire.replies` and `kvd.http.wire.targets` its
 ``fields.c``, ``reply.c`` and ``target.c``; `kvd.ipc.row` its ``counts.c``;
-`kvd.net.readahead` its ``file.c``, and `kvd.net.sockets` its ``serve.c``;
+`kvd.net.readahead` its ``file.c``, and `kvd.net.sockets` that and its ``serve.c``;
 `kvd.store.conferring` and `kvd.store.folders` its ``folder.c``, and `kvd.store.locks`
 its ``offset.c`` and ``publish.c``;
 `kvd.store.attribute`, `kvd.store.epochs` and `kvd.store.reading` its ``attribute.c``;

@@ -407,6 +407,8 @@ static PyMethodDef functions[] = {
      "is_found(root, device, inode) -> bool\n\nSee kvd.store.locks."},
     {"is_in_memory", is_part_in_memory, METH_VARARGS,
      "is_in_memory(file, offset, count) -> bool\n\nSee kvd.net.readahead."},
+    {"is_near", is_near_socket, METH_VARARGS,
+     "is_near(connection, microseconds) -> bool\n\nSee kvd.net.sockets."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
     {"make_folder", make_one_folder, METH_VARARGS,

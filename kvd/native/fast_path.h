@@ -614,6 +614,7 @@ int is_of_hit(const Hit *hit, const Value *value);
 void describe_hit(const Hit *hit, Value *value);
 
 /* file.c */
+PyObject *is_near_socket(PyObject *module, PyObject *args);
 PyObject *is_part_in_memory(PyObject *module, PyObject *args);
 int send_file(FastPath *self, int socket, Value *value, const Selection *selected,
               char *head, size_t head_bytes, Py_ssize_t received, double began);

@@ -57,6 +57,37 @@ is_part_in_memory(PyObject *Py_UNUSED(module), PyObject *args)
     return PyBool_FromLong(is_there);
 }
 
+/* Whether a client has had a round trip of at most so many microseconds, as
+   kvd.net.sockets says. Returns 1 or 0; -1 with errno. */
+static int
+is_near(int socket, long long microseconds)
+{
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+        return -1;
+    return size >= offsetof(struct tcp_info, tcpi_min_rtt) + sizeof info.tcpi_min_rtt
+        && (long long)info.tcpi_min_rtt <= microseconds;
+}
+
+PyObject *
+is_near_socket(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *connection;
+    long long microseconds;
+    if (!PyArg_ParseTuple(args, "OL:is_near", &connection, &microseconds))
+        return NULL;
+    int descriptor = PyObject_AsFileDescriptor(connection);
+    if (descriptor < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError))
+            return NULL;
+        /* It is closed: the kernel says EBADF. */
+        PyErr_Clear();
+    }
+    int near = is_near(descriptor, microseconds);
+    return near < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyBool_FromLong(near);
+}
+
 /*
  * Limit the send buffer for a client with a low round-trip time, with the figures of
  * kvd.net.sending. The kernel doubles the number.
@@ -65,14 +96,10 @@ static void
 fit_buffer(const FastPath *self, int socket)
 {
     int bytes;
-    struct tcp_info info;
-    socklen_t size = sizeof bytes, info_size = sizeof info;
+    socklen_t size = sizeof bytes;
     if (getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, &size) < 0
-        || bytes == 2 * self->low_round_trip_buffer_bytes)
-        return;
-    if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &info_size) < 0
-        || info_size < offsetof(struct tcp_info, tcpi_min_rtt) + sizeof info.tcpi_min_rtt
-        || info.tcpi_min_rtt > (unsigned int)self->low_round_trip_microseconds)
+        || bytes == 2 * self->low_round_trip_buffer_bytes
+        || is_near(socket, self->low_round_trip_microseconds) != 1)
         return;
     setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &self->low_round_trip_buffer_bytes,
                sizeof self->low_round_trip_buffer_bytes);

@@ -19,7 +19,7 @@ from typing import Any, Final
 from twisted.internet import tcp
 from twisted.python.failure import Failure
 
-from kvd.net.sockets import bytes_held, min_round_trip, unheard_bytes
+from kvd.net.sockets import bytes_held, is_near, unheard_bytes
 from kvd.net.splice import Held, Pipe
 
 LOW_ROUND_TRIP_MICROSECONDS: Final = 100
@@ -233,9 +233,7 @@ class SendingConnection(tcp.Connection):
         if self._round_trip_lookups and not self._low_round_trip:
             self._round_trip_lookups -= 1
             try:
-                self._low_round_trip = (
-                    min_round_trip(self.socket) <= LOW_ROUND_TRIP_MICROSECONDS
-                )
+                self._low_round_trip = is_near(self.socket, LOW_ROUND_TRIP_MICROSECONDS)
             except OSError:
                 # A Unix socket; or the peer is gone.
                 self._round_trip_lookups = 0

@@ -4,22 +4,31 @@ Tests for `kvd.net.sockets`, compiled and not.
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
-from kvd.net.sockets import bytes_held, is_drained, is_drained_in_python
+from kvd.net.sockets import (
+    bytes_held,
+    is_drained,
+    is_drained_in_python,
+    is_near,
+    is_near_in_python,
+)
 from tests.patience import PATIENCE_SECONDS
 from tests.stepped import tcp_pair
 
 Pair = tuple[socket.socket, socket.socket]
 
-DRAINED = pytest.mark.parametrize(
-    "form", [is_drained, is_drained_in_python], ids=["compiled", "Python"]
-)
+NAMES = ["compiled", "Python"]
+DRAINED = pytest.mark.parametrize("form", [is_drained, is_drained_in_python], ids=NAMES)
+NEAR = pytest.mark.parametrize("form", [is_near, is_near_in_python], ids=NAMES)
 
 
 @pytest.fixture(params=["TCP", "Unix"])
@@ -37,6 +46,7 @@ def test_what_is_compiled_is_used() -> None:
     Otherwise nothing is compared here.
     """
     assert is_drained is not is_drained_in_python
+    assert is_near is not is_near_in_python
 
 
 @DRAINED
@@ -88,3 +98,37 @@ def test_what_is_no_connection_is_not_drained(
     with socket.socket() as listener:
         listener.listen()
         assert not form(listener)
+
+
+@NEAR
+def test_a_client_is_near_if_its_round_trip_was_low(
+    form: Callable[[socket.socket, int], bool],
+) -> None:
+    """
+    The kernel shows the last round trips, too, from which the least one differs by
+    little here.
+    """
+    near, far = tcp_pair()
+    with near, far:
+        info = near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 72)
+        (smoothed,) = struct.unpack("=68xI", info)
+        assert form(near, smoothed)
+        assert form(near, 1 << 40)
+        assert not form(near, 0)
+        assert not form(near, -1)
+
+
+@NEAR
+def test_only_over_tcp_a_round_trip_is_known(
+    form: Callable[[socket.socket, int], bool],
+) -> None:
+    """
+    And of a connection that is open.
+    """
+    near, far = socket.socketpair()
+    with near, far:
+        with pytest.raises(OSError, match=os.strerror(errno.EOPNOTSUPP)):
+            form(near, 1 << 40)
+        near.close()
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            form(near, 1 << 40)

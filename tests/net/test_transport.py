@@ -19,7 +19,6 @@ from zope.interface import implementer
 
 import kvd.net.sending
 from kvd.net.sending import LARGE_FILE_BYTES, LOW_ROUND_TRIP_SEND_BUFFER
-from kvd.net.sockets import min_round_trip
 from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport, serve_connection
 from tests.descriptors import Descriptors
@@ -307,18 +306,6 @@ class ServerTransportTests(SynchronousTestCase):
         assert 2 * LOW_ROUND_TRIP_SEND_BUFFER != kernels
         assert kernels == self.send_buffer_after(nobody)
         assert kernels == self.send_buffer_after(*[nobody] * 16, everybody)
-
-    def test_the_least_round_trip_is_that_of_the_kernel(self) -> None:
-        """
-        Which shows the last ones, too, from which it differs by little here.
-        """
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            far = socket.create_connection(listener.getsockname())
-            near, _ = listener.accept()
-        with far, near:
-            info = near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 72)
-            (smoothed,) = struct.unpack("=68xI", info)
-            assert 0 < min_round_trip(near) <= smoothed
 
     def test_nothing_goes_to_a_client_that_is_gone(self) -> None:
         """
