@@ -451,6 +451,8 @@ static PyMethodDef functions[] = {
      "See kvd.store.attribute."},
     {"has_no_place", has_no_place, METH_VARARGS,
      "has_no_place(file, size) -> bool\n\nSee kvd.store.unwritten."},
+    {"first_hole", first_hole, METH_VARARGS,
+     "first_hole(file, size) -> int\n\nSee kvd.store.unwritten."},
     {"kept_name", kept_name, METH_VARARGS,
      "kept_name(slash, letter, number, key) -> bytes | None\n\nSee kvd.store.uploads."},
     {"keeps_replaced", keeps_replaced, METH_VARARGS,

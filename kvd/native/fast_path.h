@@ -595,6 +595,7 @@ int serve_get(FastPath *self, int socket, HeadTemplate *template,
 
 /* value.c */
 int open_value(FastPath *self, const char *key, Value *value, Attribute *attribute);
+PyObject *first_hole(PyObject *module, PyObject *args);
 int is_written(const FastPath *self, int file, const struct stat *status);
 int is_unchanged(const Value *value, const struct stat *found);
 int are_parts(PyObject *parts);

@@ -19,13 +19,34 @@ nanoseconds(struct timespec time)
         + (unsigned long long)time.tv_nsec;
 }
 
-/* Whether no part of a file is unwritten (kvd.store.unwritten, in one call). */
+/* Where the first hole of a file begins, as kvd.store.unwritten says; -1 with errno. */
+static long long
+first_hole_before(int file, long long size)
+{
+    long long hole = size == 0 ? 0 : lseek(file, 0, SEEK_HOLE);
+    return Py_MIN(hole, size);
+}
+
+PyObject *
+first_hole(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int file;
+    long long size, hole;
+    if (!PyArg_ParseTuple(args, "iL:first_hole", &file, &size))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    hole = first_hole_before(file, size);
+    Py_END_ALLOW_THREADS
+    return hole < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLongLong(hole);
+}
+
+/* Whether no part of a file is unwritten; 0 too if kvd.store.unwritten has to look closer. */
 int
 is_written(const FastPath *self, int file, const struct stat *status)
 {
     return status->st_dev == self->device
-        && (!self->finds_unwritten || status->st_size == 0
-            || lseek(file, 0, SEEK_HOLE) == status->st_size);
+        && (!self->finds_unwritten
+            || first_hole_before(file, status->st_size) == status->st_size);
 }
 
 /*

@@ -54,12 +54,19 @@ def has_unwritten_parts(descriptor: int, status: os.stat_result) -> bool:
     device = status.st_dev
     if device not in _reporting:
         _reporting[device] = reports_unwritten_parts(descriptor)
-    if not _reporting[device] or not status.st_size:
+    if not _reporting[device]:
         return False
     # One call suffices for nearly all files. It finds no hole in content that is only
     # in memory or just being written, which fiemap reports as unwritten.
-    begin = os.lseek(descriptor, 0, os.SEEK_HOLE)
+    begin = first_hole(descriptor, status.st_size)
     return _has_unwritten_extents(descriptor, begin, status.st_size)
+
+
+def first_hole_in_python(descriptor: int, size: int, /) -> int:
+    """
+    See `first_hole`. Without a C compiler, this does what ``kvd/native/value.c`` does.
+    """
+    return min(os.lseek(descriptor, 0, os.SEEK_HOLE), size) if size else 0
 
 
 def has_no_place_in_python(descriptor: int, size: int, /) -> bool:
@@ -77,6 +84,20 @@ def has_no_place_in_python(descriptor: int, size: int, /) -> bool:
 
 
 _native = compiled("_fast_path")
+first_hole: Callable[[int, int], int] = (
+    first_hole_in_python if _native is None else _native.first_hole
+)
+"""
+Where the first hole in an open file begins, or an unwritten part, which file systems
+report as one; its size, if there is none.
+
+Args:
+    descriptor: The descriptor of the file.
+    size: The size of the file.
+
+Raises:
+    OSError: The file system does not say it.
+"""
 has_no_place: Callable[[int, int], bool] = (
     has_no_place_in_python if _native is None else _native.has_no_place
 )
