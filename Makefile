@@ -59,7 +59,8 @@ NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py \
 	tests/dispatch/test_lone.py tests/dispatch/test_primitives.py tests/store/test_attribute.py \
 	tests/store/test_placing.py tests/store/test_publishing.py tests/store/test_exchange.py \
 	tests/store/test_unwritten.py tests/store/test_usage.py tests/store/test_candidates.py \
-	tests/store/test_evicting.py tests/store/test_locks.py tests/ipc/test_row.py
+	tests/store/test_evicting.py tests/store/test_locks.py tests/store/test_folders.py \
+	tests/ipc/test_row.py
 SANITIZED_TIMES ?= 0.25
 # What extends Twisted's reactor, ports and transports, and uses its private names.
 TWISTED_INSIDE := tests/net/test_private_names.py tests/net/test_reactor.py \

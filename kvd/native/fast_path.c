@@ -411,6 +411,8 @@ static PyMethodDef functions[] = {
      "is_near(connection, microseconds) -> bool\n\nSee kvd.net.sockets."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
+    {"open_nearest", open_nearest, METH_VARARGS,
+     "open_nearest(root, path) -> (int, bool)\n\nSee kvd.store.folders."},
     {"make_folder", make_one_folder, METH_VARARGS,
      "make_folder(folder, name, mode) -> int\n\nSee kvd.store.conferring."},
     {"default_list", default_list, METH_O,

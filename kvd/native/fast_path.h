@@ -728,6 +728,7 @@ void note_if_stale(const FastPath *self, int file, const struct stat *status);
 unsigned int most_folders(void);
 void close_folders(FastPath *self);
 int open_beneath(int root, const char *path, int flags);
+PyObject *open_nearest(PyObject *module, PyObject *args);
 int open_path(int root, const char *path, int mode);
 int enter_parent(FastPath *self, const char *key, Parent *parent);
 void leave_parent(const Parent *parent);

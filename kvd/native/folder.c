@@ -332,6 +332,61 @@ magic_of(PyObject *Py_UNUSED(module), PyObject *folder)
     return PyLong_FromLong((long)found.f_type);
 }
 
+/* Opens the folder at the end of a path. Returns a descriptor; -1 with errno. */
+typedef int (*Opener)(void *with, const char *path);
+
+#define ALL_MISSING (-2)
+
+/*
+ * Open the folder at the end of a path; if it is missing, the last one on it that exists, as
+ * kvd.store.folders says. The path is cut there.
+ *
+ * Returns a descriptor; ALL_MISSING if there is none; -1 with errno.
+ */
+static int
+open_last(char *path, Opener opener, void *with, int *is_missing)
+{
+    for (*is_missing = 0;; *is_missing = 1) {
+        int folder = opener(with, path);
+        if (folder >= 0 || errno != ENOENT)
+            return folder;
+        char *end = strrchr(path, '/');
+        if (end == NULL) {
+            *is_missing = 1;
+            return ALL_MISSING;
+        }
+        *end = 0;
+    }
+}
+
+static int
+open_below(void *root, const char *path)
+{
+    return open_path(*(int *)root, path, -1);
+}
+
+PyObject *
+open_nearest(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int root, is_missing, folder;
+    const char *given;
+    if (!PyArg_ParseTuple(args, "iy:open_nearest", &root, &given))
+        return NULL;
+    char *path = strdup(given);
+    if (path == NULL)
+        return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS
+    folder = open_last(path, open_below, &root, &is_missing);
+    Py_END_ALLOW_THREADS
+    int reason = errno;
+    free(path);
+    errno = reason;
+    if (folder == -1)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return Py_BuildValue("(iN)", folder == ALL_MISSING ? -1 : folder,
+                         PyBool_FromLong(is_missing));
+}
+
 /* How many folders are kept open at most. */
 unsigned int
 most_folders(void)
@@ -402,9 +457,21 @@ enter_folder(FastPath *self, const char *path, Parent *parent)
     return folder;
 }
 
+typedef struct {
+    FastPath *self;
+    Parent *parent;
+} Entering;
+
+static int
+enter_one(void *with, const char *path)
+{
+    const Entering *entering = with;
+    return enter_folder(entering->self, path, entering->parent);
+}
+
 /*
- * Open the folder of a key; if it is missing, the last one on its path that exists
- * (`enter_parent` of kvd.store.tree). Returns as `enter_folder`.
+ * Open the folder of a key; if it is missing, the last one on its path that exists.
+ * Returns as `enter_folder`.
  */
 int
 enter_parent(FastPath *self, const char *key, Parent *parent)
@@ -412,12 +479,12 @@ enter_parent(FastPath *self, const char *key, Parent *parent)
     char path[MAX_KEY_BYTES + 1], *end;
     strcpy(path, key);
     parent->is_missing = 0;
-    while ((end = strrchr(path, '/')) != NULL) {
+    if ((end = strrchr(path, '/')) != NULL) {
         *end = 0;
-        parent->descriptor = enter_folder(self, path, parent);
-        if (parent->descriptor >= 0 || errno != ENOENT)
+        Entering entering = {self, parent};
+        parent->descriptor = open_last(path, enter_one, &entering, &parent->is_missing);
+        if (parent->descriptor != ALL_MISSING)
             return parent->descriptor;
-        parent->is_missing = 1;
     }
     parent->is_kept = 1;
     parent->looks = &self->root_looks;

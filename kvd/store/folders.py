@@ -19,7 +19,7 @@ A folder that another program made stays, unless it is empty, confers nothing
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from kvd.model.keys import MAX_KEY_BYTES, Key
@@ -110,10 +110,44 @@ def open_path_by_names(root: int, path: bytes, mode: int) -> int:
     return folder
 
 
+def open_nearest_by_names(root: int, path: bytes, /) -> tuple[int, bool]:
+    """
+    See `open_nearest`. Without a C compiler, this does what ``kvd/native/folder.c``
+    does in one call.
+    """
+    is_missing = False
+    while path:
+        try:
+            return open_path_by_names(root, path, -1), is_missing
+        except FileNotFoundError:
+            is_missing = True
+            path, _, _ = path.rpartition(b"/")
+    return -1, is_missing
+
+
 _native = compiled("_fast_path")
 open_path: PathOpener = open_path_by_names if _native is None else _native.open_folder
 """
 The compiled one, where there is one.
+"""
+open_nearest: Callable[[int, bytes], tuple[int, bool]] = (
+    open_nearest_by_names if _native is None else _native.open_nearest
+)
+"""
+Open the folder at the end of a path; if it is missing, the last one on the path that
+exists.
+
+Args:
+    root: The folder where the path begins.
+    path: The names on it, with slashes between them; not empty.
+
+Returns:
+    A descriptor, which the caller closes; -1 if there is no such folder below the root.
+    Whether the folder at the end is missing.
+
+Raises:
+    NotADirectoryError: A name is a value or a link.
+    OSError: Anything else.
 """
 
 

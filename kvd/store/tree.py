@@ -19,7 +19,14 @@ from kvd.settings import DEFAULT_MODES, Modes
 from kvd.store.epochs import Epochs, epoch_of_value
 from kvd.store.exchange import exchange_is_cheaper
 from kvd.store.faults import absence, folder_conflict, path_conflict
-from kvd.store.folders import Parents, open_folder, prune, remove_empty, split
+from kvd.store.folders import (
+    Parents,
+    open_folder,
+    open_nearest,
+    prune,
+    remove_empty,
+    split,
+)
 from kvd.store.placing import (
     CREATED,
     KEPT,
@@ -173,12 +180,16 @@ class Tree:
             KeyConflict: See `IStore.begin`.
         """
         parents, name = split(key)
-        try:
-            folder = self._enter(parents)
-        except FileNotFoundError:
-            return self._enter_last(parents)
-        except NotADirectoryError as error:
-            raise self._path_conflict(key) from error
+        folder, is_missing = -1, False
+        if parents:
+            try:
+                folder, is_missing = open_nearest(self._root, b"/".join(parents))
+            except NotADirectoryError as error:
+                raise self._path_conflict(key) from error
+        if folder < 0:
+            folder = self._root
+        if is_missing:
+            return folder
         try:
             if _is_folder(folder, name) and not remove_empty(folder, name):
                 raise folder_conflict(key)
@@ -186,14 +197,6 @@ class Tree:
             self.leave(folder)
             raise
         return folder
-
-    def _enter_last(self, parents: Parents) -> int:
-        for depth in range(len(parents) - 1, 0, -1):
-            try:
-                return self._enter(parents[:depth])
-            except FileNotFoundError:
-                continue
-        return self._root
 
     def _path_conflict(self, key: Key) -> KeyConflict:
         """

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 from unittest import mock
 
 from twisted.internet.defer import Deferred, execute
@@ -25,7 +25,7 @@ from kvd.store import listing
 from kvd.store.conferring import make_folder_in_python
 from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
-from kvd.store.folders import open_path_by_names
+from kvd.store.folders import open_nearest_by_names, open_path_by_names
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.placing import place_in_python, seal_in_python
 from kvd.store.sidecars import path_of
@@ -48,12 +48,17 @@ A slice and a part of the next one: tests learn no more from more.
 """
 
 
-def opening_by_names() -> Any:
+@contextmanager
+def opening_by_names() -> Iterator[None]:
     """
     A context in which folders are opened and made by Python, whose calls a test can
     replace, even if kvd was installed with a C compiler.
     """
-    return mock.patch("kvd.store.folders.open_path", open_path_by_names)
+    with (
+        mock.patch("kvd.store.folders.open_path", open_path_by_names),
+        mock.patch("kvd.store.tree.open_nearest", open_nearest_by_names),
+    ):
+        yield
 
 
 @contextmanager

@@ -2,7 +2,11 @@
 The tests of `kvd.store.folders`.
 """
 
+import errno
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -11,6 +15,8 @@ from kvd.model.keys import Key
 from kvd.store.folders import (
     MAX_DEPTH,
     open_folder,
+    open_nearest,
+    open_nearest_by_names,
     open_path,
     open_path_by_names,
     prune,
@@ -18,6 +24,7 @@ from kvd.store.folders import (
     split,
 )
 from kvd.system.descriptors import raise_descriptor_limit
+from tests.descriptors import Descriptors
 from tests.privileges import take_root
 from tests.store.cases import FolderCase, opening_by_names
 from tests.store.test_conferring import GROUP, NAMED, umask
@@ -200,9 +207,7 @@ class FoldersByNamesTests(FoldersTests):
 
     def setUp(self) -> None:
         super().setUp()
-        by_names = opening_by_names()
-        by_names.start()
-        self.addCleanup(by_names.stop)
+        self.enterContext(opening_by_names())
 
 
 def _described(path: str) -> tuple[int, int, int, dict[str, bytes]]:
@@ -212,3 +217,98 @@ def _described(path: str) -> tuple[int, int, int, dict[str, bytes]]:
     status = os.stat(path)
     attributes = {name: os.getxattr(path, name) for name in os.listxattr(path)}
     return status.st_mode, status.st_uid, status.st_gid, attributes
+
+
+NEAREST = pytest.mark.parametrize(
+    "form", [open_nearest, open_nearest_by_names], ids=["compiled", "Python"]
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[int]:
+    """
+    A folder with some in it, and what is none.
+    """
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    (tmp_path / "a/file").write_bytes(b"")
+    (tmp_path / "a/link").symlink_to("b")
+    with opened(tmp_path) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """
+    A folder that is open.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def test_what_is_compiled_is_used() -> None:
+    """
+    Otherwise nothing is compared here.
+    """
+    assert open_path is not open_path_by_names
+    assert open_nearest is not open_nearest_by_names
+
+
+@NEAREST
+def test_the_last_folder_that_exists_is_opened(
+    form: Callable[[int, bytes], tuple[int, bool]], root: int, tmp_path: Path
+) -> None:
+    """
+    It is said whether it is the one that was asked for.
+    """
+    for path, last, missing in (
+        (b"a/b/c", "a/b/c", False),
+        (b"a", "a", False),
+        (b"a/b/c/d", "a/b/c", True),
+        (b"a/b/other/d/e", "a/b", True),
+        (b"a/bb", "a", True),
+    ):
+        folder, is_missing = form(root, path)
+        try:
+            with opened(tmp_path / last) as same:
+                assert os.path.sameopenfile(folder, same)
+            assert missing is is_missing
+        finally:
+            os.close(folder)
+    for path in (b"b", b"other/d/e"):
+        assert (-1, True) == form(root, path)
+
+
+@NEAREST
+def test_nothing_is_opened_behind_what_is_no_folder(
+    form: Callable[[int, bytes], tuple[int, bool]], root: int
+) -> None:
+    """
+    Or where the system says something else than that a name is missing.
+    """
+    for path in (b"a/file", b"a/file/d", b"a/link", b"a/link/c", b"a/link/other/d"):
+        with pytest.raises(NotADirectoryError):
+            form(root, path)
+    with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
+        form(root, b"a/" + b"n" * 256)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        form(-9, b"a/b")
+
+
+@NEAREST
+def test_no_other_descriptor_stays_open(
+    form: Callable[[int, bytes], tuple[int, bool]], root: int, tmp_path: Path
+) -> None:
+    """
+    Whatever is found.
+    """
+    files = Descriptors(str(tmp_path))
+    folder, _ = form(root, b"a/b/c/d")
+    assert 1 == files.more
+    os.close(folder)
+    form(root, b"other/d")
+    with pytest.raises(NotADirectoryError):
+        form(root, b"a/link/c")
+    assert 0 == files.more
