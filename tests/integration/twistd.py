@@ -100,7 +100,16 @@ def fork_twistd(
     """
     program = "keep_spare()\n" + RUN_TWISTD
     server = fork_server(_LOADED, program, loaded_in, _PREPARED)
+    prelude = _COMMAND + prelude
     return ForkedProcess(server, arguments, folder, streams, environment, prelude)
+
+
+_COMMAND: Final = f"""
+sys.orig_argv[1:] = ["-c", {RUN_TWISTD!r}, *sys.argv[1:]]
+"""
+"""
+As the beginning of a prelude: an upgrade starts ``twistd``, not what forks it.
+"""
 
 
 EXEC: Final = f"""
