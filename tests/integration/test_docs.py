@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from doctest import ELLIPSIS, OutputChecker
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ class Example:
     """What is shown of its output; empty where nothing is."""
 
 
+@cache
 def read(path: Path) -> nodes.document:
     """
     A document; whatever docutils could warn of is an error.
