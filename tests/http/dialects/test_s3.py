@@ -240,9 +240,49 @@ class ObjectTests(S3Case):
         assert (404, b"") == (status(reply), body(reply))
         reply = self.request("PUT /s3/b/k", "")
         assert (411, "MissingContentLength") == (status(reply), code(reply))
-        asked = {"x-amz-server-side-encryption-customer-key": "x"}
-        reply = self.signed("PUT", "/s3/b/k", b"x", asked)
-        assert (501, "NotImplemented") == (status(reply), code(reply))
+
+    def test_nothing_is_kept_otherwise_than_asked_for(self) -> None:
+        """
+        Who gives a key of their own takes an object for encrypted that is not, whatever
+        stores it; a copy too, and each part.
+        """
+        self.put(b"s3/b/k", b"value")
+        key = {"x-amz-server-side-encryption-customer-key": "x"}
+        source = {"x-amz-copy-source": "b/k"}
+        of_source = {"x-amz-copy-source-server-side-encryption-customer-key": "x"}
+        replaced = {"x-amz-metadata-directive": "REPLACE"}
+        for method, path, fields in (
+            ("PUT", "/s3/b/l", key),
+            ("PUT", "/s3/b/l", source | key),
+            ("PUT", "/s3/b/l", source | of_source),
+            ("PUT", "/s3/b/l", source | replaced | key),
+            ("POST", "/s3/b/l?uploads", key),
+            ("PUT", "/s3/b/l?uploadId=x&partNumber=1", key),
+            ("PUT", "/s3/b/l?uploadId=x&partNumber=1", source | key),
+            ("POST", "/s3/b/l?uploadId=x", key),
+            ("GET", "/s3/b/k", key),
+            ("HEAD", "/s3/b/k", key),
+        ):
+            content = (
+                b"x" if method == "PUT" and "x-amz-copy" not in str(fields) else b""
+            )
+            sent = content if method in ("PUT", "POST") else None
+            reply = self.signed(method, path, sent, fields)
+            assert (method, path, fields, 501) == (method, path, fields, status(reply))
+        assert [b"s3/b/k"] == self.keys()
+
+    def test_keys_with_dots_are_refused(self) -> None:
+        """
+        To S3's clients ``a/./b`` is another object than ``a/b``: neither is stored,
+        read or removed for the other one.
+        """
+        self.put(b"s3/b/a/k", b"value")
+        for method in ("GET", "PUT", "DELETE"):
+            for path in ("/s3/b/a/./k", "/s3/b/./a/k", "/s3/./b/a/k", "/s3/b/a/%2E/k"):
+                reply = self.signed(method, path, b"x" if method == "PUT" else None)
+                found = status(reply), code(reply)
+                assert (method, path, 400, "InvalidRequest") == (method, path, *found)
+        assert b"value" == self.stored(b"s3/b/a/k")
 
     def test_locks_of_webdav_are_no_object(self) -> None:
         """
@@ -711,6 +751,11 @@ class SignatureTests(S3Case):
         assert (403, "RequestTimeTooSkewed") == (status(reply), code(reply))
         reply = self.signed("PUT", "/s3/b/k", b"value", added={"x-amz-meta-added": "1"})
         assert (403, "AccessDenied") == (status(reply), code(reply))
+        reply = self.request(
+            "GET /s3/b/k", f"Authorization: AWS {KEY.access_key}:x\r\n"
+        )
+        assert (403, "InvalidRequest") == (status(reply), code(reply))
+        assert b"version 4" in body(reply)
         assert [] == self.keys()
 
     def test_wrong_signatures_are_refused_later_where_too_many_wait(self) -> None:

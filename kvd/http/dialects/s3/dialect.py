@@ -33,6 +33,7 @@ from kvd.http.wire.aws_chunked import CHECKSUMS
 from kvd.http.wire.digests import Verification, digest_in, digests_of
 from kvd.http.wire.fields import entity_tags, metadata_of, parse_http_date
 from kvd.http.wire.kept import KeptFields
+from kvd.http.wire.targets import every_segment
 from kvd.interfaces import ISigningDialect
 from kvd.model.codings import AwsChunked
 from kvd.model.conditions import UNCONDITIONAL, Conditions
@@ -97,6 +98,9 @@ class S3:
     def understand(self, request: Request, prefix: bytes) -> Operation:
         check_method(request, METHODS, "S3")
         segments = segments_below(request.target, prefix)
+        if b"." in every_segment(request.target):
+            # Removing it, as HTTP does, gives the key of another object.
+            raise BadRequest("A key cannot have a segment that is a dot.")
         query = {
             name: value
             for name, value in query_of(request.target).items()
@@ -205,6 +209,7 @@ def _of_object(
     key: Key,
     query: Mapping[str, bytes],
 ) -> Operation:
+    _check_supported(request)
     method, names = request.method, set(query)
     if "uploadId" in names:
         return _of_upload(request, prefix, bucket, key, query)
@@ -345,13 +350,16 @@ def _quoted(text: bytes) -> bytes:
     return b'"' + own_tag(text.decode("latin-1")).encode("latin-1") + b'"'
 
 
-def _metadata_of(request: Request) -> Metadata:
-    fields = request.fields
-    for name in fields:
+def _check_supported(request: Request) -> None:
+    for name in request.fields:
         if _REFUSED.fullmatch(name):
             raise OperationUnsupported(
                 f"kvd does not support {name.decode('ascii')}: leave it out."
             )
+
+
+def _metadata_of(request: Request) -> Metadata:
+    fields = request.fields
     coding = fields.get(b"content-encoding", b"")
     if b"aws-chunked" in coding.lower():
         codings = [each.strip() for each in coding.split(b",")]
