@@ -284,6 +284,49 @@ class ObjectTests(S3Case):
                 assert (method, path, 400, "InvalidRequest") == (method, path, *found)
         assert b"value" == self.stored(b"s3/b/a/k")
 
+    def test_clients_choose_fields_of_replies(self) -> None:
+        """
+        In the query of a request that is signed, as of a URL that has a file saved
+        under another name; nobody else can have a value shown as what it is not.
+        """
+        fields = {"Content-Type": "text/plain", "Cache-Control": "no-cache"}
+        self.signed("PUT", "/s3/b/k", b"value", fields)
+        chosen = {
+            "response-content-type": "image/png",
+            "response-content-language": "nl",
+            "response-expires": "Thu, 01 Dec 1994 16:00:00 GMT",
+            "response-cache-control": "max-age=5",
+            "response-content-disposition": "attachment; filename=ä.png",
+            "response-content-encoding": "br",
+        }
+        query = "&".join(f"{name}={quote(text)}" for name, text in chosen.items())
+        for method, ranges, expected in (
+            ("GET", {}, 200),
+            ("HEAD", {}, 200),
+            ("GET", {"Range": "bytes=0-0"}, 206),
+        ):
+            reply = self.signed(method, f"/s3/b/k?{query}", None, ranges)
+            assert (ranges, expected) == (ranges, status(reply))
+            for name, text in chosen.items():
+                found = field(reply, name.removeprefix("response-").title().encode())
+                assert (name, text.encode()) == (name, found)
+            assert 1 == reply.lower().count(b"\r\ncontent-type:")
+        reply = self.signed("GET", "/s3/b/k?response-content-type=text/html")
+        assert b"sandbox" == field(reply, b"Content-Security-Policy")
+        reply = self.signed("GET", "/s3/b/none?response-content-type=image/png")
+        assert (404, b"application/xml") == (
+            status(reply),
+            field(reply, b"Content-Type"),
+        )
+        unsigned = self.request(f"GET /s3/b/k?{query}")
+        assert (400, "InvalidRequest") == (status(unsigned), code(unsigned))
+        for wrong in ("a%0D%0AX:%20y", "a%00", "%20", "", "x" * 1025):
+            reply = self.signed("GET", f"/s3/b/k?response-content-language={wrong}")
+            assert (wrong, 400) == (wrong, status(reply))
+        for method in ("PUT", "DELETE"):
+            reply = self.signed(method, f"/s3/b/k?{query}", b"x")
+            assert (method, 501) == (method, status(reply))
+
     def test_locks_of_webdav_are_no_object(self) -> None:
         """
         Whoever reads a bucket does not get the tokens, and whoever removes objects does

@@ -29,6 +29,7 @@ from kvd.http.dialects.s3.names import (
     object_conditions,
     own_tag,
 )
+from kvd.http.dialects.s3.overrides import OVERRIDDEN, overridden, overrides_of
 from kvd.http.wire.aws_chunked import CHECKSUMS
 from kvd.http.wire.digests import Verification, digest_in, digests_of
 from kvd.http.wire.fields import entity_tags, metadata_of, parse_http_date
@@ -65,6 +66,7 @@ Of a document about an object with 10,000 parts.
 _KEPT: Final = KeptFields(("x-amz-meta-*",))
 
 _STORED: Final = (201, 204)
+_SENT: Final = (200, 206)
 
 _HASHED: Final = b"x-amz-content-sha256"
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}")
@@ -136,6 +138,8 @@ class S3:
         if isinstance(operation, Put) and reply.status in _STORED:
             reply.status = 200
         reply.fields = [_shown(*each) for each in reply.fields]
+        if isinstance(operation, Get) and reply.status in _SENT:
+            reply.fields = overridden(reply.fields, overrides_of(request))
         return reply
 
 
@@ -211,6 +215,9 @@ def _of_object(
 ) -> Operation:
     _check_supported(request)
     method, names = request.method, set(query)
+    if names and names <= OVERRIDDEN and method in ("GET", "HEAD"):
+        overrides_of(request)
+        names = set()
     if "uploadId" in names:
         return _of_upload(request, prefix, bucket, key, query)
     if method == "POST" and names == {"uploads"}:
