@@ -327,6 +327,25 @@ class ObjectTests(S3Case):
             reply = self.signed(method, f"/s3/b/k?{query}", b"x")
             assert (method, 501) == (method, status(reply))
 
+    def test_metadata_comes_in_queries_too(self) -> None:
+        """
+        The library for JavaScript moves such fields there, as it presigns a URL.
+        """
+        query = "X-Amz-Meta-Kind=a%20b&x-amz-meta-%C3%A4=x"
+        reply = self.request(f"PUT /s3/b/k?{query}", "", b"value")
+        assert (400, "InvalidRequest") == (status(reply), code(reply))
+        query = "X-Amz-Meta-Kind=a%20b&x-amz-meta-sent=query&x-amz-meta-none="
+        sent = "x-amz-meta-sent: field\r\n"
+        reply = self.request(f"PUT /s3/b/k?{query}", sent, b"value")
+        assert 200 == status(reply)
+        reply = self.request("GET /s3/b/k")
+        assert b"a b" == field(reply, b"x-amz-meta-kind")
+        assert b"field" == field(reply, b"x-amz-meta-sent")
+        assert b"x-amz-meta-none" not in reply
+        reply = self.request("PUT /s3/b/k?x-amz-meta-kind=a%0D%0Ab", "", b"other")
+        assert (400, "InvalidRequest") == (status(reply), code(reply))
+        assert b"value" == self.stored(b"s3/b/k")
+
     def test_locks_of_webdav_are_no_object(self) -> None:
         """
         Whoever reads a bucket does not get the tokens, and whoever removes objects does

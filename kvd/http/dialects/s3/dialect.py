@@ -29,7 +29,12 @@ from kvd.http.dialects.s3.names import (
     object_conditions,
     own_tag,
 )
-from kvd.http.dialects.s3.overrides import OVERRIDDEN, overridden, overrides_of
+from kvd.http.dialects.s3.presigned import (
+    OVERRIDDEN,
+    metadata_in_query,
+    overridden,
+    overrides_of,
+)
 from kvd.http.wire.aws_chunked import CHECKSUMS
 from kvd.http.wire.digests import Verification, digest_in, digests_of
 from kvd.http.wire.fields import entity_tags, metadata_of, parse_http_date
@@ -367,6 +372,10 @@ def _check_supported(request: Request) -> None:
 
 def _metadata_of(request: Request) -> Metadata:
     fields = request.fields
+    in_query = metadata_in_query(request)
+    if in_query:
+        fields = {**in_query, **fields}
+        request = replace(request, fields=fields)
     coding = fields.get(b"content-encoding", b"")
     if b"aws-chunked" in coding.lower():
         codings = [each.strip() for each in coding.split(b",")]

@@ -1,6 +1,7 @@
 """
-Fields of a reply that a client chooses in its query (``response-content-type`` and
-others), as of a presigned URL that has a file saved under another name.
+What presigned URLs have in their queries: fields of the reply
+(``response-content-type`` and others), as where a file is to be saved under another
+name, and metadata of the object.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ The parameters.
 
 _BEGINNING: Final = b"response-"
 _TEXT: Final = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]{0,1023})")
+_METADATA: Final = re.compile(r"x-amz-meta-.*", re.IGNORECASE | re.DOTALL)
+_NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _PARTS: Final = "multipart/byteranges"
 
 
@@ -54,11 +57,7 @@ def overrides_of(request: Request) -> Fields:
             "Only a request that is signed can choose fields of its reply."
         )
     for name, text in found:
-        if not _TEXT.fullmatch(text):
-            raise BadRequest(
-                f"{name} has to be what a field can hold: 1 to 1024 bytes, without"
-                " control characters."
-            )
+        _check(name, text)
     return [(_NAMES[name], text.decode("latin-1")) for name, text in found]
 
 
@@ -74,3 +73,33 @@ def overridden(fields: Sequence[tuple[str, str]], chosen: Fields) -> Fields:
     if is_active(shown.get("Content-Type", "")) and SANDBOX not in kept:
         kept.append(SANDBOX)
     return [*kept, *shown.items()]
+
+
+def metadata_in_query(request: Request) -> dict[bytes, bytes]:
+    """
+    The fields ``x-amz-meta-`` that a request has in its query: AWS's library for
+    JavaScript moves them there.
+
+    Raises:
+        BadRequest: One of them is none that a field can be.
+    """
+    found = {
+        name.lower(): unquote_to_bytes(text)
+        for name, text in query_of(request.target).items()
+        if text and _METADATA.fullmatch(name)
+    }
+    for name, text in found.items():
+        if not _NAME.fullmatch(name):
+            raise BadRequest(
+                f"The query has {name!r:.100}, which cannot be the name of a field."
+            )
+        _check(name, text)
+    return {name.encode("ascii"): text for name, text in found.items()}
+
+
+def _check(name: str, text: bytes) -> None:
+    if not _TEXT.fullmatch(text):
+        raise BadRequest(
+            f"{name:.100} has to be what a field can hold: 1 to 1024 bytes, without"
+            " control characters."
+        )
