@@ -62,6 +62,8 @@ GUESSING: Final = 100
 LARGE_BYTES: Final = 8_000_000
 
 _ELSEWHERE: Final = "127.0.0.2", 0
+# `socket` has a name for it from Python 3.12 on.
+_BIND_ADDRESS_NO_PORT: Final = 24
 _HOST: Final = b" HTTP/1.1\r\nHost: localhost\r\n"
 _FIRST: Final = {
     "heads": b"GET /small" + _HOST,
@@ -210,6 +212,9 @@ class _Slow:
         self.socket = socket.socket()
         if self._kind == "readers":
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        # A port is chosen with the other end in view, so that one on which an earlier
+        # client's connection still ends will do (ip(7)).
+        self.socket.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
         self.socket.bind(_ELSEWHERE)
         self.socket.connect(("127.0.0.1", self._port))
         self.socket.setblocking(False)

@@ -173,13 +173,16 @@ class ConnectionLifecycle:
 
     def refuse_later(self, seconds: float, refuse: Callable[[], None]) -> None:
         """
-        Call `refuse` after so many seconds, and `advance` afterwards. A client that
-        leaves before that, or has left, ends here, with the replies that it had before:
-        it would cost a connection for nothing.
+        Call `refuse` after so many seconds, and `advance` afterwards; soon if kvd
+        drains, which is not to wait for it. A client that leaves before that, or has
+        left, ends here, with the replies that it had before: it would cost a connection
+        for nothing.
         """
         if self._input is Input.ENDED:
             self._close()
             return
+        if self.context.draining:
+            seconds = 0.0
         self._wait(State.DELAY)
 
         def is_due() -> None:
@@ -301,6 +304,8 @@ class ConnectionLifecycle:
         self._drain_seconds = seconds
         if self._state is State.IDLE:
             self._wait(State.IDLE)
+        elif self._refusal is not None:
+            self._refusal.reset(0.0)
 
     # -- time -----------------------------------------------------------------
 

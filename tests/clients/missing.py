@@ -26,6 +26,7 @@ CLIENTS: Final = (
     "opendal",
     "dvc",
     "axe",
+    "screen_reader",
     "curl",
     "gradle",
     "maven",

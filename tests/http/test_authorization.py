@@ -493,6 +493,25 @@ class RefusalTests(AuthorizationCase):
             assert [CLIENT_LEFT] * 4 + [429] * 2 == logged
             worker.end()
 
+    def test_a_drain_does_not_wait_for_refusals(self) -> None:
+        """
+        Those that were not due yet, and those of requests that come meanwhile, are sent
+        at once.
+        """
+        wrong = get("x", basic("ci", "guess"))
+        worker = self.worker
+        with mock.patch.object(throttle, "MOST_ATTEMPTS", 0):
+            for _ in range(3):
+                worker.connect(wrong)
+            worker.connect(b"")
+            worker._server.drain(30.0)
+            worker._clients[-1].send(wrong)
+            worker.wait(0.0)
+        for client in worker._clients[-4:]:
+            reply = client.receive()
+            assert 429 == status(reply)
+            assert b"Connection: close" in reply
+
     def test_a_client_that_leaves_before_its_refusal_has_the_replies_before(
         self,
     ) -> None:

@@ -9,10 +9,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote_to_bytes
+from urllib.request import urlopen
 
 import pytest
 from argon2 import PasswordHasher
@@ -111,6 +112,15 @@ class Peer:
             client.request(method, f"/{quote(key)}", body or None, named)
             reply = client.getresponse()
             return reply.status, reply.read()
+
+    def type_of(self, key: bytes) -> str | None:
+        """
+        The type that a value has.
+        """
+        with urlopen(
+            f"http://127.0.0.1:{self.port}/{quote(key)}", timeout=PATIENCE_SECONDS
+        ) as reply:
+            return cast(HTTPResponse, reply).getheader("Content-Type")
 
     def put(self, key: bytes, body: bytes = b"value", **fields: str) -> None:
         """
@@ -353,6 +363,40 @@ def test_uploads_by_button_and_by_drop(
     assert b"no longer" == peer.ask("GET", b"up/empty")[1]
     # The browser itself notes the refusal that the page expects.
     assert all("412" in each for each in browser.complaints)
+
+
+def test_uploaded_text_can_be_read(
+    daemon: Twistd, browser: Chromium, peer: Peer, tmp_path: Path
+) -> None:
+    """
+    UTF-8 is declared where it is; what is in another encoding, or no text at all, keeps
+    the type that the browser gives it.
+    """
+    utf_8 = "text/plain; charset=utf-8"
+    long = 1024 * 1024
+    files = {
+        "utf-8": ("Grüße, \N{SNOWMAN}".encode(), utf_8),
+        "ascii": (b"hello", utf_8),
+        "empty": (b"", utf_8),
+        "latin-1": ("Grüße".encode("latin-1"), "text/plain"),
+        "utf-16": ("hello".encode("utf-16-le"), "text/plain"),
+        # A character lies across the end of the part that is looked at.
+        "long-utf-8": (b"x" + (long // 2 + 9) * "ü".encode(), utf_8),
+        "long-latin-1": (long * b"x" + "ü".encode("latin-1"), "text/plain"),
+    }
+    for name, (body, _) in files.items():
+        (tmp_path / f"{name}.txt").write_bytes(body)
+    (tmp_path / "picture.png").write_bytes(b"hello")
+    browser.open(url(daemon, "texts/"))
+    browser.choose_files("#files", sorted(tmp_path.iterdir()))
+    browser.until(f"{SAID} === '8 of 8 files are uploaded.'")
+    for name, (body, type_) in files.items():
+        key = b"texts/%b.txt" % name.encode()
+        assert type_ == peer.type_of(key)
+        assert body == peer.ask("GET", key)[1]
+    assert "image/png" == peer.type_of(b"texts/picture.png")
+    browser.open(url(daemon, "texts/utf-8.txt"))
+    assert "Grüße, \N{SNOWMAN}" == browser.value("document.body.textContent")
 
 
 def test_broken_upload_goes_on(

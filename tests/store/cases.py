@@ -20,10 +20,10 @@ from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import Published
 from kvd.settings import Durability
+from kvd.store import listing
 from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
-from kvd.store.listing import SLICE_VALUES
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.placing import place_in_python, seal_in_python
 from kvd.store.sidecars import path_of
@@ -35,7 +35,12 @@ T = TypeVar("T")
 
 KEY = Key(b"key")
 
-MANY_VALUES = SLICE_VALUES + 16
+SLICE_VALUES = 16
+"""
+A slice of a listing in these tests. It has more else, and each value is a file or two.
+"""
+
+MANY_VALUES = SLICE_VALUES + 8
 """
 A slice and a part of the next one: tests learn no more from more.
 """
@@ -138,6 +143,7 @@ class FileStoreCase(Asking, FolderCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.patch(listing, "SLICE_VALUES", SLICE_VALUES)
         self.clock = Clock()
 
     def freeze(self) -> None:

@@ -3,6 +3,7 @@
 // has come before a break is not sent again.
 
 const RESUMED_BYTES = 4 * 1024 * 1024;
+const LOOKED_AT_BYTES = 1024 * 1024;
 const MOST_TRIES = 6;
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000];
 
@@ -36,8 +37,23 @@ function request(job, method, url, fields, body, sent = 0) {
 const is = (reply, ...statuses) => statuses.includes(reply.status);
 const isDone = (reply) => reply.status >= 200 && reply.status < 300;
 
+// Without a charset, browsers take text for windows-1252. Most is UTF-8, and what cannot
+// be, or of which the part looked at does not tell, keeps the type that it came with.
+async function typeOf(file) {
+  if (!file.type.startsWith("text/")) return file.type;
+  try {
+    const bytes = await file.slice(0, LOOKED_AT_BYTES).arrayBuffer();
+    const isWhole = bytes.byteLength === file.size;
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: !isWhole });
+    const tells = isWhole || text.length < bytes.byteLength;
+    return tells && !text.includes("\0") ? `${file.type}; charset=utf-8` : file.type;
+  } catch {
+    return file.type;
+  }
+}
+
 function fieldsOf(job) {
-  return { "Content-Type": job.file.type, "If-None-Match": job.replaces ? "" : "*" };
+  return { "Content-Type": job.type, "If-None-Match": job.replaces ? "" : "*" };
 }
 
 async function sendWhole(job) {
@@ -108,6 +124,7 @@ async function sendOnce(job) {
 async function send(job) {
   job.began = Date.now();
   job.arrived = 0;
+  job.type = await typeOf(job.file);
   for (job.tries = 1; ; job.tries++) {
     const reply = await sendOnce(job);
     if (isDone(reply)) return "done";

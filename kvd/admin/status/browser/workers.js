@@ -99,7 +99,8 @@ function isKnown(key, status) {
 function makeRow() {
   const row = make("tr");
   for (const [key, , , kind] of COLUMNS) {
-    const cell = make("td", { "data-field": key, class: kind });
+    const heads = key === "worker" ? { scope: "row" } : {};
+    const cell = make(heads.scope ? "th" : "td", { "data-field": key, class: kind, ...heads });
     if (key === "state") cell.append(make("i"));
     cell.append(make("span"));
     row.append(cell);
