@@ -85,6 +85,18 @@ def build(folder: Path) -> Programs:
     return programs
 
 
+def build_relay(folder: Path) -> Path:
+    """
+    Compile the relay into a folder.
+
+    Raises:
+        BenchFailed: The compiler is not installed, or it does not compile.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _compile(find("gcc", "gcc and libc6-dev"), "relay.c", folder / "relay")
+    return folder / "relay"
+
+
 def find(program: str, package: str) -> Path:
     """
     Find a program that is installed.

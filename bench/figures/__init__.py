@@ -14,6 +14,14 @@ listing    a stream and pages of a million keys, and small GETs meanwhile
 start      32 workers, from the command until all are ready
 get        a small GET, and nginx's in the same run (nginx and wrk)
 hostile    GETs of a normal client while 20 clients of each kind attack
+evicting   a store with a limit that evicts, beside one without
+engine     PUT and GET of 40 MB through kvd and at the gateway of an engine, and
+           the memory of a worker whose clients stop (``ENGINE=ceph`` or
+           ``swift``: another engine than SeaweedFS; so below)
+relays     the same beside HAProxy and a C program that only splices, with the
+           processor time of each program; ``ROUNDS`` says how often
+small      GET of 4 KiB through kvd, of a near cache and of a folder
+sync       ``kvd sync`` to an engine and back, interrupted
 =========  ====================================================================
 
 Everything runs on loopback and in temporary folders (below ``TMPDIR``), for a bounded

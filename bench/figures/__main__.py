@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.figures.engine import measure_engine, measure_sync
+from bench.figures.engine import measure_engine, measure_small, measure_sync
 from bench.figures.evicting import measure_evicting
 from bench.figures.get import measure_get
 from bench.figures.hostile import measure_hostile
 from bench.figures.idle import measure_idle
 from bench.figures.listing import measure_listing
 from bench.figures.memory import measure_memory
+from bench.figures.relays import measure_relays
 from bench.figures.request import measure_requests
 from bench.figures.slow import measure_slow
 from bench.figures.start import measure_start
@@ -34,6 +35,8 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "slow": measure_slow,
     "evicting": measure_evicting,
     "engine": measure_engine,
+    "small": measure_small,
+    "relays": measure_relays,
     "sync": measure_sync,
 }
 

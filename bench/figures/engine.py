@@ -2,41 +2,45 @@
 kvd before a distributed engine, beside the same client straight at the engine's
 gateway; and ``kvd sync`` to it.
 
-Three nodes of SeaweedFS on this machine (``tests.s3.seaweedfs``). ``SYNC_VALUES`` says
-how many values are copied (100,000).
+The engine is the one that ``ENGINE`` names, of three nodes on this machine.
+``SYNC_VALUES`` says how many values are copied (100,000).
 """
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import random
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Final
 
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-
 from bench.figures.daemon import ask, connect, memory_mib, show, workers
+from bench.figures.engines import (
+    Client,
+    SigningClient,
+    environment_with,
+    running_engine,
+)
 from kvd.lab.measuring.daemon import daemon
-from kvd.lab.measuring.figures import median, ratios
-from kvd.s3.signing import DEFAULT_REGION, signed
+from kvd.lab.measuring.figures import median, ratios, rotated
 from tests.s3.memory_engine import BUCKET
 from tests.s3.processes import RunningEngine
-from tests.s3.seaweedfs import SeaweedFS
 
 NODES: Final = 3
 ROUNDS: Final = 9
 LARGE_BYTES: Final = 40_000_000
 STALLED: Final = 64
+SMALL_ROUNDS: Final = 31
+SMALL_REQUESTS: Final = 20
 STALLED_BYTES: Final = 400_000_000
 SETTLE_SECONDS: Final = 5.0
 SYNC_VALUES: Final = 100_000
@@ -45,74 +49,15 @@ INTERRUPTIONS: Final = 10
 _UNSIGNED: Final = SimpleNamespace(s3={"payload_signing_enabled": False})
 
 
-@contextmanager
-def _engine(folder: Path) -> Iterator[SeaweedFS]:
-    engine = SeaweedFS(folder / "engine", NODES)
-    try:
-        engine.start()
-        yield engine
-    finally:
-        engine.stop()
-
-
 def _location(engine: RunningEngine, prefix: str) -> str:
     return f"s3://{BUCKET}/{prefix}?endpoint={','.join(engine.urls)}"
 
 
-def _environment(engine: RunningEngine) -> Mapping[str, str]:
-    return {**os.environ, **engine.environment}
-
-
-class _Client:
-    """
-    Sends large requests over one connection.
-    """
-
-    def __init__(
-        self, port: int, target: str, credentials: Credentials | None = None
-    ) -> None:
-        """
-        Args:
-            port: Where to.
-            target: The path of the value.
-            credentials: Sign each request; None: none is signed.
-        """
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        self._url = f"http://127.0.0.1:{port}{target}"
-        self._target = target
-        self._credentials = credentials
-        self._buffer = bytearray(1 << 20)
-
-    def close(self) -> None:
-        """
-        Close the connection.
-        """
-        self._connection.close()
-
-    def send(self, method: str, body: bytes | None = None) -> float:
-        """
-        Send a request, and read its reply; gives seconds.
-        """
-        fields: dict[str, str] = {}
-        if self._credentials is not None:
-            request = AWSRequest(method, self._url, data=body)
-            request.context["client_config"] = _UNSIGNED
-            signed(request, self._credentials, DEFAULT_REGION)
-            fields = {name: str(text) for name, text in request.headers.items()}
-        began = time.monotonic()
-        self._connection.request(method, self._target, body, fields)
-        reply = self._connection.getresponse()
-        assert reply.status < 300, reply.read()
-        while reply.readinto(self._buffer):
-            pass
-        return time.monotonic() - began
-
-
 def measure_engine(folder: Path) -> None:
     """
-    `measure_transfers` with SeaweedFS.
+    `measure_transfers` with the engine that ``ENGINE`` names.
     """
-    with _engine(folder) as engine:
+    with running_engine(folder) as engine:
         measure_transfers(engine)
 
 
@@ -123,13 +68,11 @@ def measure_transfers(engine: RunningEngine) -> None:
     with ExitStack() as running:
         store = f"--store={_location(engine, 'kvd')}"
         served = running.enter_context(
-            daemon("--procs=1", store, env=_environment(engine))
+            daemon("--procs=1", store, env=environment_with(engine))
         )
-        port = int(engine.urls[0].rpartition(":")[2])
-        credentials = Credentials(*engine.environment.values())
         clients = {
-            "kvd": _Client(served.port, "/large"),
-            "gateway": _Client(port, f"/{BUCKET}/large", credentials),
+            "kvd": Client(served.port, "/large"),
+            "gateway": SigningClient(engine, "large"),
         }
         for client in clients.values():
             running.callback(client.close)
@@ -138,7 +81,7 @@ def measure_transfers(engine: RunningEngine) -> None:
             seconds: dict[str, list[float]] = {name: [] for name in clients}
             for _ in range(ROUNDS):
                 for name, client in clients.items():
-                    seconds[name].append(client.send(method, sent))
+                    seconds[name].append(client.send(method, sent).whole)
             for name, all_seconds in seconds.items():
                 rate = LARGE_BYTES / median(all_seconds) / 1e6
                 show(f"engine: {method} of 40 MB, {name}", rate, "MB/s")
@@ -148,33 +91,79 @@ def measure_transfers(engine: RunningEngine) -> None:
         _measure_memory(served.port, workers(served.pid)[0])
 
 
+def measure_small(folder: Path) -> None:
+    """
+    Some GETs of 4 KiB, in turns: at the gateway and through kvd; then of a near cache
+    and of a folder.
+    """
+    with running_engine(folder) as engine, ExitStack() as running:
+        store = f"--store=s3://{BUCKET}/kvd?endpoint={engine.urls[0]}"
+        near = f"--near=file:{folder}/near?max-size=1GiB&fresh=1h"
+        options = {
+            "kvd": [store],
+            "near": [store, near],
+            "folder": [f"--store=file:{folder}/values"],
+        }
+        clients: dict[str, Client] = {"gateway": SigningClient(engine, "small")}
+        for name, chosen in options.items():
+            served = running.enter_context(
+                daemon("--procs=1", *chosen, env=environment_with(engine))
+            )
+            clients[name] = Client(served.port, f"/{name}")
+        seconds: dict[str, list[float]] = {name: [] for name in clients}
+        for client in clients.values():
+            running.callback(client.close)
+            client.send("PUT", bytes(4096))
+            client.send("GET")
+        # Not all four in one round: an engine goes on for a while after a request.
+        for pair in (("gateway", "kvd"), ("near", "folder")):
+            for number in range(SMALL_ROUNDS):
+                for name in rotated(pair, number):
+                    client = clients[name]
+                    turn = [client.send("GET").whole for _ in range(SMALL_REQUESTS)]
+                    seconds[name].append(median(turn))
+    for name, all_seconds in seconds.items():
+        show(f"small: GET of 4 KiB, {name}", median(all_seconds) * 1e3, "ms")
+    added = [a - b for a, b in zip(seconds["kvd"], seconds["gateway"], strict=True)]
+    show("small: added by kvd", median(added) * 1e3, "ms", 1.5)
+    ratio = median(ratios(seconds["near"], seconds["folder"]))
+    show("small: a hit of the near cache", ratio, "times as long as of a folder", 1.2)
+
+
 def _measure_memory(port: int, worker: int) -> None:
     """
     What 64 readers and 64 writers of 400 MB that have stopped take.
     """
     chunk = bytes(1 << 20)
+    head = (
+        "PUT /huge HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Length: {STALLED_BYTES}\r\n\r\n"
+    )
     with connect(port) as sock:
-        head = (
-            f"PUT /huge HTTP/1.1\r\nHost: l\r\nContent-Length: {STALLED_BYTES}\r\n\r\n"
-        )
         sock.sendall(head.encode())
         for at in range(0, STALLED_BYTES, len(chunk)):
             sock.sendall(chunk[: STALLED_BYTES - at])
-        assert b" 20" in sock.recv(1000)
+        reply = sock.recv(1000)
+        assert reply.split()[1] in (b"201", b"204"), reply
     before = memory_mib(worker, "Pss")
     with ExitStack() as stack:
-        for _ in range(STALLED):
-            ask(stack.enter_context(connect(port)), "/huge")
+        clients = [stack.enter_context(connect(port)) for _ in range(STALLED)]
+        for sock in clients:
+            ask(sock, "/huge")
         time.sleep(SETTLE_SECONDS)
+        for sock in clients:
+            assert b"HTTP/1.1 200" == sock.recv(12, socket.MSG_PEEK)
         grown = memory_mib(worker, "Pss") - before
         show(f"engine: {STALLED} stalled GETs of 400 MB", grown, "MiB above idle", 16)
     time.sleep(SETTLE_SECONDS)
     before = memory_mib(worker, "Pss")
     with ExitStack() as stack:
-        for number in range(STALLED):
-            sock = stack.enter_context(connect(port))
+        clients = [stack.enter_context(connect(port)) for _ in range(STALLED)]
+        for number, sock in enumerate(clients):
             sock.sendall(head.replace("/huge", f"/huge{number}").encode() + chunk)
         time.sleep(SETTLE_SECONDS)
+        replied, _, _ = select.select(clients, [], [], 0)
+        assert not replied, "a request that is not complete has no reply"
         grown = memory_mib(worker, "Pss") - before
         show(f"engine: {STALLED} stalled PUTs of 400 MB", grown, "MiB above idle", 16)
 
@@ -194,9 +183,9 @@ def measure_sync(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(chance.randbytes(chance.choice((0, 100, 4096))))
     errors = folder / "errors"
-    with _engine(folder) as engine, errors.open("wb") as complaints:
+    with running_engine(folder) as engine, errors.open("wb") as complaints:
         location = _location(engine, "sync")
-        environment = _environment(engine)
+        environment = environment_with(engine)
         began, killed = time.monotonic(), 0
         while True:
             run = _sync(f"file:{source}", location, environment, complaints)

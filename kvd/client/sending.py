@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
@@ -44,6 +45,8 @@ class Body:
         self._stopped = False
         self._waits_for_source = False
         self._given_bytes = 0
+        self.queued = False
+        """Whether the connection may have bytes that its socket has not taken."""
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         finished: Deferred[None] = Deferred()
@@ -69,6 +72,7 @@ class Body:
             if not piece:
                 return
             self._given_bytes += len(piece)
+            self.queued = True
             consumer.write(piece)
             if self._paused:
                 self._room = Deferred()
@@ -78,7 +82,8 @@ class Body:
         self._paused = True
 
     def resumeProducing(self) -> None:
-        self._paused = False
+        # Called when everything has been sent.
+        self._paused = self.queued = False
         room, self._room = self._room, None
         if room is not None:
             room.callback(None)
@@ -87,6 +92,52 @@ class Body:
         self._stopped = True
         if self._sending is not None:
             self._sending.cancel()
+
+    def socket(self) -> int | None:
+        """
+        The descriptor of the connection's socket, to which the caller may have the
+        kernel move the next bytes while the source gives none and nothing is `queued`;
+        report to `moved` what it took. None if the connection has not taken a piece
+        yet, or takes no more, or if the bytes on it are not those of the body.
+        """
+        connection = self._connection()
+        if self._stopped or connection is None or not connection.connected:
+            return None
+        return connection.fileno()
+
+    def moved(self, count: int) -> None:
+        """
+        The socket has taken so many bytes of the body.
+        """
+        consumer: Any = self._consumer
+        # It compares what is written with the length that the head says.
+        consumer._length -= count
+        self._given_bytes += count
+
+    def room(self) -> Deferred[None]:
+        """
+        Wait until nothing is queued and the socket takes more. Never, if the connection
+        is lost.
+        """
+        connection = self._connection()
+        assert connection is not None
+        assert self._room is None
+        # As if it had taken too much: it calls `resumeProducing`.
+        connection.producerPaused = True
+        connection.startWriting()
+        self._waits_for_source = False
+        room = self._room = Deferred()
+
+        def is_there(_: None) -> None:
+            self._waits_for_source = True
+
+        return room.addCallback(is_there)
+
+    def _connection(self) -> Connection | None:
+        connection = getattr(self._consumer, "_consumer", None)
+        if not isinstance(connection, Connection) or connection.TLS:
+            return None
+        return connection
 
     def progress(self) -> object:
         """

@@ -30,10 +30,19 @@ from kvd.http.recorder import Recorder
 from kvd.http.request import RequestHandler, unread_request
 from kvd.http.states import ENDING, RECEIVING, WAITING, Input, State
 from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark
+from kvd.interfaces import IStreamedUpload
 from kvd.model.requests import Request
 from kvd.net.sockets import has_ended
 from kvd.net.splice import Stopped
 from kvd.net.transport import BODY_BYTES, HEAD_BYTES, ServerTransport
+
+
+def _socket_of(handler: RequestHandler) -> int | None:
+    """
+    The socket on which the body of a request goes on, if it does.
+    """
+    upload = handler.streamed()
+    return None if upload is None else upload.socket()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -274,8 +283,8 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
 
     def _move_if_worthwhile(self) -> None:
         """
-        Move the rest of the body to its file from now on, if it is long enough, has a
-        known length, and its handler has a file for it.
+        Move the rest of the body to its file, or on to a socket, from now on, if it is
+        long enough, has a known length, and its handler has one of them for it.
         """
         pipe, handler = self.context.pipe, self._handler
         if pipe is None or handler is None or self._mover is not None:
@@ -283,7 +292,9 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         if self.transport.secure is not None:
             # What has come is encrypted.
             return
-        if is_worth_moving(self.reader) and handler.descriptor() is not None:
+        if not is_worth_moving(self.reader):
+            return
+        if handler.descriptor() is not None or _socket_of(handler) is not None:
             self._mover = BodyMover(pipe, self.transport, self.reader)
             self.transport.read_by(self._move)
 
@@ -292,42 +303,104 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         Move what has arrived; called instead of `dataReceived`.
         """
         handler, mover = self._handler, self._mover
-        target = None
-        if handler is not None and self._state is State.BODY:
-            target = handler.descriptor()
-        if handler is None or mover is None or target is None:
+        if handler is None or mover is None or self._state is not State.BODY:
             # The reply came early, or the connection waits for the store.
-            self._stop_moving()
-            return self.transport.doRead()
-        row = self.context.row
+            return self._read_instead()
+        target = handler.descriptor()
+        if target is None:
+            return self._pass_on(handler, mover)
         try:
-            moved = mover.move(target, row.turn)
+            moved = mover.move(target, self.context.row.turn)
         except OSError:
             return CONNECTION_LOST
-        count = moved.count if isinstance(moved, Stopped) else moved
-        self._received += count
-        row.received(count)
-        handler.received += count
-        if count:
-            self._timeouts.start(self.context.clock.seconds())
+        self._count_moved(moved, handler)
         if isinstance(moved, Stopped):
-            return self._stop_at(moved, handler)
+            if self._stop_at(moved, handler):
+                # The file took them when they were written.
+                self.context.stop_moving()
+            return CONNECTION_DONE if moved.ended else None
         if not self.reader.movable:
             self._stop_moving()
             self.advance()
         return None
 
-    def _stop_at(self, stopped: Stopped, handler: RequestHandler) -> Any:
+    def _count_moved(self, moved: int | Stopped, handler: RequestHandler) -> None:
+        count = moved.count if isinstance(moved, Stopped) else moved
+        self._received += count
+        self.context.row.received(count)
+        handler.received += count
+        if count:
+            self._timeouts.start(self.context.clock.seconds())
+
+    def _read_instead(self) -> Any:
+        """
+        Write what is held, if anything is, and what comes from now on.
+        """
+        held = b"" if self._mover is None else self._mover.take_held()
+        self._stop_moving()
+        if held:
+            self.dataReceived(held)
+        return self.transport.doRead()
+
+    def _pass_on(self, handler: RequestHandler, mover: BodyMover) -> Any:
+        """
+        Move what has arrived to the socket on which it goes on.
+        """
+        upload = handler.streamed()
+        descriptor = None if upload is None else upload.socket()
+        if upload is None or descriptor is None:
+            return self._read_instead()
+        if upload.queued:
+            self._await_room(handler, upload)
+            return None
+        try:
+            moved = mover.pass_on(upload, descriptor, self.context.row.turn)
+        except OSError:
+            return CONNECTION_LOST
+        self._count_moved(moved, handler)
+        if isinstance(moved, Stopped):
+            self._stop_at(moved, handler)
+            return CONNECTION_DONE if moved.ended else None
+        if mover.holds:
+            self._await_room(handler, upload)
+        return None
+
+    def _await_room(self, handler: RequestHandler, upload: IStreamedUpload) -> None:
+        """
+        Go on when a socket takes more.
+        """
+
+        def has_room(_: None) -> None:
+            mover = self._mover
+            if mover is None or not mover.holds:
+                return
+            descriptor = upload.socket()
+            if descriptor is None:
+                held = mover.take_held()
+                self._stop_moving()
+                self.dataReceived(held)
+                return
+            self._count_moved(mover.send_held(upload, descriptor), handler)
+            if mover.holds:
+                self._await_room(handler, upload)
+
+        self._pause_input()
+        handler.when(upload.room(), has_room)
+        # It may have failed already.
+        self.advance()
+
+    def _stop_at(self, stopped: Stopped, handler: RequestHandler) -> bool:
         """
         Nothing more can be moved; bytes that are in the pipe have to be written.
+
+        Returns:
+            Whether there were any, and they were.
         """
-        if stopped.rest:
-            self._stop_moving()
-            self.dataReceived(stopped.rest)
-            if self._handler is handler:
-                # The file took them when they were written.
-                self.context.stop_moving()
-        return CONNECTION_DONE if stopped.ended else None
+        if not stopped.rest:
+            return False
+        self._stop_moving()
+        self.dataReceived(stopped.rest)
+        return self._handler is handler
 
     def _stop_moving(self) -> None:
         if self._mover is not None:

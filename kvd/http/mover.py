@@ -1,5 +1,6 @@
 """
-Moving the body of a request from its socket to its file inside the kernel.
+Moving the body of a request from its socket to its file, or to the socket on which it
+goes on, inside the kernel.
 
 `kvd.net.splice` moves bytes. This module decides when, and how many have to arrive
 before the worker wakes.
@@ -10,7 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 from kvd.http.wire.reader import RequestReader
-from kvd.net.splice import Pipe, Stopped
+from kvd.interfaces import IStreamedUpload
+from kvd.net.splice import PIPE_BYTES, Held, Pipe, Stopped
 from kvd.net.transport import ServerTransport
 
 MOVE_FROM_BYTES: Final = 64 * 1024
@@ -61,6 +63,7 @@ class BodyMover:
         self._transport = transport
         self._reader = reader
         self._moved = 0
+        self._held: Held | None = None
         self._checked_moved = -1
         self._is_slow = False
         pipe.movers += 1
@@ -95,6 +98,80 @@ class BodyMover:
             )
         return moved
 
+    @property
+    def holds(self) -> bool:
+        """
+        Whether bytes that were taken from the client wait for a socket. They count as
+        moved when it has taken them.
+        """
+        return self._held is not None
+
+    def pass_on(
+        self, upload: IStreamedUpload, descriptor: int, turn: int
+    ) -> int | Stopped:
+        """
+        Move what has arrived to the socket of an upload, which has nothing queued. What
+        it does not take is held; then no more may be moved before `send_held`.
+
+        Args:
+            upload: Is told what its socket has taken.
+            descriptor: Of that socket.
+            turn: See `Pipe.may_move`.
+
+        Returns:
+            See `move`.
+
+        Raises:
+            OSError: The client's socket has failed.
+        """
+        assert self._held is None
+        if not self._pipe.may_move(self, turn):
+            return 0
+        left = self._reader.movable
+        source, limit = self._transport.fileno(), min(left, upload.movable)
+        passed = self._pipe.pass_on(source, descriptor, limit)
+        self._held = passed.held
+        count = passed.count
+        self._took(upload, count)
+        held = 0 if passed.held is None else passed.held.count
+        # The mark of a file's: more than the pipe takes at once would only wait.
+        mark = min(self._low_water_mark(count + held), PIPE_BYTES)
+        self._transport.set_low_water_mark(max(1, min(mark, left - count - held)))
+        if passed.rest or passed.ended:
+            return Stopped(count, passed.rest, passed.ended)
+        return count
+
+    def send_held(self, upload: IStreamedUpload, descriptor: int) -> int:
+        """
+        Move what is held, as far as the socket takes it.
+
+        Returns:
+            How many bytes were moved.
+        """
+        held = self._held
+        assert held is not None
+        try:
+            count = held.send(descriptor)
+        except OSError:
+            # It has failed, which the upload learns from the reactor.
+            return 0
+        self._took(upload, count)
+        if not held.count:
+            self._held = None
+        return count
+
+    def take_held(self) -> bytes:
+        """
+        What is held, to be written; no bytes if nothing is.
+        """
+        held, self._held = self._held, None
+        return b"" if held is None else held.take()
+
+    def _took(self, upload: IStreamedUpload, count: int) -> None:
+        self._reader.moved(count)
+        upload.moved(count)
+        self._moved += count
+
     def _low_water_mark(self, moved: int) -> int:
         """
         How many bytes have to arrive for the next event.
@@ -108,17 +185,21 @@ class BodyMover:
     def check(self) -> None:
         """
         Called a few times a second: if the client has become slow, take what has
-        arrived although it is less than the low-water mark.
+        arrived although it is less than the low-water mark. It is not, while its bytes
+        wait for a socket.
         """
-        if self._moved == self._checked_moved:
+        if self._moved == self._checked_moved and self._held is None:
             self._is_slow = True
             self._transport.set_low_water_mark(1)
         self._checked_moved = self._moved
 
     def stop(self) -> None:
         """
-        Move no more; what arrives is read as usual.
+        Move no more; what arrives is read as usual. What is held is dropped.
         """
+        held, self._held = self._held, None
+        if held is not None:
+            held.drop()
         self._pipe.movers -= 1
         self._pipe.forget(self)
         self._transport.set_low_water_mark(1)

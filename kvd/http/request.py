@@ -53,7 +53,7 @@ from kvd.http.wire.replies import (
     with_length,
 )
 from kvd.http.wire.targets import without_user
-from kvd.interfaces import Answer, ISigningDialect
+from kvd.interfaces import Answer, ISigningDialect, IStreamedUpload
 from kvd.ipc.row import CLIENT_LEFT
 from kvd.model.exchanges import Values
 from kvd.model.operations import Operation
@@ -192,6 +192,13 @@ class RequestHandler:
         """
         A descriptor to which the body may be moved without a call of `chunk`, or None.
         May change with every chunk.
+        """
+        return None
+
+    def streamed(self) -> IStreamedUpload | None:
+        """
+        What takes the body on over a connection, to which it may be moved without a
+        call of `chunk`, or None. May change with every chunk.
         """
         return None
 

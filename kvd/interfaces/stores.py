@@ -155,6 +155,42 @@ class IUpload(Interface):
         """
 
 
+class IStreamedUpload(Interface):
+    """
+    What an upload adapts to that goes on over a connection, to which the kernel can
+    move its bytes.
+    """
+
+    movable: int = Attribute(
+        "How many of the next bytes may be moved. Those after them have to be written."
+    )
+
+    queued: bool = Attribute(
+        "Whether bytes that were written wait for the socket; then wait for `room`."
+    )
+
+    def socket() -> int | None:
+        """
+        The descriptor of a socket to which the next bytes may be moved, or None where
+        there is none; then `IUpload.write` them. May change with every piece.
+
+        The socket is the upload's: do not close it. Report to `moved` what it took.
+        """
+
+    def moved(count: int) -> None:
+        """
+        The socket has taken so many bytes.
+        """
+
+    def room() -> Deferred[None]:
+        """
+        Wait until nothing is queued, and the socket takes more.
+
+        Raises:
+            StoreFault: It never will: the upload has failed.
+        """
+
+
 class IListing(Interface):
     """
     A walk over stored values.

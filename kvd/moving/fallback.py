@@ -26,6 +26,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
 
 from kvd.errors import KeyAbsent, PreconditionFailed
 from kvd.interfaces import (
@@ -33,6 +34,7 @@ from kvd.interfaces import (
     IConditionalStore,
     IListing,
     IStore,
+    IStreamedUpload,
     IUpload,
     IValue,
 )
@@ -253,6 +255,10 @@ class _FallbackUpload:
 
     def fileno(self) -> int | None:
         return self._upload.fileno()
+
+    def __conform__(self, interface: InterfaceClass) -> object:
+        # Bytes may take the same ways.
+        return interface(self._upload, None) if interface is IStreamedUpload else None
 
     def commit(self, conditions: Conditions) -> Answer[Published]:
         self._committing = True

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
 
 from kvd.errors import KeyAbsent, KvdError, StoreFault, StoreFull
 from kvd.interfaces import (
@@ -36,6 +37,7 @@ from kvd.interfaces import (
     IHits,
     IListing,
     IStore,
+    IStreamedUpload,
     IUpload,
     IValue,
 )
@@ -577,6 +579,10 @@ class _Upload:
         self.write = upload.write
         self.fileno = upload.fileno
         self.discard = upload.discard
+
+    def __conform__(self, interface: InterfaceClass) -> object:
+        # Bytes may take the same ways.
+        return interface(self._upload, None) if interface is IStreamedUpload else None
 
     def commit(self, conditions: Conditions) -> Answer[Published]:
         known = self._near.changed(self._key)

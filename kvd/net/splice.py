@@ -132,11 +132,32 @@ class Held:
             self._emptied(self._ends)
         return sent
 
+    def take(self) -> bytes:
+        """
+        Read them, for another way. Then this object is done with.
+        """
+        taken = _read(self._ends.out, self.count)
+        self.count = 0
+        self._emptied(self._ends)
+        return taken
+
     def drop(self) -> None:
         """
         Nobody wants them any more.
         """
         self._ends.close()
+
+
+def _read(descriptor: int, count: int) -> bytes:
+    """
+    Read bytes that are in a pipe.
+    """
+    pieces = []
+    while count:
+        piece = os.read(descriptor, count)
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,12 +406,7 @@ class Pipe:
         """
         Read what the target refused, so that nobody else's gets it.
         """
-        pieces = []
-        while count:
-            piece = os.read(self._ends.out, count)
-            pieces.append(piece)
-            count -= len(piece)
-        return b"".join(pieces)
+        return _read(self._ends.out, count)
 
     def close(self) -> None:
         """

@@ -187,6 +187,8 @@ class Engine:
             source = BytesSource(known) if known is not None else ask.body
             assert not isinstance(source, bytes)
             body = Body(source)
+            if ask.sends is not None:
+                ask.sends(body)
         fresh = ask.fresh or (ask.streams and url.startswith("http:"))
         treq = self._connections.fresh if fresh else self._connections.kept
         try:
@@ -252,15 +254,18 @@ class Engine:
         except BrokenOff as error:
             raise BrokenBody("The engine broke off in the middle.") from error
 
-    async def arrival(self, socket: BodySocket) -> None:
+    async def arrival(self, socket: BodySocket, count: int) -> None:
         """
         Wait for the next bytes on a socket.
+
+        Args:
+            count: See `BodySocket.wait`.
 
         Raises:
             EngineSilent: None came for too long.
         """
         try:
-            await self._timeout.wait_for(socket.wait())
+            await self._timeout.wait_for(socket.wait(count))
         except Silence as error:
             raise _stopped() from error
 

@@ -4,11 +4,12 @@ A request to an engine, and the head of its reply.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from twisted.web.iweb import IResponse
 
+from kvd.client.sending import Body
 from kvd.client.sources import ISource
 from kvd.s3.endpoints import Endpoint
 
@@ -36,6 +37,8 @@ class Ask:
     serves no further request."""
     endpoint: Endpoint | None = None
     """Where to send it, unless that fails; None: anywhere."""
+    sends: Callable[[Body], None] | None = None
+    """Is told of what sends the body, at each attempt."""
 
 
 @dataclass(frozen=True, slots=True)

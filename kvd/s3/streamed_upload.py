@@ -8,12 +8,13 @@ then, so the conditions have to be known when the upload begins.
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kvd.client.sending import Body
 from kvd.errors import EngineFailed
-from kvd.interfaces import Answer, IUpload
+from kvd.interfaces import Answer, IStreamedUpload, IUpload
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import Metadata, Published
@@ -86,6 +87,27 @@ class _Feed:
     def _waits(self) -> bool:
         return self._taker is not None
 
+    def passed(self, count: int) -> None:
+        """
+        So many bytes went another way.
+        """
+        self._begun = True
+        self._left -= count
+
+    def wait_for(self, room: Deferred[None]) -> Deferred[None]:
+        """
+        Wait for room on that way, or for `stop`.
+        """
+        waiting = self._room = Deferred()
+
+        def is_there(_: None) -> None:
+            if self._room is waiting:
+                self._room = None
+                waiting.callback(None)
+
+        room.addCallback(is_there)
+        return waiting
+
     def _took(self, piece: bytes) -> None:
         self._begun = True
         self._left -= len(piece)
@@ -99,10 +121,13 @@ class _Feed:
             room.errback(failure)
 
 
-@implementer(IUpload)
+@implementer(IUpload, IStreamedUpload)
 class StreamedUpload(ObjectUpload):
     """
     A large value of known length, on its way to the engine in one request.
+
+    Of a connection without TLS, the caller can have the kernel move all bytes but the
+    last.
     """
 
     def __init__(
@@ -121,6 +146,7 @@ class StreamedUpload(ObjectUpload):
         super().__init__(context, key, name, length, metadata)
         self._conditions = conditions
         self._feed = _Feed(length)
+        self._body: Body | None = None
         self._held = b""
         self._failure: Failure | None = None
         self._replied: Deferred[None] | None = None
@@ -152,6 +178,7 @@ class StreamedUpload(ObjectUpload):
                 self._feed,
                 expected_with(guard),
                 fresh=True,
+                sends=self._is_sent_by,
             )
         )
         self._engine.dismiss(reply)
@@ -161,6 +188,9 @@ class StreamedUpload(ObjectUpload):
             raise overtaken(self._key)
         if not self._feed.complete:
             raise EngineFailed("The engine answered before it had the value.")
+
+    def _is_sent_by(self, body: Body) -> None:
+        self._body = body
 
     def _failed(self, failure: Failure) -> None:
         self._failure = failure
@@ -175,6 +205,32 @@ class StreamedUpload(ObjectUpload):
         if self._written == self._length:
             chunk, self._held = chunk[:-1], chunk[-1:]
         return self._feed.give(chunk) if chunk else None
+
+    @property
+    def movable(self) -> int:
+        assert self._length is not None
+        return max(0, self._length - 1 - self._written)
+
+    @property
+    def queued(self) -> bool:
+        return self._body is not None and self._body.queued
+
+    def socket(self) -> int | None:
+        if self._failure is not None or self._body is None or not self.movable:
+            return None
+        return self._body.socket()
+
+    def moved(self, count: int) -> None:
+        assert self._body is not None
+        self._written += count
+        self._feed.passed(count)
+        self._body.moved(count)
+
+    def room(self) -> Deferred[None]:
+        if self._failure is not None:
+            return fail(self._failure)
+        assert self._body is not None
+        return self._feed.wait_for(self._body.room())
 
     def _check(self) -> None:
         if self._failure is not None:

@@ -328,7 +328,9 @@ class ObjectValue:
 
     def arrival(self) -> Deferred[None]:
         assert self._socket is not None
-        return Deferred.fromCoroutine(self._engine.arrival(self._socket))
+        # The receiver may read again, unless it has missed something.
+        count = self._end - self._offset if self._was_taken else 1
+        return Deferred.fromCoroutine(self._engine.arrival(self._socket, count))
 
     def close(self) -> None:
         socket, self._socket = self._socket, None

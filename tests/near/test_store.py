@@ -17,9 +17,17 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
+from zope.interface import directlyProvides
 
 from kvd.errors import KeyAbsent, StoreFault, StoreFull
-from kvd.interfaces import Answer, ICachedValue, IStore, IUpload, IValue
+from kvd.interfaces import (
+    Answer,
+    ICachedValue,
+    IStore,
+    IStreamedUpload,
+    IUpload,
+    IValue,
+)
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import ValueInfo
@@ -55,6 +63,15 @@ class Far(MemoryStore):
     def stat(self, key: Key) -> Any:
         self.described += 1
         return super().stat(key)
+
+
+def streamed_upload() -> Any:
+    """
+    An upload that goes on over a connection.
+    """
+    upload = mock.Mock()
+    directlyProvides(upload, IUpload, IStreamedUpload)
+    return upload
 
 
 class NearStoreTests(StoreContract, FileStoreCase):
@@ -252,6 +269,19 @@ class CacheTests(CacheCase):
             self.near.changed(Key(b"%d" % number))
         assert (b"1", ASKED) == self.read()
         assert 2 == self.far.opened
+
+    def test_an_upload_goes_on_as_it_would_without_a_cache(self) -> None:
+        """
+        Inside the kernel, if it can.
+        """
+        upload = self.result(self.near.begin(KEY, 5))
+        assert IStreamedUpload(upload, None) is None
+        upload.discard()
+        begun = streamed_upload()
+        with mock.patch.object(self.far, "begin", return_value=begun):
+            upload = self.result(self.near.begin(KEY, 5))
+
+        assert begun is IStreamedUpload(upload)
 
 
 class FreshTests(CacheCase):

@@ -13,15 +13,18 @@ from typing import Any, Final
 
 from twisted.internet import tcp
 from twisted.internet.base import DelayedCall
+from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web._newclient import TransportProxyProducer
+from twisted.web._newclient import LengthEnforcingConsumer, TransportProxyProducer
 
 import kvd.net.port
 import kvd.net.reactor
 import kvd.net.sending
 import kvd.net.transport
+from kvd.client.sending import Body
+from kvd.client.sources import BytesSource
 from kvd.net.secure_socket import SecureSocket
 from tests.stepped import SteppedReactor
 from tests.tls import server_context
@@ -127,6 +130,18 @@ class PrivateNamesTests(SynchronousTestCase):
         connection: Any = object()
 
         assert connection is TransportProxyProducer(connection)._producer
+
+    def test_what_sends_the_body_of_a_request(self) -> None:
+        """
+        Of `kvd.client.sending`: the connection below it, and how much is to come.
+        """
+        connection: Any = object()
+        consumer = LengthEnforcingConsumer(
+            Body(BytesSource(b"12345")), connection, Deferred()
+        )
+
+        assert connection is consumer._consumer
+        assert 5 == consumer._length
 
     def test_what_the_clock_changes(self) -> None:
         """

@@ -414,6 +414,32 @@ def test_what_a_socket_does_not_take_stays_in_a_pipe(
     assert 0 == opened.more, "two were opened, and one is gone"
 
 
+def test_what_a_socket_does_not_take_can_be_read(pipe: Pipe, sockets: Sockets) -> None:
+    """
+    And the pipe that it was in is kept for the next.
+    """
+    far, near = sockets
+    sent = fill(far)
+    opened = Descriptors("pipe:")
+    to, reader = tcp_pair(window=4096)
+    with to, reader:
+        held = stalled(pipe, near, to).held
+        assert held is not None
+        rest = held.take()
+        to.close()
+        got = b"".join(iter(lambda: reader.recv(1 << 20), b""))
+
+        assert sent[:MANY] == got + rest
+        assert 0 == held.count
+    assert 2 == opened.more
+    again, reader = tcp_pair(window=4096)
+    with again, reader:
+        held = stalled(pipe, near, again).held
+        assert held is not None
+        assert 2 == opened.more
+        held.drop()
+
+
 def test_bytes_are_given_back_where_there_is_no_further_pipe(
     pipe: Pipe, sockets: Sockets
 ) -> None:

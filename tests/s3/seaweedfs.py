@@ -35,8 +35,16 @@ class SeaweedFS:
     if there are several.
     """
 
-    def __init__(self, folder: Path, nodes: int = 1) -> None:
+    def __init__(self, folder: Path, nodes: int = 1, volumes: int = 40) -> None:
+        """
+        Args:
+            folder: Has the files of all nodes.
+            nodes: How many there are.
+            volumes: How many of 64 MB each of them has room for. What was replaced
+                takes room too, for a while.
+        """
         self.folder = folder
+        self._most_volumes = volumes
         folder.mkdir(parents=True, exist_ok=True)
         self._masters = [unused_port() for _ in range(nodes)]
         self._filers = [unused_port() for _ in range(nodes)]
@@ -100,7 +108,7 @@ class SeaweedFS:
             "master.telemetry": "false",
             "volume.port": self._volumes[node],
             "volume.port.grpc": rpc[1],
-            "volume.max": 40,
+            "volume.max": self._most_volumes,
             "volume.minFreeSpace": 1,
             "filer.port": self._filers[node],
             "filer.port.grpc": rpc[2],

@@ -5,19 +5,25 @@ run over `ObjectStore`. Where kvd differs there, a test of the same name says ho
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import socket
 import struct
 import time
+from base64 import b64encode
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from unittest import mock
 
 from twisted.internet import tcp
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.rules import AccessRules
+from kvd.http.connection import HttpConnection
 from kvd.interfaces import Answer
 from kvd.net import splice
 from kvd.net.splice import Pipe
@@ -28,6 +34,7 @@ from kvd.s3.engine import SILENT_SECONDS
 from kvd.s3.multipart_upload import MultipartUpload
 from kvd.s3.streamed_upload import StreamedUpload
 from kvd.s3.value import HEAD_BYTES
+from tests.descriptors import Descriptors
 from tests.http import test_authorization as authorization
 from tests.http import test_connection as http
 from tests.http import test_cors as cors
@@ -329,6 +336,308 @@ class StreamTests(OverEngine, ConnectionCase):
                 if isinstance(each, tcp.Client)
             ]
             assert len(clients) <= 1, "only one that is kept for the next request"
+
+
+class PassedUploadTests(OverEngine, ConnectionCase):
+    """
+    A long value goes from the client's socket to the engine's inside the kernel.
+    """
+
+    body = bytes(range(256)) * 12_000
+
+    def setUp(self) -> None:
+        self.passed = 0
+        super().setUp()
+        moved = StreamedUpload.moved
+
+        def counted(upload: StreamedUpload, count: int) -> None:
+            self.passed += count
+            moved(upload, count)
+
+        self.patch(StreamedUpload, "moved", counted)
+
+    def head(self, *fields: bytes, length: int | None = None) -> bytes:
+        """
+        That of a request.
+        """
+        size = len(self.body) if length is None else length
+        lines = (b"PUT /k HTTP/1.1", HOST[:-2], b"Content-Length: %d" % size, *fields)
+        return b"\r\n".join([*lines, b"", b""])
+
+    def begin(self, count: int = 100_000) -> None:
+        """
+        Send so much of the value that a request to the engine has begun.
+        """
+        self.client.send(self.head() + self.body[:count])
+        self.reactor.settle(100)
+
+    def pause_engine(self) -> list[tcp.Server]:
+        """
+        Have the engine read no more, and the kernel take little for it.
+
+        Returns:
+            Its connections.
+        """
+        port = int(self.urls[0].rpartition(":")[2])
+        paused = [
+            each
+            for each in self.reactor.getReaders()
+            if isinstance(each, tcp.Server) and each.getHost().port == port
+        ]
+        for each in paused:
+            each.stopReading()
+        for each in self.reactor.getReaders():
+            if isinstance(each, tcp.Client):
+                each.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        # So that they are closed in the end.
+        self.addCleanup(self.resume, paused)
+        return paused
+
+    def resume(self, paused: list[tcp.Server]) -> None:
+        """
+        Have the engine read again.
+        """
+        for each in paused:
+            if each.connected:
+                each.startReading()
+
+    def stall(self) -> list[tcp.Server]:
+        """
+        Begin, and have an engine that reads no more while the client sends the rest.
+
+        Returns:
+            The connections that the engine does not read.
+        """
+        self.begin()
+        stalled = self.pause_engine()
+        self.client.send(self.body[100_000:])
+        self.reactor.settle(100)
+        mover = self.connection()._mover
+        assert mover is not None
+        assert mover.holds, "the engine's socket takes no more"
+        return stalled
+
+    def stored(self) -> bytes | None:
+        """
+        What the engine has.
+        """
+        found = self.memory.objects.get(f"{PREFIX}k")
+        return None if found is None else found.body
+
+    def test_all_between_the_first_and_the_last_bytes_is_passed_on(self) -> None:
+        """
+        Again and again over one connection of the client.
+        """
+        for expected in (201, 204, 204):
+            self.passed = 0
+            self.begin()
+            reply = self.client.send(self.body[100_000:]).receive()
+            assert expected == status(reply)
+            assert self.body == self.stored()
+            # What was in memory before the engine was connected is written.
+            assert self.passed >= len(self.body) // 2
+        assert [204] == [status(self.ask(b"DELETE /k HTTP/1.1\r\n" + HOST + b"\r\n"))]
+
+    def test_body_with_a_digest_is_read(self) -> None:
+        """
+        As nobody could verify what the kernel moves.
+        """
+        digest = b64encode(hashlib.sha256(self.body).digest())
+        field = b"Content-Digest: sha-256=:" + digest + b":"
+        self.client.send(self.head(field) + self.body[:100_000])
+        reply = self.client.send(self.body[100_000:]).receive()
+
+        assert 201 == status(reply)
+        assert self.body == self.stored()
+        assert 0 == self.passed
+
+    def test_engine_that_pauses(self) -> None:
+        """
+        What its socket does not take waits in a pipe, and not in this process.
+        """
+        stalled = self.stall()
+        assert 0 == self.connection().reader.buffered
+        self.resume(stalled)
+
+        assert 201 == status(self.client.receive_until(bool))
+        assert self.body == self.stored()
+
+    def test_engine_that_stops(self) -> None:
+        """
+        The client hears of it when nothing has moved for too long.
+        """
+        for each in self.reactor.getReaders():
+            if isinstance(each, tcp.Port):
+                # The engine's own patience lasts.
+                cast(Any, each.factory).timeOut = None
+        self.stall()
+        for _ in range(12):
+            self.later(SILENT_SECONDS / 3)
+
+        assert 504 == status(self.client.receive_until(bool))
+        assert self.stored() is None
+        assert 0 == self.process.answers_due
+
+    def test_engine_that_leaves(self) -> None:
+        """
+        The client hears of it at once.
+        """
+        for each in self.stall():
+            each.abortConnection()
+
+        assert 502 == status(self.client.receive_until(bool))
+        assert self.stored() is None
+
+    def test_client_that_leaves_while_the_engine_pauses(self) -> None:
+        """
+        If all of the value had come, it is stored, in the right order.
+        """
+        stalled = self.stall()
+        self.client.close()
+        self.resume(stalled)
+        self.wait_for_end()
+
+        assert self.body == self.stored()
+
+    def test_what_is_read_meanwhile_comes_behind_what_waits(self) -> None:
+        """
+        A transport may read although it was stopped, where its peer is lost.
+        """
+        stalled = self.stall()
+        self.connection().transport.doRead()
+        self.resume(stalled)
+
+        assert 201 == status(self.client.receive_until(bool))
+        assert self.body == self.stored()
+
+    def test_client_that_leaves_too_early(self) -> None:
+        """
+        Nothing is stored, and nothing is left of it.
+        """
+        opened = Descriptors("pipe:")
+        self.begin()
+        self.client.send(self.body[100_000:2_000_000])
+        assert self.passed > 0
+        self.reset()
+        self.wait_for_end()
+
+        assert self.stored() is None
+        assert set() == self.open
+        assert 0 == opened.more
+        assert 0 == self.movers()
+
+    def test_client_that_leaves_too_early_while_the_engine_pauses(self) -> None:
+        """
+        So it is then.
+        """
+        opened = Descriptors("pipe:")
+        body, self.body = self.body, self.body + b"more"
+        self.addCleanup(setattr, self, "body", body)
+        self.begin()
+        stalled = self.pause_engine()
+        self.client.send(self.body[100_000:-4])
+        self.reset()
+        self.resume(stalled)
+        self.wait_for_end()
+
+        assert self.stored() is None
+        assert set() == self.open
+        assert opened.more <= splice.MOST_SPARE * 2
+        assert 0 == self.movers()
+
+    def wait_for_end(self) -> None:
+        """
+        Wait until the client's connection has ended here too.
+        """
+        last = time.monotonic() + PATIENCE_SECONDS
+        while self.process.connections:
+            assert time.monotonic() < last
+            self.reactor.settle()
+
+    def connection(self) -> HttpConnection:
+        """
+        The client's.
+        """
+        (connection,) = self.process.connections
+        assert isinstance(connection, HttpConnection)
+        return connection
+
+    def movers(self) -> int:
+        """
+        How many bodies are on their way.
+        """
+        assert self.process.pipe is not None
+        return self.process.pipe.movers
+
+    def reset(self) -> None:
+        """
+        Let the client leave at once.
+        """
+        self.client.socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        self.client.close()
+
+    def test_where_there_is_no_further_pipe(self) -> None:
+        """
+        What the engine's socket does not take is read and written.
+        """
+        with mock.patch("os.pipe2", side_effect=OSError(errno.EMFILE, "")):
+            self.begin()
+            stalled = self.pause_engine()
+            self.client.send(self.body[100_000:])
+            self.resume(stalled)
+            reply = self.client.receive_until(bool)
+
+        assert 201 == status(reply)
+        assert self.body == self.stored()
+        assert self.process.pipe is not None, "later ones are moved again"
+
+
+class Refusing(Protocol):
+    """
+    An engine that refuses an upload in the middle.
+    """
+
+    came = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        before, self.came = self.came, self.came + len(data)
+        if before <= 1_000_000 < self.came:
+            assert self.transport is not None
+            reply = b"HTTP/1.1 507 Insufficient Storage\r\nContent-Length: 0\r\n\r\n"
+            self.transport.write(reply)
+
+
+class RefusedUploadTests(OverEngine, ConnectionCase):
+    """
+    An engine answers before it has a value that is passed on to it.
+    """
+
+    def serve(self, engine: memory_engine.MemoryEngine) -> str:
+        """
+        See `EngineCase`.
+        """
+        factory = Factory.forProtocol(Refusing)
+        factory.noisy = False
+        return self.listen(factory)
+
+    def test_client_hears_why(self) -> None:
+        """
+        And what it sends afterwards goes to nobody.
+        """
+        size = 8_000_000
+        head = b"PUT /k HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n" % (HOST, size)
+        self.client.send(head + bytes(100_000))
+        self.reactor.settle(100)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(40):
+                self.client.send(bytes(100_000))
+
+        assert 507 == status(self.client.receive_until(bool))
+        assert 0 == self.process.answers_due
+        assert self.process.pipe is not None
+        assert 0 == self.process.pipe.movers
 
 
 class RefusalTests(authorization.RefusalTests):

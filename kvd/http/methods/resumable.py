@@ -19,7 +19,12 @@ from kvd.http.methods.put import PutHandler
 from kvd.http.reply_fields import Fields
 from kvd.http.request import RequestHandler
 from kvd.http.wire.resumption import interim, location_of
-from kvd.interfaces import IResumableUpload, IResumableUploads, IResumingStore
+from kvd.interfaces import (
+    IResumableUpload,
+    IResumableUploads,
+    IResumingStore,
+    IStreamedUpload,
+)
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.operations import Append, CancelUpload, LookAtUpload, ResumablePut
 from kvd.model.uploads import UploadRecord
@@ -73,6 +78,9 @@ class PartHandler(PutHandler):
 
     def descriptor(self) -> int | None:
         return super().descriptor() if self._held is None else self._held.fileno()
+
+    def streamed(self) -> IStreamedUpload | None:
+        return super().streamed() if self._held is None else None
 
     def _check_length(
         self, held: IResumableUpload, size: int, *, exactly: bool = False
