@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, cast
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.web._newclient import RequestTransmissionFailed
@@ -199,6 +200,22 @@ class StreamedTests(UploadCase):
 
         assert "no room" in said
         assert "InsufficientStorage" in said
+
+    def test_bytes_that_come_between_two_attempts_are_sent(self) -> None:
+        """
+        The engine breaks off before it has the first of them, so it is asked again.
+        """
+        upload = self.begin_large()
+        self.reactor.settle(50)
+        (engine,) = (
+            each for each in self.reactor.getReaders() if isinstance(each, tcp.Server)
+        )
+        engine.abortConnection()
+        self.reactor.settle(3)
+        self.write(upload, LARGE)
+        self.result(upload.commit(UNCONDITIONAL))
+
+        assert LARGE == self.stored()
 
     def test_body_is_not_sent_twice(self) -> None:
         """
