@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from kvd.errors import (
     StoreFault,
     StoreFull,
 )
-from kvd.interfaces import IUpload
+from kvd.interfaces import IStreamedUpload, IUpload
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.s3 import multipart_upload
@@ -213,6 +214,23 @@ class StreamedTests(UploadCase):
         engine.abortConnection()
         self.reactor.settle(3)
         self.write(upload, LARGE)
+        self.result(upload.commit(UNCONDITIONAL))
+
+        assert LARGE == self.stored()
+
+    def test_head_is_sent_before_what_is_moved(self) -> None:
+        """
+        Bytes wait for it, even if none was written before.
+        """
+        upload = self.begin_large()
+        streamed = IStreamedUpload(upload)
+        while (descriptor := streamed.socket()) is None:
+            self.reactor.settle(1)
+        assert streamed.queued
+        self.result(streamed.room())
+        assert not streamed.queued
+        streamed.moved(os.write(descriptor, LARGE[:1000]))
+        self.write(upload, LARGE[1000:])
         self.result(upload.commit(UNCONDITIONAL))
 
         assert LARGE == self.stored()
