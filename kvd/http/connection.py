@@ -334,13 +334,19 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
 
     def _read_instead(self) -> Any:
         """
-        Write what is held, if anything is, and what comes from now on.
+        Move no more, but read.
+        """
+        self._read_held()
+        return self.transport.doRead()
+
+    def _read_held(self) -> None:
+        """
+        Move no more, and take what is held, if anything is, as if it came now.
         """
         held = b"" if self._mover is None else self._mover.take_held()
         self._stop_moving()
         if held:
             self.dataReceived(held)
-        return self.transport.doRead()
 
     def _pass_on(self, handler: RequestHandler, mover: BodyMover) -> Any:
         """
@@ -376,16 +382,20 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
                 return
             descriptor = upload.socket()
             if descriptor is None:
-                held = mover.take_held()
-                self._stop_moving()
-                self.dataReceived(held)
+                self._read_held()
                 return
             self._count_moved(mover.send_held(upload, descriptor), handler)
             if mover.holds:
                 self._await_room(handler, upload)
 
+        def has_failed(failure: Failure) -> Failure:
+            # The request will be refused; then its bytes are skipped, as they come.
+            if self._state is State.STORE:
+                self._read_held()
+            return failure
+
         self._pause_input()
-        handler.when(upload.room(), has_room)
+        handler.when(upload.room().addErrback(has_failed), has_room)
         # It may have failed already.
         self.advance()
 
@@ -404,6 +414,8 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
 
     def _stop_moving(self) -> None:
         if self._mover is not None:
-            self._mover.stop()
+            dropped = self._mover.stop()
+            self._received += dropped
+            self.context.row.received(dropped)
             self._mover = None
             self._read_as_usual()
