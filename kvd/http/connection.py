@@ -388,14 +388,16 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             if mover.holds:
                 self._await_room(handler, upload)
 
-        def has_failed(failure: Failure) -> Failure:
-            # The request will be refused; then its bytes are skipped, as they come.
-            if self._state is State.STORE:
+        def let_go(_: None) -> None:
+            mover = self._mover
+            if self._state is not State.STORE and mover is not None and mover.holds:
+                # The request was refused: its bytes are skipped, as they come.
                 self._read_held()
-            return failure
 
         self._pause_input()
-        handler.when(upload.room().addErrback(has_failed), has_room)
+        room = upload.room()
+        handler.when(room, has_room)
+        room.addCallback(let_go)
         # It may have failed already.
         self.advance()
 

@@ -508,6 +508,8 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         for each in stalled:
             each.abortConnection()
         assert 502 == status(self.client.receive_until(bool))
+        assert 0 == self.movers()
+        assert 0 == connection.reader.buffered
         self.client.send(b"x" * 100)
         self.later(1)
         self.later(1)
