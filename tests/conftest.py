@@ -24,6 +24,7 @@ def pytest_collection_finish() -> None:
     Leave what was imported out of every later garbage collection: it is most of what
     there is, and many tests look for garbage of their own.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
     # What is collected in full only when it has grown by a quarter is counted from now.
@@ -47,8 +48,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 def pytest_sessionstart() -> None:
     """
-    Measure no coverage of what pytest does: see `tests.measuring.Tracing`.
+    Measure no coverage of what pytest does: see `tests.measuring.Tracing`. What is
+    imported stays, so that no garbage is looked for meanwhile.
     """
+    gc.disable()
     tracing.pause()
 
 

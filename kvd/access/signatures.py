@@ -38,6 +38,7 @@ So long a presigned URL can be valid.
 UNSIGNED: Final = "UNSIGNED-PAYLOAD"
 
 _ALGORITHM: Final = b"AWS4-HMAC-SHA256"
+_VERSION_2: Final = b"AWS "
 _FIELD: Final = re.compile(
     rb"AWS4-HMAC-SHA256 +Credential=([^, ]+) *, *SignedHeaders=([^, ]+) *,"
     rb" *Signature=([0-9a-f]{64})"
@@ -54,10 +55,13 @@ _ORIGIN: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 
 def is_signed(request: Request) -> bool:
     """
-    Whether a request says that it is signed.
+    Whether a request says that it is signed, in whichever version.
     """
     value = request.fields.get(b"authorization", b"")
-    return value.startswith(_ALGORITHM) or b"X-Amz-Signature=" in request.target
+    return (
+        value.startswith((_ALGORITHM, _VERSION_2))
+        or b"X-Amz-Signature=" in request.target
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,12 @@ def read_signature(request: Request) -> Signature:
     lasts = None
     hashed = fields.get(b"x-amz-content-sha256")
     if value is not None:
+        if value.startswith(_VERSION_2):
+            raise SignatureRefused(
+                "The request has a signature of version 2: have your client sign with"
+                " version 4 (signature_version s3v4).",
+                "InvalidRequest",
+            )
         matched = _FIELD.fullmatch(value)
         if matched is None or b"X-Amz-Signature" in parameters:
             raise _malformed("Authorization has not the form of AWS4-HMAC-SHA256")

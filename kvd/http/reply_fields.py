@@ -106,9 +106,17 @@ def fields_of(info: ValueInfo, guess: GuessType | None = None) -> Fields:
     if not kind:
         kind = None if guess is None else guess(info.key)
         fields.append(("Content-Type", kind) if kind else DEFAULT_TYPE)
-    if kind and _ACTIVE.search(kind):
+    if kind and is_active(kind):
         fields.append(SANDBOX)
     return fields
+
+
+def is_active(kind: str) -> bool:
+    """
+    Whether browsers may show a value of this type as a page, so that it needs
+    `SANDBOX`.
+    """
+    return _ACTIVE.search(kind) is not None
 
 
 def cache_field(status: str) -> tuple[str, str]:

@@ -402,7 +402,6 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
         metadata_fields=FIELDS,
         message=(MAX_BYTES, MAX_DESCRIPTORS),
         sync_threads=-1 if state.syncs is None else state.sync_threads,
-        mode=state.file_mode,
         folder_mode=state.folder_mode,
         flags=(READ_FLAGS, FILE_FLAGS, NAMELESS_FLAGS),
         head_bytes=process.limits.head_bytes,
@@ -428,7 +427,7 @@ def fast_path_to(process: ProcessContext) -> FastPath | None:
     )
     state.uploads.made = made.upload_to
     state.lock.renewed = made.lock_renewed
-    made.upload_to(state.uploads.descriptor)
+    state.uploads.say_made()
     fast_path = cast(FastPath, made)
     if process.log is not None or process.recorder is not None:
         bring_reports(fast_path, process.log, process.recorder)

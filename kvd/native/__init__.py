@@ -12,8 +12,8 @@ belongs to `kvd.dispatch.dispatcher`. All other files are one module, which belo
 its ``offset.c``;
 `kvd.store.attribute`, `kvd.store.epochs` and `kvd.store.reading` its ``attribute.c``;
 `kvd.store.epochs`, `kvd.store.exchange`, `kvd.store.placing` and `kvd.store.unwritten`
-its ``place.c``, `kvd.store.space` its ``publish.c``, and `kvd.store.uploads` its
-``put.c``; `kvd.store.usage`,
+its ``place.c``, `kvd.store.space` its ``publish.c``, and `kvd.store.replaced` and
+`kvd.store.uploads` its ``put.c``; `kvd.store.usage`,
 `kvd.store.removing`, `kvd.store.candidates` and `kvd.store.looking` its ``usage.c``,
 ``remove.c``, ``candidates.c`` and ``look.c``.
 """

@@ -393,6 +393,22 @@ note_read(PyObject *Py_UNUSED(module), PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* Whether a read of a value is to be noted, as kvd.store.reading says; all in seconds. */
+static int
+is_stale(long long accessed, long long resolution, long long present)
+{
+    return resolution != 0 && accessed + resolution < present;
+}
+
+PyObject *
+is_stale_at(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    long long accessed, resolution, present;
+    if (!PyArg_ParseTuple(args, "LLL:is_stale", &accessed, &resolution, &present))
+        return NULL;
+    return PyBool_FromLong(is_stale(accessed, resolution, present));
+}
+
 /* Note that a client reads a value, unless that was noted not long ago. */
 void
 note_if_stale(const FastPath *self, int file, const struct stat *status)
@@ -402,7 +418,7 @@ note_if_stale(const FastPath *self, int file, const struct stat *status)
     if (resolution == 0)
         return;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    if (status->st_atim.tv_sec + resolution < now.tv_sec)
+    if (is_stale(status->st_atim.tv_sec, resolution, now.tv_sec))
         note(file, self->ahead_seconds);
 }
 

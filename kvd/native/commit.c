@@ -171,7 +171,7 @@ drop_sync(Sync *sync)
 static int
 write_file(FastPath *self, Upload *upload, const char *body)
 {
-    int file = create_file(self, upload, 1);
+    int file = create_file(self, upload);
     if (file < 0)
         return -1;
     if (write_all(file, body, upload->length) == upload->length

@@ -41,13 +41,13 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     static char *names[] = {
         "root", "lock", "exchanges", "finds_unwritten", "most_recent", "kept",
         "has_epochs", "sync_threads", "usage", "min_free", "keeping",
-        "dates", "metadata_fields", "message", "mode", "folder_mode", "flags", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "counts",
+        "dates", "metadata_fields", "message", "folder_mode", "flags", "head_bytes", "target_bytes", "plain", "sending", "report", "remainder", "partial", "counts",
         "make_template", "make_parts", "logs_in",
         "prune", "clock", "has_hits", "guesses",
         NULL,
     };
     int root, lock, exchanges, finds_unwritten, has_epochs, sync_threads, has_hits, guesses;
-    int mode, folder_mode, read_flags, create_flags, nameless_flags;
+    int folder_mode, read_flags, create_flags, nameless_flags;
     int low_round_trip_microseconds, low_round_trip_buffer_bytes;
     PyObject *kept, *plain, *metadata_fields, *report, *rest, *partial, *counts, *make_template;
     PyObject *make_parts, *logs_in, *prune, *clock, *usage;
@@ -60,11 +60,11 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     Py_ssize_t most_recent, head_bytes, target_bytes, file_bytes, large_file_bytes;
     if (!PyArg_ParseTupleAndKeywords(
             args, keywords,
-            "iippnOpiOK(nKKKc)(iL)S(nn)ii(iii)nnS(niin)OOOOOOOOOpp:FastPath", names,
+            "iippnOpiOK(nKKKc)(iL)S(nn)i(iii)nnS(niin)OOOOOOOOOpp:FastPath", names,
             &root, &lock, &exchanges, &finds_unwritten, &most_recent, &kept, &has_epochs,
             &sync_threads, &usage, &min_free,
             &most_kept, &keeping.share, &keeping.bytes, &keeping.times, &slash, &ahead_seconds,
-            &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &mode, &folder_mode, &read_flags,
+            &latest_second, &metadata_fields, &message_bytes, &message_descriptors, &folder_mode, &read_flags,
             &create_flags, &nameless_flags,
             &head_bytes, &target_bytes, &plain,
             &file_bytes, &low_round_trip_microseconds, &low_round_trip_buffer_bytes,
@@ -104,7 +104,6 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->low_round_trip_microseconds = low_round_trip_microseconds;
     self->low_round_trip_buffer_bytes = low_round_trip_buffer_bytes;
     self->large_file_bytes = large_file_bytes;
-    self->mode = mode;
     self->folder_mode = folder_mode;
     self->read_flags = read_flags;
     self->create_flags = create_flags;
@@ -120,8 +119,7 @@ FastPath_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->logs_in = Py_NewRef(logs_in);
     self->prune = Py_NewRef(prune);
     self->clock = Py_NewRef(clock);
-    if (kept != Py_None && !PyDict_CheckExact(kept)) {
-        PyErr_SetString(PyExc_TypeError, "kept is no dict");
+    if (!is_of_kept(kept)) {
         Py_DECREF(self);
         return NULL;
     }
@@ -266,19 +264,32 @@ FastPath_take_unsent(FastPath *self, PyObject *Py_UNUSED(none))
 }
 
 PyDoc_STRVAR(upload_to_doc,
-"upload_to(folder)\n"
+"upload_to(folder, conferred, mode)\n"
 "\n"
-"Set the folder for uploads. Below 0: the store closes, and nothing of it stays open.");
+"Set the folder for uploads, with what it confers (kvd.store.conferring), and the mode of\n"
+"files that are created in it. Below 0: the store closes, and nothing of it stays open.");
 
 static PyObject *
-FastPath_upload_to(FastPath *self, PyObject *argument)
+FastPath_upload_to(FastPath *self, PyObject *args)
 {
-    long folder = PyLong_AsLong(argument);
-    if (folder == -1 && PyErr_Occurred())
+    int folder;
+    unsigned int mode;
+    PyObject *group;
+    const char *list;
+    Py_ssize_t list_bytes;
+    if (!PyArg_ParseTuple(args, "i(Oy#)I:upload_to", &folder, &group, &list, &list_bytes,
+                          &mode))
         return NULL;
-    struct stat status;
+    long long number = group == Py_None ? -1 : PyLong_AsLongLong(group);
+    if (number == -1 && PyErr_Occurred())
+        return NULL;
     int is_closed = folder < 0 && self->uploads >= 0;
-    self->uploads = (int)folder;
+    /* A longer list than kvd has room for is Python's to compare. */
+    self->uploads = list_bytes > LIST_BYTES ? -1 : folder;
+    self->mode = (mode_t)mode;
+    self->conferred.group = number;
+    self->conferred.list_bytes = Py_MIN(list_bytes, LIST_BYTES);
+    memcpy(self->conferred.list, list, (size_t)self->conferred.list_bytes);
     if (is_closed)
         end_commits(self);
     self->root_looks.alike = self->room_turn = 0;
@@ -290,9 +301,7 @@ FastPath_upload_to(FastPath *self, PyObject *argument)
         close_folders(self);
         forget_recent(self);
         forget_published(self);
-    } else if (fstat(self->uploads, &status) < 0
-             || find_conferred(self->uploads, &status, &self->conferred) < 0)
-        self->uploads = -1;
+    }
     Py_RETURN_NONE;
 }
 
@@ -354,7 +363,7 @@ static PyMethodDef FastPath_methods[] = {
     {"withdraw", (PyCFunction)FastPath_withdraw, METH_O, withdraw_doc},
     {"report_to", (PyCFunction)FastPath_report_to, METH_VARARGS, report_to_doc},
     {"take_reports", (PyCFunction)FastPath_take_reports, METH_NOARGS, take_reports_doc},
-    {"upload_to", (PyCFunction)FastPath_upload_to, METH_O, upload_to_doc},
+    {"upload_to", (PyCFunction)FastPath_upload_to, METH_VARARGS, upload_to_doc},
     {"forget_templates", (PyCFunction)FastPath_forget_templates, METH_NOARGS,
      forget_templates_doc},
     {"lock_renewed", (PyCFunction)FastPath_lock_renewed, METH_NOARGS,
@@ -392,6 +401,12 @@ static PyMethodDef functions[] = {
     {"offset_of", offset_of, METH_O, "offset_of(key)\n\nSee kvd.store.locks."},
     {"open_folder", open_folder, METH_VARARGS,
      "open_folder(root, path, mode)\n\nSee PathOpener of kvd.store.folders."},
+    {"make_folder", make_one_folder, METH_VARARGS,
+     "make_folder(folder, name, mode) -> int\n\nSee kvd.store.conferring."},
+    {"default_list", default_list, METH_O,
+     "default_list(folder) -> bytes\n\nSee kvd.store.conferring."},
+    {"conferred", conferred_by, METH_O,
+     "conferred(folder) -> (int | None, bytes)\n\nSee kvd.store.conferring."},
     {"sync", sync_descriptor, METH_O, "sync(descriptor)\n\nSee kvd.store.sync."},
     {"count_syncs", count_syncs, METH_VARARGS,
      "count_syncs(row, word, bucket_of_exponent, least_exponent)\n\n"
@@ -428,6 +443,10 @@ static PyMethodDef functions[] = {
      "has_no_place(file, size) -> bool\n\nSee kvd.store.unwritten."},
     {"kept_name", kept_name, METH_VARARGS,
      "kept_name(slash, letter, number, key) -> bytes | None\n\nSee kvd.store.uploads."},
+    {"keeps_replaced", keeps_replaced, METH_VARARGS,
+     "keeps_replaced(kept, key, most) -> bool | None\n\nSee kvd.store.replaced."},
+    {"note_change", note_change, METH_VARARGS,
+     "note_change(kept, key, name)\n\nSee kvd.store.replaced."},
     {"epoch_of", epoch_of_fraction, METH_O,
      "epoch_of(nanosecond) -> int\n\nSee kvd.store.epochs."},
     {"stamp", stamp_file, METH_VARARGS,
@@ -448,6 +467,8 @@ static PyMethodDef functions[] = {
      "See kvd.store.exchange."},
     {"note_read", note_read, METH_VARARGS,
      "note_read(ahead_seconds, file)\n\nSee kvd.store.reading."},
+    {"is_stale", is_stale_at, METH_VARARGS,
+     "is_stale(accessed, resolution, present) -> bool\n\nSee kvd.store.reading."},
     {"look_at", look_at, METH_VARARGS,
      "look_at(folder, prefix, names, lists, expired_ns, future_ns)\n\n"
      "See Look of kvd.store.looking."},

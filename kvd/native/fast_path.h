@@ -342,7 +342,7 @@ typedef struct {
     PyObject_HEAD
     int busy;                   /* whether a request is being served */
     int may_block;              /* whether its socket may be a blocking one */
-    int root, lock, uploads, exchanges, mode, folder_mode;
+    int root, lock, uploads, exchanges, folder_mode;
     int read_flags, create_flags, nameless_flags;   /* with which files are opened */
     dev_t device;               /* of the root */
     int guesses;                /* whether the end of a key may say the type of its value */
@@ -361,6 +361,7 @@ typedef struct {
     dev_t lock_device;
     ino_t lock_inode;
     Conferred conferred;        /* from the upload folder */
+    mode_t mode;                /* of files that are created in it */
     Py_ssize_t most_head, most_key;     /* bytes; Python handles longer ones */
     RequestCounts *counts;
     /* Functions and types of Python, and their cached results. */
@@ -634,6 +635,9 @@ void forget_published(FastPath *self);
 
 /* put.c */
 PyObject *kept_name(PyObject *module, PyObject *args);
+int is_of_kept(PyObject *kept);
+PyObject *keeps_replaced(PyObject *module, PyObject *args);
+PyObject *note_change(PyObject *module, PyObject *args);
 int serve_put(FastPath *self, int socket, const Request *request, PyObject *key);
 int prepare_upload(FastPath *self, const Request *request, PyObject *key, Upload *upload);
 int finish_put(FastPath *self, int socket, PartialUpload *partial);
@@ -710,10 +714,10 @@ PyObject *seal_now(PyObject *module, PyObject *args);
 PyObject *stamp_file(PyObject *module, PyObject *args);
 PyObject *stamped_epoch(PyObject *module, PyObject *args);
 PyObject *note_read(PyObject *module, PyObject *args);
+PyObject *is_stale_at(PyObject *module, PyObject *args);
 void note_if_stale(const FastPath *self, int file, const struct stat *status);
 
 /* folder.c */
-int find_conferred(int folder, const struct stat *status, Conferred *found);
 unsigned int most_folders(void);
 void close_folders(FastPath *self);
 int open_beneath(int root, const char *path, int flags);
@@ -722,6 +726,9 @@ int enter_parent(FastPath *self, const char *key, Parent *parent);
 void leave_parent(const Parent *parent);
 int is_conferred_alike(const FastPath *self, const Parent *parent);
 PyObject *open_folder(PyObject *module, PyObject *args);
+PyObject *make_one_folder(PyObject *module, PyObject *args);
+PyObject *default_list(PyObject *module, PyObject *folder);
+PyObject *conferred_by(PyObject *module, PyObject *folder);
 PyObject *mark_text(PyObject *module, PyObject *args);
 PyObject *magic_of(PyObject *module, PyObject *folder);
 
@@ -750,7 +757,8 @@ int set_lock(int lock, short kind, long long offset);
 void unlock_all(int lock);
 int reserve(Upload *upload);
 void release(Upload *upload);
-int create_file(FastPath *self, Upload *upload, int has_body);
+int create_file(FastPath *self, Upload *upload);
+int create_file_early(FastPath *self, Upload *upload);
 int is_of_present(const Upload *upload);
 Py_ssize_t write_all(int file, const char *body, Py_ssize_t length);
 int publish_file(FastPath *self, Upload *upload, int file, int *is_made);

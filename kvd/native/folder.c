@@ -55,15 +55,57 @@ read_list(int folder, char *list, size_t size)
     return found < 0 && (errno == ENODATA || errno == EOPNOTSUPP) ? 0 : found;
 }
 
+/* The group that a folder of such a status confers; -1: that of the process. */
+static long long
+group_from(const struct stat *status)
+{
+    return status->st_mode & S_ISGID ? (long long)status->st_gid : -1;
+}
+
 /*
  * Find what a folder confers. Returns 0; -1 if that is unknown.
  */
-int
+static int
 find_conferred(int folder, const struct stat *status, Conferred *found)
 {
-    found->group = status->st_mode & S_ISGID ? (long long)status->st_gid : -1;
+    found->group = group_from(status);
     found->list_bytes = read_list(folder, found->list, LIST_BYTES);
     return found->list_bytes < 0 ? -1 : 0;
+}
+
+PyObject *
+default_list(PyObject *Py_UNUSED(module), PyObject *folder)
+{
+    char list[XATTR_SIZE_MAX];
+    ssize_t list_bytes;
+    long descriptor = PyLong_AsLong(folder);
+    if (descriptor == -1 && PyErr_Occurred())
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    list_bytes = read_list((int)descriptor, list, sizeof list);
+    Py_END_ALLOW_THREADS
+    return list_bytes < 0 ? PyErr_SetFromErrno(PyExc_OSError)
+                          : PyBytes_FromStringAndSize(list, (Py_ssize_t)list_bytes);
+}
+
+PyObject *
+conferred_by(PyObject *Py_UNUSED(module), PyObject *folder)
+{
+    struct stat status;
+    char list[XATTR_SIZE_MAX];
+    ssize_t list_bytes = -1;
+    long descriptor = PyLong_AsLong(folder);
+    if (descriptor == -1 && PyErr_Occurred())
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    if (fstat((int)descriptor, &status) == 0)
+        list_bytes = read_list((int)descriptor, list, sizeof list);
+    Py_END_ALLOW_THREADS
+    if (list_bytes < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    long long group = group_from(&status);
+    return group < 0 ? Py_BuildValue("(Oy#)", Py_None, list, (Py_ssize_t)list_bytes)
+                     : Py_BuildValue("(Ly#)", group, list, (Py_ssize_t)list_bytes);
 }
 
 /*
@@ -142,7 +184,20 @@ mark(int folder)
                ? -1 : 0;
 }
 
-/* Make a folder and open it. */
+/* Remove a folder that was just made, and is open unless `inner` is below 0: otherwise each
+   request would leave another one behind. Keeps errno, and returns -1. */
+static int
+unmake(int folder, const char *name, int inner)
+{
+    int reason = errno;
+    if (inner >= 0)
+        close(inner);
+    unlinkat(folder, name, AT_REMOVEDIR);
+    errno = reason;
+    return -1;
+}
+
+/* Make a folder and open it, as `make_folder` of kvd.store.conferring says. */
 static int
 make_folder(int folder, const char *name, mode_t mode)
 {
@@ -156,16 +211,27 @@ make_folder(int folder, const char *name, mode_t mode)
     if (inner >= 0
         && (list_bytes
             || (fstat(inner, &status) == 0
-                && fchmod(inner, mode | (status.st_mode & S_ISGID)) == 0))
-        && mark(inner) == 0)
+                && fchmod(inner, mode | (status.st_mode & S_ISGID)) == 0)))
         return inner;
-    /* Otherwise each request would leave a folder behind. */
-    int reason = errno;
-    if (inner >= 0)
-        close(inner);
-    unlinkat(folder, name, AT_REMOVEDIR);
-    errno = reason;
-    return -1;
+    return unmake(folder, name, inner);
+}
+
+PyObject *
+make_one_folder(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int folder, mode, inner;
+    PyObject *name, *bytes;
+    if (!PyArg_ParseTuple(args, "iOi:make_folder", &folder, &name, &mode)
+        || !PyUnicode_FSConverter(name, &bytes))
+        return NULL;
+    const char *text = PyBytes_AsString(bytes);
+    Py_BEGIN_ALLOW_THREADS
+    inner = make_folder(folder, text, (mode_t)mode);
+    Py_END_ALLOW_THREADS
+    PyObject *made = inner < 0 ? PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, name)
+                               : PyLong_FromLong(inner);
+    Py_DECREF(bytes);
+    return made;
 }
 
 /*
@@ -181,6 +247,8 @@ make_missing(int folder, const char *name, mode_t mode)
     if (other >= 0) {
         close(other);
         inner = make_folder(folder, name, mode);
+        if (inner >= 0 && mark(inner) < 0)
+            inner = unmake(folder, name, inner);
     }
     if (reserved >= 0)
         give_up(reserved);

@@ -333,16 +333,15 @@ create_beside(FastPath *self, Upload *upload, const Parent *parent, int may_be_n
               Space *space)
 {
     int file = -1;
-    mode_t mode = self->conferred.list_bytes ? 0666 : (mode_t)self->mode;
     if (!has_room(self, upload->length, upload->keeps, space)
         || !is_conferred_alike(self, parent))
         return -1;
     if (may_be_nameless) {
-        file = openat(parent->descriptor, ".", self->nameless_flags, mode);
+        file = openat(parent->descriptor, ".", self->nameless_flags, self->mode);
         upload->is_nameless = file >= 0;
     }
     return file >= 0 ? file
-        : openat(self->uploads, upload->name, self->create_flags, mode);
+        : openat(self->uploads, upload->name, self->create_flags, self->mode);
 }
 
 static int
@@ -387,21 +386,35 @@ count_result(Upload *upload, int result, unsigned long long replaced)
 }
 
 /*
- * Create the file of an upload, unless Python would refuse it before its body comes
- * (`begin_at_once` of kvd.store.file). Of a body that is here, publication finds out whether
- * its key is a folder; to look for that before costs as much as to create the file. Returns
- * its descriptor; -1 if it was not created.
+ * Create the file of an upload whose body is here. Publication finds out whether its key is a
+ * folder; to look for that before costs as much as to create the file. Returns its descriptor;
+ * -1 if it was not created.
  */
 int
-create_file(FastPath *self, Upload *upload, int has_body)
+create_file(FastPath *self, Upload *upload)
+{
+    Parent parent;
+    Space space;
+    if (enter_parent(self, upload->key, &parent) < 0)
+        return -1;
+    int file = create_beside(self, upload, &parent, 0, &space);
+    leave_parent(&parent);
+    return file;
+}
+
+/*
+ * Create the file of an upload whose body is still to come, unless Python would refuse it
+ * before that (`begin_at_once` of kvd.store.file). Returns as `create_file`.
+ */
+int
+create_file_early(FastPath *self, Upload *upload)
 {
     int file = -1;
     Parent parent;
     Space space;
     if (enter_parent(self, upload->key, &parent) < 0)
         return -1;
-    if (has_body || parent.is_missing
-        || !is_folder(parent.descriptor, last_name(upload->key)))
+    if (parent.is_missing || !is_folder(parent.descriptor, last_name(upload->key)))
         file = create_beside(self, upload, &parent, 0, &space);
     leave_parent(&parent);
     return file;

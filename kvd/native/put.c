@@ -77,18 +77,43 @@ name_upload(FastPath *self, char *upload, const char *key, int keeps)
                       self->slash) != 0;
 }
 
-/* Remember that a key was written to, and what is kept for it (SOMETHING of
-   kvd.store.tree: nothing is). */
-static int
-keep(FastPath *self, PyObject *key, const char *upload, int replaced)
+/* Whether an object is what a store has of kvd.store.replaced: a dict, or None. Sets an
+   exception if it is neither. */
+int
+is_of_kept(PyObject *kept)
 {
-    if (replaced != KEPT)
-        return PyDict_SetItem(self->kept, self->nothing, self->nothing);
-    PyObject *name = PyBytes_FromString(upload);
-    if (name == NULL)
-        return -1;
-    int done = PyDict_SetItem(self->kept, key, name);
-    Py_DECREF(name);
+    if (kept == Py_None || PyDict_CheckExact(kept))
+        return 1;
+    PyErr_SetString(PyExc_TypeError, "kept is no dict");
+    return 0;
+}
+
+/* Note a change of a key, as kvd.store.replaced says; `name` is empty if nothing is kept. */
+static int
+note_in(PyObject *kept, PyObject *key, PyObject *name)
+{
+    return PyDict_SetItem(kept, PyBytes_Size(name) ? key : name, name);
+}
+
+PyObject *
+note_change(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *kept, *key, *name;
+    if (!PyArg_ParseTuple(args, "OSS:note_change", &kept, &key, &name)
+        || !is_of_kept(kept) || (kept != Py_None && note_in(kept, key, name) < 0))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Note the publication of an upload, of which `result` is what `publish` returned. */
+static int
+note_upload(FastPath *self, PyObject *key, const char *upload, int result)
+{
+    if (self->kept == NULL)
+        return 0;
+    PyObject *name = result == KEPT ? PyBytes_FromString(upload) : Py_NewRef(self->nothing);
+    int done = name == NULL ? -1 : note_in(self->kept, key, name);
+    Py_XDECREF(name);
     return done;
 }
 
@@ -101,21 +126,45 @@ prune(FastPath *self, PyObject *key)
     return done == NULL ? -1 : 0;
 }
 
+#define TOO_MANY_KEPT 2
+
 /*
- * Whether what a key has now is kept if it is replaced. Returns 1; 0 if it cannot be, so
- * that the request is Python's; -1 with an exception.
+ * Whether what a key has is kept when it is replaced, as kvd.store.replaced says. Returns 1;
+ * 0 if it is not; TOO_MANY_KEPT; -1 with an exception.
+ */
+static int
+keeps_in(PyObject *kept, PyObject *key, Py_ssize_t most)
+{
+    int is_kept = PyDict_Contains(kept, key);
+    if (is_kept != 0)
+        return is_kept < 0 ? -1 : 0;
+    return PyDict_Size(kept) < most ? 1 : TOO_MANY_KEPT;
+}
+
+PyObject *
+keeps_replaced(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *kept, *key;
+    Py_ssize_t most;
+    if (!PyArg_ParseTuple(args, "OSn:keeps_replaced", &kept, &key, &most)
+        || !is_of_kept(kept))
+        return NULL;
+    int keeps = kept == Py_None ? 0 : keeps_in(kept, key, most);
+    if (keeps == TOO_MANY_KEPT)
+        Py_RETURN_NONE;
+    return keeps < 0 ? NULL : PyBool_FromLong(keeps);
+}
+
+/*
+ * Find whether what a key has now is kept when it is replaced. Returns 1; 0 if it should be
+ * and cannot, so that the request is Python's; -1 with an exception.
  */
 static int
 find_keeps(FastPath *self, PyObject *key, int *keeps)
 {
-    *keeps = 0;
-    if (self->kept == NULL)
-        return 1;
-    int is_kept = PyDict_Contains(self->kept, key);
-    if (is_kept < 0)
-        return -1;
-    *keeps = !is_kept;
-    return is_kept || PyDict_Size(self->kept) < self->most_kept;
+    int found = self->kept == NULL ? 0 : keeps_in(self->kept, key, self->most_kept);
+    *keeps = found == 1;
+    return found < 0 ? -1 : found != TOO_MANY_KEPT;
 }
 
 /*
@@ -179,7 +228,7 @@ serve_put(FastPath *self, int socket, const Request *request, PyObject *key)
     Py_END_ALLOW_THREADS
     if (replaced < 0)
         return is_made ? prune(self, key) : 0;
-    if (upload.keeps && keep(self, key, upload.name, replaced) < 0)
+    if (note_upload(self, key, upload.name, replaced) < 0)
         return -1;
     Py_ssize_t sent = reply_published(self, socket, request->template, &upload, replaced);
     if (sent < 0)
@@ -213,7 +262,7 @@ finish_put(FastPath *self, int socket, PartialUpload *partial)
     Py_END_ALLOW_THREADS
     if (replaced < 0)
         return is_made ? prune(self, partial->key) : 0;
-    int done = upload->keeps ? keep(self, partial->key, upload->name, replaced) : 0;
+    int done = note_upload(self, partial->key, upload->name, replaced);
     upload->name[0] = 0;
     const Request *request = &partial->request;
     self->method = request->template->method;

@@ -63,7 +63,7 @@ begin_upload(FastPath *self, const Request *request, PyObject *key, Joined *join
     int prepared = prepare_upload(self, request, key, &partial->upload);
     if (prepared > 0) {
         Py_BEGIN_ALLOW_THREADS
-        partial->file = create_file(self, &partial->upload, 0);
+        partial->file = create_file_early(self, &partial->upload);
         Py_END_ALLOW_THREADS
         prepared = partial->file >= 0;
         if (!prepared)

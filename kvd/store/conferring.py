@@ -20,7 +20,8 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
 from zlib import crc32
 
 from kvd.native import compiled
@@ -56,43 +57,110 @@ class Conferred(NamedTuple):
     """The default access control list; empty for none."""
 
 
-def conferred(folder: int) -> Conferred:
+def default_list_in_python(folder: int, /) -> bytes:
     """
-    Return what an open folder confers.
+    See `default_list`. Without a C compiler, this does what ``kvd/native/folder.c``
+    does.
+    """
+    # Usually there is none; to learn that from an exception takes three times as long.
+    try:
+        if _DEFAULT_LIST not in os.listxattr(folder):
+            return b""
+        return os.getxattr(folder, _DEFAULT_LIST)
+    except OSError as error:
+        if error.errno in _NONE:
+            return b""
+        raise
+
+
+def conferred_in_python(folder: int, /) -> Conferred:
+    """
+    See `conferred`. Without a C compiler, this does what ``kvd/native/folder.c`` does.
     """
     status = os.fstat(folder)
     group = status.st_gid if status.st_mode & stat.S_ISGID else None
-    return Conferred(group, _default_list(folder))
+    return Conferred(group, default_list_in_python(folder))
 
 
-def make_folder(folder: int, name: str | bytes, mode: int) -> int:
+def make_folder_in_python(folder: int, name: str | bytes, mode: int, /) -> int:
     """
-    Make a folder and open it; the caller closes it.
-
-    Args:
-        folder: The folder in which to make it.
-        name: Its name.
-        mode: Its permissions, whatever the umask, unless the folder around it has a
-            default list.
-
-    Raises:
-        FileExistsError: The name exists.
-        FileNotFoundError: The folder was removed again meanwhile.
-        OSError: The folder cannot be made.
+    See `FolderMaker`. Without a C compiler, this does what ``kvd/native/folder.c``
+    does.
     """
-    listed = bool(_default_list(folder))
+    listed = bool(default_list_in_python(folder))
     os.mkdir(name, ALL_OF_A_FOLDER if listed else mode, dir_fd=folder)
     try:
         inner = os.open(name, _FLAGS, dir_fd=folder)
     except FileNotFoundError:
-        raise
+        raise  # Another process has removed it.
     except OSError:
-        # Usually no descriptor is free: each request would leave another folder.
-        os.rmdir(name, dir_fd=folder)
+        unmake_folder(folder, name)
         raise
     if not listed:
-        os.fchmod(inner, mode | (os.fstat(inner).st_mode & stat.S_ISGID))
+        try:
+            os.fchmod(inner, mode | (os.fstat(inner).st_mode & stat.S_ISGID))
+        except OSError:
+            os.close(inner)
+            unmake_folder(folder, name)
+            raise
     return inner
+
+
+def unmake_folder(folder: int, name: str | bytes) -> None:
+    """
+    Remove a folder that was just made, because the next step has failed: usually no
+    descriptor is free, and each request would leave another one behind.
+    """
+    with suppress(OSError):  # Another process may use it by now.
+        os.rmdir(name, dir_fd=folder)
+
+
+class FolderMaker(Protocol):
+    """
+    Makes a folder and opens it; the caller closes it.
+    """
+
+    def __call__(self, folder: int, name: str | bytes, mode: int, /) -> int:
+        """
+        Args:
+            folder: The folder in which to make it.
+            name: Its name.
+            mode: Its permissions, whatever the umask, unless the folder around it has a
+                default list.
+
+        Raises:
+            FileExistsError: The name exists.
+            FileNotFoundError: The folder was removed again meanwhile.
+            OSError: The folder cannot be made; nothing is left of it.
+        """
+
+
+_native = compiled("_fast_path")
+
+
+def _conferred_compiled(folder: int, /) -> Conferred:
+    assert _native is not None
+    return Conferred(*_native.conferred(folder))
+
+
+default_list: Callable[[int], bytes] = (
+    default_list_in_python if _native is None else _native.default_list
+)
+"""
+The default access control list of an open folder; empty for none.
+"""
+conferred: Callable[[int], Conferred] = (
+    conferred_in_python if _native is None else _conferred_compiled
+)
+"""
+What an open folder confers.
+"""
+make_folder: FolderMaker = (
+    make_folder_in_python if _native is None else _native.make_folder
+)
+"""
+The compiled one, where there is one.
+"""
 
 
 def mark(folder: int) -> None:
@@ -151,9 +219,7 @@ def is_plain(folder: int) -> bool:
 
 def _mark_of(folder: int) -> bytes:
     status = os.fstat(folder)
-    return mark_text(
-        status.st_mode, status.st_uid, status.st_gid, _default_list(folder)
-    )
+    return mark_text(status.st_mode, status.st_uid, status.st_gid, default_list(folder))
 
 
 def mark_text_in_python(mode: int, user: int, group: int, access: bytes, /) -> bytes:
@@ -163,7 +229,6 @@ def mark_text_in_python(mode: int, user: int, group: int, access: bytes, /) -> b
     return b"folder %o %d %d %x" % (stat.S_IMODE(mode), user, group, crc32(access))
 
 
-_native = compiled("_fast_path")
 mark_text: Callable[[int, int, int, bytes], bytes] = (
     mark_text_in_python if _native is None else _native.mark_text
 )
@@ -176,15 +241,3 @@ Args:
     group: That of its group.
     access: Its default access control list; empty for none.
 """
-
-
-def _default_list(folder: int) -> bytes:
-    # Usually there is none; to learn that from an exception takes three times as long.
-    try:
-        if _DEFAULT_LIST not in os.listxattr(folder):
-            return b""
-        return os.getxattr(folder, _DEFAULT_LIST)
-    except OSError as error:
-        if error.errno in _NONE:
-            return b""
-        raise

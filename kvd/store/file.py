@@ -63,6 +63,7 @@ from kvd.store.keeping import has_sidecars
 from kvd.store.listing import FileFolderListing, FileListing, ListingContext
 from kvd.store.locks import KeyLocks, LockFile
 from kvd.store.populated import Populated
+from kvd.store.replaced import AllKept
 from kvd.store.reservation import UNLIMITED, Reservation
 from kvd.store.resuming import ResumableFolder
 from kvd.store.resumption import Resumption
@@ -100,15 +101,13 @@ class FastPathState:
     lock: LockFile
     exchanges: bool
     """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
-    kept: dict[Key, bytes] | None
+    kept: AllKept | None
     """The names of replaced values that are kept; see `kvd.store.writeback`."""
     has_epochs: bool
     """Whether an epoch says which values are not kept; see `kvd.store.epochs`."""
     uploads: UploadFolder
-    file_mode: int
-    """The mode of a value in a folder that confers no other."""
     folder_mode: int
-    """The same of a folder that is made."""
+    """The mode of a folder that is made."""
     prune: Callable[[Key], None]
     """Removes the folders of a key, as far as they are empty and made by kvd."""
     adopt: Callable[[Key, int, Metadata, int, bytes, int], FileUpload]
@@ -239,7 +238,6 @@ class FileStore:
             tree.kept,
             tree.epochs is not None,
             uploads,
-            modes.file,
             modes.folder,
             lambda key: prune(self._root, split(key)[0]),
             self.adopt,

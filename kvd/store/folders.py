@@ -25,7 +25,13 @@ from typing import Final, Protocol, TypeAlias
 from kvd.model.keys import MAX_KEY_BYTES, Key
 from kvd.native import compiled
 from kvd.settings import DEFAULT_MODES
-from kvd.store.conferring import is_own, is_plain, make_folder, mark
+from kvd.store.conferring import (
+    is_own,
+    is_plain,
+    make_folder_in_python,
+    mark,
+    unmake_folder,
+)
 
 FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -123,7 +129,7 @@ def _enter(folder: int, name: bytes, mode: int) -> int:
     reserved = os.dup(folder)
     try:
         os.close(os.dup(folder))
-        inner = make_folder(folder, name, mode)
+        inner = make_folder_in_python(folder, name, mode)
     except FileExistsError:
         # Another request made it first.
         return os.open(name, FOLDER_FLAGS, dir_fd=folder)
@@ -133,7 +139,7 @@ def _enter(folder: int, name: bytes, mode: int) -> int:
         mark(inner)
     except OSError:
         os.close(inner)
-        os.rmdir(name, dir_fd=folder)
+        unmake_folder(folder, name)
         raise
     return inner
 

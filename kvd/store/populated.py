@@ -26,7 +26,7 @@ from kvd.store.tree import Tree
 from kvd.store.value import is_absence
 from kvd.store.walk import Span, describe, look, walk
 
-LOOKS: Final = 16
+MOST_STEPS: Final = 16
 """
 How many steps of a walk the reactor's thread takes: a step is a value, or a part of a
 folder, which has up to `kvd.store.walk.BATCH_NAMES` names.
@@ -37,7 +37,7 @@ MOST_FOUND: Final = 256
 Of how many folders a value is remembered.
 """
 
-_Looks = Generator[Key | None, None, None]
+_Steps = Generator[Key | None, None, None]
 
 
 class Populated:
@@ -64,24 +64,24 @@ class Populated:
             known = self._found.get(prefix)
             if known is not None and look(self._tree, known) is not None:
                 return True
-            looks = _begin(self._context.root, prefix)
-            for step, key in enumerate(looks, 1):
+            steps = _begin(self._context.root, prefix)
+            for step, key in enumerate(steps, 1):
                 if key is not None:
-                    looks.close()
+                    steps.close()
                     return self._remember(prefix, key)
-                if step == LOOKS:
-                    later = self._go_on(prefix, looks)
+                if step == MOST_STEPS:
+                    later = self._go_on(prefix, steps)
                     return self._context.underway.shield(later)
         except OSError as error:
             raise _fault(error) from error
         return self._remember(prefix, None)
 
-    async def _go_on(self, prefix: bytes, looks: _Looks) -> bool:
-        with closing(looks):
+    async def _go_on(self, prefix: bytes, steps: _Steps) -> bool:
+        with closing(steps):
             try:
                 ended, key = False, None
                 while not ended:
-                    work = partial(_slice, looks)
+                    work = partial(_slice, steps)
                     ended, key = await self._context.off_reactor(work)
             except OSError as error:
                 raise _fault(error) from error
@@ -98,7 +98,7 @@ class Populated:
         return True
 
 
-def _begin(root: int, prefix: bytes) -> _Looks:
+def _begin(root: int, prefix: bytes) -> _Steps:
     """
     Walk over what is below a prefix. After each step, the key of the value to which it
     has come, whatever the attribute of that says; None: to none.
@@ -120,13 +120,13 @@ def _begin(root: int, prefix: bytes) -> _Looks:
                 yield key if describe(None, inner, name, key) is not None else None
 
 
-def _slice(looks: _Looks) -> tuple[bool, Key | None]:
+def _slice(steps: _Steps) -> tuple[bool, Key | None]:
     """
     Go on for a while, in a thread: whether there is nothing more to look for, and the
     key of the value that was found.
     """
     time_up = monotonic() + SLICE_SECONDS
-    for key in looks:
+    for key in steps:
         if key is not None:
             return True, key
         if monotonic() >= time_up:

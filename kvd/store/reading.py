@@ -40,6 +40,14 @@ def note_read_by_ctypes(file: int) -> None:
     _libc.futimens(file, times)
 
 
+def is_stale_in_python(accessed: int, resolution: int, present: int, /) -> bool:
+    """
+    See `is_stale`. Without a C compiler, this does what ``kvd/native/attribute.c``
+    does.
+    """
+    return resolution != 0 and accessed + resolution < present
+
+
 _native = compiled("_fast_path")
 note_read: Callable[[int], None] = (
     note_read_by_ctypes
@@ -49,6 +57,17 @@ note_read: Callable[[int], None] = (
 """
 Set the access time of an open file to the present. An error, for example because the
 file belongs to another user, is ignored: the value then counts as read less recently.
+"""
+is_stale: Callable[[int, int, int], bool] = (
+    is_stale_in_python if _native is None else _native.is_stale
+)
+"""
+Whether it is to be noted that a value was opened.
+
+Args:
+    accessed: Its access time, in seconds since the epoch.
+    resolution: For how many seconds that is recent; 0: it is never noted.
+    present: The present, in seconds since the epoch.
 """
 
 
@@ -61,5 +80,6 @@ def note_if_stale(file: int, status: os.stat_result, resolution_seconds: int) ->
         status: The status of the file.
         resolution_seconds: See `UsageMemory.resolution_seconds`.
     """
-    if resolution_seconds and status.st_atime + resolution_seconds < time.time():
+    accessed = status.st_atime_ns // 1_000_000_000
+    if is_stale(accessed, resolution_seconds, int(time.time())):
         note_read(file)

@@ -39,6 +39,7 @@ from kvd.store.placing import (
     place,
     place_in_python,
 )
+from kvd.store.replaced import MOST_KEPT, AllKept, keeps_replaced, note_change
 from kvd.store.sidecars import Sidecars
 from kvd.store.uploads import SLASH, Kept, UploadFolder
 from kvd.store.value import (
@@ -52,23 +53,10 @@ from kvd.store.value import (
 # its use. Two processes that did nothing else lost at most twice in a row.
 _TRIES: Final = 100
 
-SOMETHING: Final = Key(b"")
-"""
-The entry in `Tree.kept` that says that something has changed, whether or not a replaced
-value is kept.
-"""
-
-
-MOST_KEPT: Final = 65536
-"""
-The most replaced values that are kept at once, however long a sync takes.
-"""
-
-
 KEEPING: Final = (MOST_KEPT, SPARE_SHARE, SPARE_BYTES, SPARE_TIMES, SLASH)
 """
-The same for the fast path, and what stands for a slash in
-the names of what is kept.
+For the fast path: how many replaced values are kept at once at most, those of
+`kvd.store.placing`, and what stands for a slash in the names of what is kept.
 """
 
 
@@ -139,7 +127,7 @@ class Tree:
         self.sidecars = sidecars
         self.exchanges = exchange_is_cheaper(root)
         """Whether values are replaced by exchanging names; see `kvd.store.exchange`."""
-        self.kept: dict[Key, bytes] | None = None
+        self.kept: AllKept | None = None
         """The names of replaced values that are kept; see `kvd.store.writeback`."""
         self.epochs: Epochs | None = None
         """By which is decided whether a replaced value need be kept; None: all are."""
@@ -317,9 +305,7 @@ class Tree:
             return None
         finally:
             self.leave(folder)
-        if placed.result == KEPT and self.kept is not None:
-            self.kept[key] = kept
-        self._changed()
+        note_change(self.kept, key, kept if placed.result == KEPT else b"")
         return _Publication(current)
 
     def _keeps(self, key: Key, current: FileValue | None, synced: bool) -> bool:
@@ -329,11 +315,12 @@ class Tree:
         Raises:
             CannotBeKept: It should be, but too much is kept already.
         """
-        if self.kept is None or current is None or synced or key in self.kept:
+        if current is None or synced:
             return False
-        if len(self.kept) >= MOST_KEPT:
+        keeps = keeps_replaced(self.kept, key, MOST_KEPT)
+        if keeps is None:
             raise CannotBeKept
-        return True
+        return keeps
 
     def _place(
         self,
@@ -371,10 +358,6 @@ class Tree:
         if placed.result == UNSEALED:
             raise CannotBeSealed(placed.error)
         raise OSError(placed.error, os.strerror(placed.error))
-
-    def _changed(self) -> None:
-        if self.kept is not None:
-            self.kept[SOMETHING] = b""
 
     def restore(self, kept: Kept) -> bool:
         """
@@ -421,7 +404,7 @@ class Tree:
             os.unlink(name, dir_fd=folder)
         finally:
             self.leave(folder)
-        self._changed()
+        note_change(self.kept, key, b"")
         # Pruning needs no lock, but happens under the key's lock so that a later sync
         # finds the remaining folders.
         prune(self._root, parents)

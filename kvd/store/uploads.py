@@ -199,9 +199,9 @@ class UploadFolder:
         self.stays = False
         """Set if replaced values in it may still be needed; then `close` leaves the
         folder in place, as a process that is killed does."""
-        self.made: Callable[[int], None] = lambda descriptor: None
-        """Called with the descriptor when the folder is made, and with -1 when it is
-        closed."""
+        self.made: Callable[[int, Conferred, int], None] = lambda *_: None
+        """Called when the folder is made, with its descriptor, what it confers, and the
+        mode with which files are created in it; and with -1 when it is closed."""
 
     def create(self, parent: int | None = None) -> tuple[int, bytes]:
         """
@@ -234,9 +234,16 @@ class UploadFolder:
             self._renew_hidden()
             self._name, self.descriptor = _make(self._hidden, self._modes.folder)
         self._conferred = conferred(self.descriptor)
-        self.made(self.descriptor)
+        self.say_made()
         if old >= 0:
             os.close(old)
+
+    def say_made(self) -> None:
+        """
+        Call `made` with what the folder is now.
+        """
+        mode = self._mode(self._conferred)
+        self.made(self.descriptor, self._conferred, mode)
 
     def _create(self, name: bytes, parent: int | None) -> int:
         if parent is not None:
@@ -331,7 +338,7 @@ class UploadFolder:
         Remove the folder and everything in it, unless it `stays`.
         """
         # First: another file can get the same descriptor.
-        self.made(-1)
+        self.made(-1, Conferred(None, b""), self._modes.file)
         if self.descriptor >= 0:
             if not self.stays:
                 _remove(self._hidden, self._name, self.descriptor)

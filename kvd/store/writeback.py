@@ -43,8 +43,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.interfaces import Answer
-from kvd.model.keys import Key
 from kvd.store.epochs import BATCH_SECONDS, Epochs
+from kvd.store.replaced import AllKept
 from kvd.store.sync import sync_all
 from kvd.store.uploads import Left, UploadFolder
 from kvd.store.waiting import OffReactor
@@ -99,11 +99,10 @@ class Writeback:
         self._clock = clock
         self._off_reactor = off_reactor
         self._epochs = epochs
-        self.kept: dict[Key, bytes] = {}
+        self.kept: AllKept = {}
         """
-        The keys whose values were replaced since the last sync, each with the name of
-        its replaced file in the upload folder. `kvd.store.tree` and
-        `kvd.http.fast_path` add entries; after any other change it is not empty either.
+        What has changed since the last sync. `kvd.store.tree` and `kvd.http.fast_path`
+        add entries.
         """
         self._period = self._current_period()  # At the last check.
         self._is_urgent = False

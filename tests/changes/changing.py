@@ -45,7 +45,7 @@ def under_load(
         clients: How many there are; half of them keep their connections.
         folder: Empty.
         act: Makes the changes.
-        prelude: See `Twistd`; `EXEC` for a daemon that is upgraded.
+        prelude: See `Twistd`.
         pause_seconds: Of each client; see `Load`.
         options: Of the daemon, beside the usual ones.
         is_expected: Whether a request may be cut off.

@@ -16,7 +16,6 @@ from tests.changes.changing import (
     under_load,
     upgrade_under,
 )
-from tests.integration.twistd import EXEC
 
 pytestmark = pytest.mark.integration
 
@@ -54,7 +53,7 @@ def test_an_upgrade_loses_no_request(policy: str, tmp_path: Path) -> None:
     Whether workers accept, or the supervisor.
     """
     upgrade = upgrade_under(policy, 1)
-    report = under_load(CLIENTS, tmp_path, upgrade, EXEC, PAUSE_SECONDS)
+    report = under_load(CLIENTS, tmp_path, upgrade, pause_seconds=PAUSE_SECONDS)
 
     assert [] == report.wrong
     assert report.requests > 100

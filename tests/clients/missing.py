@@ -35,6 +35,10 @@ CLIENTS: Final = (
     "fsspec",
     "apt",
     "s3",
+    "minio_py",
+    "minio_go",
+    "rclone_go",
+    "botocore",
 )
 """
 The modules in this package.

@@ -123,6 +123,15 @@ def run(
     return done.stdout
 
 
+def fails_or_not(
+    folder: Path, *command: str, environment: Mapping[str, str] = NONE
+) -> str:
+    """
+    What a program prints, whose caller finds out whether it has succeeded.
+    """
+    return _run(folder, command, "", None, environment).stdout
+
+
 def fails(folder: Path, *command: str, environment: Mapping[str, str] = NONE) -> str:
     """
     What a program prints, which has to fail.

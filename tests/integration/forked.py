@@ -42,7 +42,7 @@ def fork_server(
         Where processes are requested.
     """
     own = None if environment is os.environ else tuple(environment.items())
-    return _fork_server(loaded, program, own, prepared)
+    return _fork_server(loaded, program, own, prepared)[0]
 
 
 @cache
@@ -51,7 +51,7 @@ def _fork_server(
     program: str,
     environment: tuple[tuple[str, str], ...] | None,
     prepared: str,
-) -> socket.socket:
+) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     text = Path(forking.__file__).read_text(encoding="utf-8")
     control = f"socket.socket(fileno={theirs.fileno()})"
@@ -71,7 +71,9 @@ def _fork_server(
         process.wait()
 
     atexit.register(end)
-    return ours
+    # A process that is forked has the socket, but not what is done at the end: there,
+    # nobody warns that this one still runs.
+    return ours, process
 
 
 class ForkedProcess(Generic[AnyStr]):

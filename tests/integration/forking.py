@@ -37,6 +37,11 @@ MAX_DESCRIPTORS = 8
 
 DONE = b"done"
 
+UNCHANGED = "-n", "--pidfile=", "--reactor="
+"""
+How the options of ``twistd`` begin that leave a process what it is.
+"""
+
 
 def fork_processes(
     control: socket.socket, modules: Sequence[str], prepared: str
@@ -156,7 +161,8 @@ def keep_spare() -> None:
     """
     if not {"--procs=0", "0"}.isdisjoint(sys.argv):
         return
-    if sys.argv[1:4] != ["-n", "--pidfile=", "kvd"]:
+    before = sys.argv[1 : sys.argv.index("kvd")] if "kvd" in sys.argv else []
+    if "-n" not in before or not all(word.startswith(UNCHANGED) for word in before):
         # twistd may become another user, and this child would not.
         return
     from kvd.daemon import supervisor

@@ -5,6 +5,7 @@ kvd built as it is published, and installed in a Python of its own.
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import os
 import shutil
 import site
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import Distribution, distribution
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +38,26 @@ def copied_sources(folder: Path) -> Path:
     copy = folder / "sources"
     shutil.copytree(ROOT, copy, ignore=_LEFT_OUT)
     return copy
+
+
+def bring_bytecode(package: Path) -> None:
+    """
+    Put what is compiled of kvd's modules here beside a copy of them: each Python would
+    compile them anew, and that takes longer than all that it is installed for.
+
+    Args:
+        package: The copy, for a Python as this one. Modules that are not the same are
+            compiled when they are imported.
+    """
+    for copy in package.rglob("*.py"):
+        ours = ROOT / "kvd" / copy.relative_to(package)
+        compiled = cache_from_source(str(ours))
+        if os.path.exists(compiled) and filecmp.cmp(ours, copy, shallow=False):
+            # It holds for a file of this size and date.
+            shutil.copystat(ours, copy)
+            target = cache_from_source(str(copy))
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copy(compiled, target)
 
 
 def build_wheel(folder: Path) -> Path:
@@ -144,12 +166,14 @@ def install(
     (beside or _all_of_ours)(installed.packages)
     pip = [sys.executable, "-m", "pip", "--python", installed.python, "install"]
     quietly = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
-    alone = ["--ignore-installed", "--no-build-isolation"]
+    alone = ["--ignore-installed", "--no-build-isolation", "--no-compile"]
     subprocess.run(
         [*pip, *quietly, *alone, *options],
         env=os.environ | (environment or {}),
         check=True,
     )
+    if python == sys.executable:
+        bring_bytecode(installed.packages / "kvd")
     return installed
 
 

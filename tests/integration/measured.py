@@ -1,13 +1,15 @@
 """
-What ``kvd bench`` starts, forked by processes that have loaded it: loading takes longer
-than a short measurement. That Python starts it too, a test of an interrupted one shows.
+What ``kvd bench`` starts, and the daemons of ``bench``, forked by processes that have
+loaded it: loading takes longer than a short measurement. That Python starts it too, a
+test of an interrupted one shows.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,9 @@ _RUN_MODULE: Final = "import_module(sys.argv[1]).main(*sys.argv[2:])"
 @contextmanager
 def forked_programs() -> Iterator[None]:
     """
-    ``kvd bench``, as far as it runs in this process meanwhile, forks its programs.
+    ``kvd bench`` and ``bench``, as far as they run in this process meanwhile, fork
+    their programs. Those that are not in Python are started, and those that the dynamic
+    linker loads something into.
     """
     forking = SimpleNamespace(**{**vars(subprocess), "Popen": _start})
     with mock.patch.object(processes, "subprocess", forking):
@@ -41,10 +45,21 @@ def _start(
     stdout: Any,
     stderr: Any,
     cwd: str | None,
-    env: None,
+    env: Mapping[str, str] | None,
     process_group: int,
-) -> ForkedProcess[Any]:
-    assert (None, 0) == (env, process_group)
+) -> ForkedProcess[Any] | subprocess.Popen[bytes]:
+    assert 0 == process_group
+    if command[0] != sys.executable or (env and "LD_PRELOAD" in env):
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=env,
+            process_group=process_group,
+        )
+    environment = os.environ if env is None else env
     _, kind, *words = command
     prelude = "os.setpgid(0, 0)\n"
     fork: partial[ForkedProcess[Any]]
@@ -67,7 +82,7 @@ def _start(
                 theirs.callback(os.close, given)
                 ours[name] = os.fdopen(near, "wb" if name == "stdin" else "rb")
             streams.append(given if isinstance(given, int) else given.fileno())
-        process = fork(streams, prelude=prelude)
+        process = fork(streams, environment=environment, prelude=prelude)
     for name, stream in ours.items():
         setattr(process, name, stream)
     return process

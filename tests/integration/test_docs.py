@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from doctest import ELLIPSIS, OutputChecker
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,12 @@ from docutils.core import publish_doctree
 
 from tests.integration.commands import as_shell_command, command_server
 from tests.integration.http import ask
-from tests.integration.twistd import EXEC, Twistd
+from tests.integration.twistd import Twistd
 from tests.ports import unused_port
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.rst"), *ROOT.glob("docs/**/*.rst")])
-START = re.compile(r"(?:twistd -n kvd|make serve|(kvd serve))(.*)", re.DOTALL)
+START = re.compile(r"(?:twistd -n kvd|make serve|kvd serve)(.*)", re.DOTALL)
 INSTALL = re.compile(r"pip install (\./\S+)")
 ACTIVATE = ". .venv/bin/activate"
 COMMAND_SECONDS = 240
@@ -50,6 +51,7 @@ class Example:
     """What is shown of its output; empty where nothing is."""
 
 
+@cache
 def read(path: Path) -> nodes.document:
     """
     A document; whatever docutils could warn of is an error.
@@ -136,8 +138,7 @@ class Reader:
             return
         start = START.fullmatch(command)
         if start:
-            # An upgrade needs a program that can be started again.
-            self._start(shlex.split(start[2]), EXEC if start[1] else "")
+            self._start(shlex.split(start[1]))
             return
         install = INSTALL.fullmatch(command)
         if install:
@@ -184,13 +185,11 @@ class Reader:
         programs = self._folder.with_name(self._folder.name + "-programs")
         (programs / "kvd").unlink()
 
-    def _start(self, options: list[str], prelude: str) -> None:
+    def _start(self, options: list[str]) -> None:
         self._daemons.close()
         if not any(option.startswith(("-l", "--listen")) for option in options):
             options = [*options, f"--listen=tcp:{self._port}:interface=127.0.0.1"]
-        daemon = Twistd(
-            options, self._folder, environment=self._environment, prelude=prelude
-        )
+        daemon = Twistd(options, self._folder, environment=self._environment)
         self._daemons.enter_context(daemon)
 
 

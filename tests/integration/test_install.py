@@ -15,6 +15,7 @@ from kvd import __version__
 from tests.integration.http import ask
 from tests.integration.installing import (
     Installed,
+    bring_bytecode,
     copied_sources,
     install,
     once,
@@ -57,7 +58,9 @@ def installed(
         if request.param == "wheel":
             options = [str(the_wheel(tmp_path_factory))]
         else:
-            options = ["--editable", str(copied_sources(folder))]
+            sources = copied_sources(folder)
+            bring_bytecode(sources / "kvd")
+            options = ["--editable", str(sources)]
         # What is compiled is asked only whether it is there, so it need not be fast.
         install(folder / "python", *options, environment={"CFLAGS": "-O0"})
 
@@ -75,9 +78,7 @@ def uncompiled(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """
     folder = tmp_path_factory.mktemp("uncompiled")
     sources = str(copied_sources(folder))
-    return install(
-        folder / "python", "--no-compile", sources, environment={"CC": "false"}
-    )
+    return install(folder / "python", sources, environment={"CC": "false"})
 
 
 def test_what_is_compiled_is_there(installed: Installed, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def required(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
     def make(folder: Path) -> None:
         wheel = str(the_wheel(tmp_path_factory))
-        install(folder, "--no-compile", wheel, beside=only_required)
+        install(folder, wheel, beside=only_required)
 
     return Installed(once(tmp_path_factory, "installed-required", make))
 
@@ -259,7 +260,7 @@ def test_nothing_is_reported_of_a_cache_that_cannot_be_written(
     is still said.
     """
     folder = tmp_path_factory.mktemp("unwritable")
-    installed = install(folder, "--no-compile", str(the_wheel(tmp_path_factory)))
+    installed = install(folder, str(the_wheel(tmp_path_factory)))
     [plugins] = folder.glob("lib/python*/site-packages/twisted/plugins")
     # Nobody can write it, not even root.
     (plugins / "dropin.cache").mkdir()

@@ -29,7 +29,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
     def make(folder: Path) -> None:
         wheel = str(the_wheel(tmp_path_factory))
-        install(folder, "--no-compile", wheel, str(PACKAGE))
+        install(folder, wheel, str(PACKAGE))
 
     return Installed(once(tmp_path_factory, "installed-policies", make))
 

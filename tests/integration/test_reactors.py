@@ -40,7 +40,7 @@ def test_every_reactor_serves(tmp_path: Path, reactor: str, options: list[str]) 
     path = str(tmp_path / "socket")
     listen = ["--listen=tcp:0:interface=127.0.0.1", f"--listen=unix:{path}"]
     chosen = [*options, *listen, "--control=control"]
-    before = ["--reactor", reactor]
+    before = [f"--reactor={reactor}"]
     with Twistd(chosen, tmp_path, before=before) as daemon:
         put = ask(daemon.port, "PUT", "/k", b"value")
         got = ask(daemon.port, "GET", "/k")
@@ -64,7 +64,7 @@ def test_select_leaves_in_the_queue_what_it_cannot_watch(tmp_path: Path) -> None
     with (
         many_descriptors(),
         Twistd(
-            ["--procs=0", "--store=null:"], tmp_path, before=["--reactor", "select"]
+            ["--procs=0", "--store=null:"], tmp_path, before=["--reactor=select"]
         ) as daemon,
     ):
         clients = [

@@ -44,12 +44,13 @@ class Upgradable:
             *[f"--listen=unix:{folder}/socket", "--listen=tcp:0:interface=127.0.0.1"],
         ]
 
-    def serve(self, pid_file: str = "") -> Twistd:
+    def serve(self, pid_file: str = "", prelude: str = "") -> Twistd:
         """
-        The daemon; it finds modules in its folder first.
+        The daemon. The one that takes over, and with `EXEC` the first one too, finds
+        modules in its folder first.
         """
         before = [f"--pidfile={pid_file}"]
-        return Twistd(self.options, self.folder, before=before, prelude=EXEC)
+        return Twistd(self.options, self.folder, before=before, prelude=prelude)
 
     def asking(self) -> closing[ControlSocket]:
         """
@@ -479,7 +480,7 @@ def test_replaced_files_are_not_loaded_beside_the_old_code(tmp_path: Path) -> No
     package = tmp_path / "kvd"
     shutil.copytree(Path(kvd.__file__).parent, package)
     daemon = Upgradable(tmp_path)
-    with daemon.serve() as process, daemon.asking() as asked:
+    with daemon.serve(prelude=EXEC) as process, daemon.asking() as asked:
         old = [row["pid"] for row in asked.status()["workers"]]
         for path in package.rglob("*.py"):
             path.write_text("raise SystemExit('this is new')")

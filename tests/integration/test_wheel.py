@@ -64,7 +64,6 @@ def test_it_works_without_a_compiler(wheel: Path, tmp_path: Path) -> None:
     for number, python in enumerate(pythons()):
         installed = install(
             tmp_path / str(number),
-            "--no-compile",
             str(wheel),
             python=python,
             beside=lambda packages: None,

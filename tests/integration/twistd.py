@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -98,9 +99,23 @@ def fork_twistd(
         loaded_in: The environment of the process that has loaded its modules.
         prelude: What it does first, in Python.
     """
-    program = "keep_spare()\n" + RUN_TWISTD
-    server = fork_server(_LOADED, program, loaded_in, _PREPARED)
+    server, prelude = twistd_server(loaded_in), _COMMAND + prelude
     return ForkedProcess(server, arguments, folder, streams, environment, prelude)
+
+
+def twistd_server(loaded_in: Mapping[str, str] = os.environ) -> socket.socket:
+    """
+    What forks ``twistd``.
+    """
+    return fork_server(_LOADED, "keep_spare()\n" + RUN_TWISTD, loaded_in, _PREPARED)
+
+
+_COMMAND: Final = f"""
+sys.orig_argv[1:] = ["-c", {RUN_TWISTD!r}, *sys.argv[1:]]
+"""
+"""
+As the beginning of a prelude: an upgrade starts ``twistd``, not what forks it.
+"""
 
 
 EXEC: Final = f"""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -13,16 +14,18 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from kvd.errors import KeyAbsent, KeyConflict, PreconditionFailed
-from kvd.interfaces import IStore, IStreamedUpload
+from kvd.interfaces import IListing, IStore, IStreamedUpload
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.keys import Key
-from kvd.model.values import ValueInfo
+from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
 from kvd.moving.copying import ABSENT, exactly
 from kvd.moving.fallback import FallbackStore
 from kvd.moving.mirror import Choices, Counts, Mirror
 from kvd.store.contract.asking import Asking, T
+from kvd.store.contract.listing import ListingContract
 from kvd.store.memory import SLICE_VALUES
 from kvd.store.waiting import resolved
 from kvd.testing import MemoryStore, StoreContract
@@ -64,6 +67,66 @@ class LaterFallbackStoreTests(StoreContract, SynchronousTestCase):
             self.clock.advance(0)
 
 
+class SplitListingTests(ListingContract, SynchronousTestCase):
+    """
+    Listings are those of one store, wherever the values are: of any three, one is in
+    both, newer in the store; one is in the fallback alone, and one in the store alone.
+    """
+
+    many_values = 3 * SLICE_VALUES
+
+    def make_store(self) -> IStore:
+        self.new, self.old = MemoryStore(), MemoryStore()
+        self.stored = 0
+        return FallbackStore(self.new, self.old, Clock())
+
+    def put(
+        self,
+        store: IStore,
+        key: Key = KEY,
+        body: bytes = b"value",
+        conditions: Conditions = UNCONDITIONAL,
+        metadata: Metadata = NO_METADATA,
+    ) -> Published:
+        published = super().put(store, key, body, conditions, metadata)
+        place = self.stored % 3
+        self.stored += 1
+        if place == 0:
+            info, _ = self.new.values[key]
+            self.old.values[key] = replace(info, etag="older", size=0), b""
+        elif place == 1:
+            self.old.values[key] = self.new.values.pop(key)
+        return published
+
+
+class WatchedStore(MemoryStore):
+    """
+    A store in memory that counts its open listings.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listings = 0
+
+    def list(self, prefix: bytes, after: bytes, limit: int | None) -> IListing:
+        self.listings += 1
+        return _WatchedListing(self, super().list(prefix, after, limit))
+
+
+@implementer(IListing)
+class _WatchedListing:
+    def __init__(self, store: WatchedStore, listing: IListing) -> None:
+        self._store = store
+        self._is_open = True
+        self.next_slice = listing.next_slice
+        self._listing = listing
+
+    def close(self) -> None:
+        self._store.listings -= self._is_open
+        self._is_open = False
+        self._listing.close()
+
+
 class BothTests(Asking, SynchronousTestCase):
     """
     What is in the fallback is found, and does not come back once it is gone.
@@ -71,19 +134,32 @@ class BothTests(Asking, SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.new = MemoryStore()
-        self.old = MemoryStore()
+        self.new = WatchedStore()
+        self.old = WatchedStore()
         self.store = FallbackStore(self.new, self.old, self.clock)
 
     def wait_for(self, answer: Deferred[T]) -> None:
         self.clock.advance(0)
 
-    def first_keys(self, prefix: bytes = b"", after: bytes = b"") -> Sequence[bytes]:
+    def first_two(self, after: bytes = b"") -> Sequence[tuple[bytes, int]]:
         """
-        The first two keys.
+        The keys and sizes of the first two values.
         """
-        page = self.result(self.store.list(prefix, after, 2).next_slice())
-        return [info.key for info in page]
+        listing = self.store.list(b"", after, 2)
+        page = self.result(listing.next_slice())
+        listing.close()
+        return [(info.key, info.size) for info in page]
+
+    def streamed(self) -> Sequence[tuple[bytes, int]]:
+        """
+        The keys and sizes of all values, in the order in which they come.
+        """
+        listing = self.store.list(b"", b"", None)
+        found: list[ValueInfo] = []
+        while taken := self.result(listing.next_slice()):
+            found += taken
+        listing.close()
+        return [(info.key, info.size) for info in found]
 
     def test_an_upload_goes_on_as_it_would_without_the_fallback(self) -> None:
         """
@@ -168,6 +244,7 @@ class BothTests(Asking, SynchronousTestCase):
         for key in (b"a", b"a/b/c"):
             with pytest.raises(KeyConflict):
                 self.result(self.store.begin(Key(key), 1))
+        assert 0 == self.new.listings == self.old.listings
 
     def test_pages_have_both(self) -> None:
         """
@@ -178,16 +255,23 @@ class BothTests(Asking, SynchronousTestCase):
         for key in (b"b", b"c"):
             put(self.new, key, b"newer")
 
-        assert [b"a", b"b"] == self.first_keys()
-        assert [b"c", b"e"] == self.first_keys(after=b"b")
-        assert [] == self.first_keys(after=b"e")
-        listing = self.store.list(b"", b"", None)
-        found: list[ValueInfo] = []
-        while taken := self.result(listing.next_slice()):
-            found += taken
-        listing.close()
-        assert {b"a": 3, b"b": 5, b"c": 5, b"e": 3} == {i.key: i.size for i in found}
-        assert 4 == len(found)
+        assert [(b"a", 3), (b"b", 5)] == self.first_two()
+        assert [(b"c", 5), (b"e", 3)] == self.first_two(after=b"b")
+        assert [] == self.first_two(after=b"e")
+        assert [(b"a", 3), (b"b", 5), (b"c", 5), (b"e", 3)] == sorted(self.streamed())
+        assert 0 == self.new.listings == self.old.listings
+
+    def test_a_new_value_is_listed_behind_many_that_were_copied(self) -> None:
+        """
+        Those fill whole slices, of which nothing is left.
+        """
+        keys = [b"%03d" % number for number in range(2 * SLICE_VALUES)]
+        for key in keys:
+            put(self.old, key, b"old")
+            put(self.new, key, b"newer")
+        put(self.new, b"new", b"v")
+
+        assert [*((key, 5) for key in keys), (b"new", 1)] == self.streamed()
 
 
 class MovingTests(SynchronousTestCase):

@@ -73,7 +73,6 @@ def make_fast_path(
         metadata_fields=b"",
         message=(9000, 9),
         min_free=0,
-        mode=0o644,
         folder_mode=0o755,
         flags=(os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_TMPFILE),
         head_bytes=9000,

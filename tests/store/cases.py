@@ -3,11 +3,12 @@ A folder for each test, and file stores in it.
 """
 
 import os
+import resource
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -21,6 +22,7 @@ from kvd.model.keys import Key
 from kvd.model.values import Published
 from kvd.settings import Durability
 from kvd.store import listing
+from kvd.store.conferring import make_folder_in_python
 from kvd.store.contract.asking import Asking
 from kvd.store.file import FileStore
 from kvd.store.folders import open_path_by_names
@@ -55,6 +57,20 @@ def opening_by_names() -> Any:
 
 
 @contextmanager
+def making_in_python() -> Iterator[None]:
+    """
+    A context in which Python makes folders, other than those of keys
+    (`opening_by_names`), whose calls a test can replace.
+    """
+    with ExitStack() as patched:
+        for user in ("hidden", "keeping", "preparing", "resuming", "uploads"):
+            patched.enter_context(
+                mock.patch(f"kvd.store.{user}.make_folder", make_folder_in_python)
+            )
+        yield
+
+
+@contextmanager
 def placing_in_python() -> Iterator[None]:
     """
     A context in which Python seals and publishes, whose calls a test can replace; see
@@ -79,6 +95,29 @@ def syncing_in_python() -> Iterator[None]:
         mock.patch("kvd.store.sync.sync_folders", sync_folders_in_python),
     ):
         yield
+
+
+@contextmanager
+def few_descriptors(free: int) -> Iterator[None]:
+    """
+    Permit only this many more descriptors.
+    """
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(map(int, os.listdir("/proc/self/fd"))) + 10
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        with ExitStack() as opened:
+            taken = []
+            while True:
+                try:
+                    taken.append(opened.enter_context(open(os.devnull)))
+                except OSError:
+                    break
+            for file in taken[:free]:
+                file.close()
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 class FolderCase(SynchronousTestCase):

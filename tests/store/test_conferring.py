@@ -13,20 +13,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
+import pytest
 from twisted.internet.defer import execute
 
 from kvd.errors import KeyConflict
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.settings import Modes, User
-from kvd.store.conferring import is_own, mark
+from kvd.store.conferring import (
+    Conferred,
+    conferred,
+    conferred_in_python,
+    default_list,
+    default_list_in_python,
+    is_own,
+    make_folder,
+    make_folder_in_python,
+    mark,
+)
 from kvd.store.file import FileStore
 from kvd.store.file_maker import FileStoreMaker
 from kvd.store.folders import prune
 from kvd.system.privileges import acting_as
 from tests.http.fast_path.cases import FastPathCase, put
 from tests.privileges import take_root
-from tests.store.cases import FileStoreCase
+from tests.store.cases import FileStoreCase, few_descriptors
 
 GROUP = 4242
 
@@ -144,6 +155,198 @@ class ConferringCase(FileStoreCase):
         access = self.access(f"{folder}/.created")
         os.unlink(path)
         return access
+
+
+class MakingContract(ConferringCase):
+    """
+    How a folder is made, and what it confers: the compiled forms.
+    """
+
+    make_folder = staticmethod(make_folder)
+    conferred = staticmethod(conferred)
+    default_list = staticmethod(default_list)
+
+    def made(self, parent: str, name: str | bytes, mode: int = 0o750) -> str:
+        """
+        Make a folder in another one; its path below the root.
+        """
+        os.close(self.make_folder(self.folder(parent), name, mode))
+        return f"{parent}/{os.fsdecode(name)}"
+
+    def test_its_mode_is_the_one_asked_for(self) -> None:
+        """
+        Whatever the umask, and with the group and the bit of the folder around it. In
+        one with a default list, the list decides, as for a folder of another program.
+        """
+        self.make("plain")
+        self.make("group", 0o2775, GROUP)
+        for number, mask in enumerate((0, 0o022, 0o077)):
+            with umask(mask):
+                plain = self.made("plain", f"{number}")
+                group = self.made("group", b"%d" % number)
+            assert ("750", os.getegid(), b"") == self.access(plain)
+            assert ("2750", GROUP, b"") == self.access(group)
+        for folder, listed in (("shared", SHARED), ("named", NAMED)):
+            self.make(folder, 0o2770, GROUP, listed)
+            os.mkdir(self.path_of(f"{folder}/by-hand"))
+            expected = self.access(f"{folder}/by-hand")
+            with umask(0o077):
+                assert expected == self.access(self.made(folder, "a"))
+
+    def test_it_is_open(self) -> None:
+        """
+        For reading, and not for programs that the process starts.
+        """
+        self.make("plain")
+        inner = self.make_folder(self.folder("plain"), b"a", 0o750)
+        self.addCleanup(os.close, inner)
+
+        assert os.path.samestat(os.stat(self.path_of("plain/a")), os.fstat(inner))
+        assert [] == os.listdir(inner)
+        assert not os.get_inheritable(inner)
+
+    def test_it_is_not_marked(self) -> None:
+        """
+        Only the folders of keys are.
+        """
+        self.make("plain")
+        assert [] == os.listxattr(self.path_of(self.made("plain", "a")))
+
+    def test_a_name_that_exists_is_left_alone(self) -> None:
+        """
+        The error has the name as it was given.
+        """
+        self.place("plain/file")
+        os.makedirs(self.path_of("plain/folder"), 0o700)
+        names: tuple[str | bytes, ...] = ("file", b"file", "folder", b"folder")
+        for name in names:
+            with pytest.raises(FileExistsError) as caught:
+                self.made("plain", name)
+            assert name == caught.value.filename
+        assert "700" == self.access("plain/folder")[0]
+
+    def test_a_name_that_cannot_be_is_an_error(self) -> None:
+        """
+        A folder that is gone has no names.
+        """
+        self.make("plain")
+        gone = self.folder("plain")
+        os.rmdir(self.path_of("plain"))
+        with pytest.raises(FileNotFoundError):
+            self.make_folder(gone, "a", 0o750)
+        for name in ("a\0b", b"a\0b"):
+            with pytest.raises(ValueError, match="null"):
+                self.made(".", name)
+
+    def test_a_folder_that_cannot_be_opened_does_not_stay(self) -> None:
+        """
+        Each request would leave another one: no descriptor is free, or the umask lets
+        nobody in before the folder has its mode.
+        """
+        self.make("plain")
+        folder = self.folder("plain")
+        with (
+            few_descriptors(0),
+            pytest.raises(OSError, match=os.strerror(errno.EMFILE)),
+        ):
+            self.make_folder(folder, "a", 0o750)
+        assert [] == os.listdir(self.path_of("plain"))
+        with (
+            as_nobody(self.path_of("plain")),
+            umask(0o777),
+            pytest.raises(PermissionError),
+        ):
+            self.make_folder(folder, "a", 0o750)
+        assert [] == os.listdir(self.path_of("plain"))
+
+    def test_what_a_folder_confers(self) -> None:
+        """
+        The group, if it says so, and the list, however long.
+        """
+        long = access_list(
+            (_OWNER, 7, _ANY),
+            (_GROUP, 5, _ANY),
+            *((8, 6, 5000 + number) for number in range(60)),
+            (_MASK, 7, _ANY),
+            (_OTHERS, 0, _ANY),
+        )
+        for number, (mode, listed) in enumerate(
+            (mode, listed)
+            for mode in (0o755, 0o2770, 0o5777)
+            for listed in (b"", SHARED, NAMED, long)
+        ):
+            self.make(str(number), mode, GROUP, listed)
+            folder = self.folder(str(number))
+            group = GROUP if mode == 0o2770 else None
+            assert Conferred(group, listed) == self.conferred(folder)
+            assert listed == self.default_list(folder)
+
+    def test_a_file_system_without_lists(self) -> None:
+        """
+        Its folders confer none.
+        """
+        folder = os.open("/proc/self", os.O_RDONLY)
+        self.addCleanup(os.close, folder)
+
+        assert Conferred(None, b"") == self.conferred(folder)
+        assert b"" == self.default_list(folder)
+
+    def test_what_cannot_be_known_is_an_error(self) -> None:
+        """
+        Its reason is the kernel's.
+        """
+        for ask in (self.conferred, self.default_list):
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                ask(1 << 30)
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            self.make_folder(1 << 30, "a", 0o750)
+
+
+class MakingInPythonTests(MakingContract):
+    """
+    The same without a C compiler.
+    """
+
+    make_folder = staticmethod(make_folder_in_python)
+    conferred = staticmethod(conferred_in_python)
+    default_list = staticmethod(default_list_in_python)
+
+    def test_a_folder_whose_mode_cannot_be_set_does_not_stay(self) -> None:
+        """
+        Nor does its descriptor.
+        """
+        self.make("plain")
+        folder = self.folder("plain")
+        before = os.listdir("/proc/self/fd")
+        with (
+            mock.patch("os.fchmod", side_effect=PermissionError),
+            pytest.raises(PermissionError),
+        ):
+            self.make_folder(folder, "a", 0o750)
+        assert [] == os.listdir(self.path_of("plain"))
+        assert before == os.listdir("/proc/self/fd")
+
+    def test_a_folder_that_another_process_removes_is_not_removed_again(self) -> None:
+        """
+        By then it may be another one.
+        """
+        self.make("plain")
+        opened = os.open
+
+        def make_again(name: str, flags: int, *, dir_fd: int) -> int:
+            os.rmdir(name, dir_fd=dir_fd)
+            try:
+                return opened(name, flags, dir_fd=dir_fd)
+            finally:
+                os.mkdir(name, dir_fd=dir_fd)
+
+        folder = self.folder("plain")
+        with (
+            mock.patch("os.open", make_again),
+            pytest.raises(FileNotFoundError),
+        ):
+            self.make_folder(folder, "a", 0o750)
+        assert ["a"] == os.listdir(self.path_of("plain"))
 
 
 class ValuesTests(ConferringCase):
@@ -494,3 +697,7 @@ class FastPathTests(ConferringCase, FastPathCase):
         for key in ("k", "a/k"):
             self.served(put(key, b"v"))
             assert ("660", GROUP, b"") == self.access(key)
+        # As long a list, but another one.
+        others = access_list((_OWNER, 6, _ANY), (_GROUP, 4, _ANY), (_OTHERS, 0, _ANY))
+        self.make("others", 0o2775, GROUP, others)
+        self.assert_left(put("others/k", b"v"))

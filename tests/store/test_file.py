@@ -28,6 +28,7 @@ from tests.store.cases import (
     MANY_VALUES,
     FileStoreCase,
     FolderCase,
+    making_in_python,
     placing_in_python,
     syncing_in_python,
 )
@@ -162,6 +163,7 @@ class FileStoreMakerTests(FolderCase):
         broken = OSError(errno.EROFS, "Read-only file system")
         for call in ("os.mkdir", "os.rename"):
             with (
+                making_in_python(),
                 placing_in_python(),
                 mock.patch(call, side_effect=broken),
                 pytest.raises(StoreUnusable, match=f"{self.path} .*Read-only"),
@@ -169,6 +171,7 @@ class FileStoreMakerTests(FolderCase):
                 maker.prepare(self.path)
         forbidden = OSError(errno.EACCES, "Permission denied", ".kvd")
         with (
+            making_in_python(),
             mock.patch("os.mkdir", side_effect=forbidden),
             pytest.raises(StoreUnusable, match=r"opened: Permission denied \(\.kvd\)$"),
         ):

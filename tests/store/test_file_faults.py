@@ -4,9 +4,6 @@ The file store on a disk that is full or broken (`kvd.store.upload`).
 
 import errno
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import pytest
@@ -19,30 +16,13 @@ from kvd.errors import (
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import MAX_METADATA_BYTES
-from tests.store.cases import KEY, FileStoreCase, opening_by_names, placing_in_python
-
-
-@contextmanager
-def few_descriptors(free: int) -> Iterator[None]:
-    """
-    Permit only this many more descriptors.
-    """
-    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = max(map(int, os.listdir("/proc/self/fd"))) + 10
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    try:
-        with ExitStack() as opened:
-            taken = []
-            while True:
-                try:
-                    taken.append(opened.enter_context(open(os.devnull)))
-                except OSError:
-                    break
-            for file in taken[:free]:
-                file.close()
-            yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+from tests.store.cases import (
+    KEY,
+    FileStoreCase,
+    few_descriptors,
+    opening_by_names,
+    placing_in_python,
+)
 
 
 class RoomTests(FileStoreCase):

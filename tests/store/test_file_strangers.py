@@ -19,7 +19,7 @@ from kvd.errors import (
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store.file import FileStore
-from kvd.store.populated import LOOKS, MOST_FOUND
+from kvd.store.populated import MOST_FOUND, MOST_STEPS
 from tests.privileges import take_root
 from tests.store.cases import KEY, FileStoreCase
 
@@ -135,7 +135,7 @@ class StrangersTests(FileStoreCase):
         with mock.patch("kvd.store.walk._open_inner", refuse):
             assert not self.has_values(store, b"secret/")
         assert 500 == len(opened)
-        assert threads[0] <= LOOKS
+        assert threads[0] <= MOST_STEPS
 
     def test_value_of_a_folder_is_looked_at_again(self) -> None:
         """

@@ -35,6 +35,9 @@ def test_what_is_compiled_is_used() -> None:
         (placing.place, placing.place_in_python),
         (space.room_beside, space.room_beside_in_python),
         (conferring.mark_text, conferring.mark_text_in_python),
+        (conferring.default_list, conferring.default_list_in_python),
+        (conferring.conferred, conferring.conferred_in_python),
+        (conferring.make_folder, conferring.make_folder_in_python),
         (uploads.kept_name, uploads.kept_name_in_python),
     ):
         assert used is not in_python

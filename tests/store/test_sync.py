@@ -21,9 +21,8 @@ from kvd.store.sync import (
     sync_folders_in_python,
     sync_in_python,
 )
-from tests.store.cases import FolderCase, syncing_in_python
+from tests.store.cases import FolderCase, few_descriptors, syncing_in_python
 from tests.store.stepped import SteppedPool
-from tests.store.test_file_faults import few_descriptors
 
 
 class SyncsTests(FolderCase):

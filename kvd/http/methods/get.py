@@ -37,7 +37,7 @@ class GetHandler(RequestHandler):
 
     _operation: Get
     _value: IValue | None = None
-    _looks_for_folder = False
+    _redirects_to_folder = False
 
     def begin(self) -> None:
         self.proceed()
@@ -61,21 +61,21 @@ class GetHandler(RequestHandler):
     def fail(self, error: BaseException) -> None:
         if (
             isinstance(error, KeyAbsent)
-            and not self._looks_for_folder
+            and not self._redirects_to_folder
             and not self._status
             and wants_page(self._context, self._request)
         ):
-            self._looks_for_folder = True
+            self._redirects_to_folder = True
             # A value that was removed before it was read is still open.
             self.abandon()
             # It would know this frame, and the frame it.
-            self._look_for_folder(error.with_traceback(None))
+            self._redirect_to_folder(error.with_traceback(None))
         else:
             super().fail(error)
 
-    def _look_for_folder(self, absence: KeyAbsent) -> None:
+    def _redirect_to_folder(self, absence: KeyAbsent) -> None:
         """
-        There is no value: a browser may mean a folder.
+        There is no value: send a browser to the page of the folder, if there is one.
         """
         # Not at the top: only where it is needed.
         from kvd.http.methods.folder_path import fields_to_page, prefix_of_page

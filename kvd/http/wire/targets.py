@@ -109,9 +109,25 @@ def is_path(target: bytes) -> bool:
 
 def path_segments(target: bytes) -> list[bytes]:
     """
+    As `every_segment`, without ``.`` segments (RFC 3986 section 6.2.2.3).
+
+    Returns:
+        At least one segment; the last one is empty if the path ends with a slash.
+
+    Raises:
+        BadRequest: As `every_segment`.
+    """
+    segments = every_segment(target)
+    if b"." not in segments:
+        return segments
+    kept = [segment for segment in segments if segment != b"."]
+    return [*kept, b""] if segments[-1] == b"." else kept
+
+
+def every_segment(target: bytes) -> list[bytes]:
+    """
     Split the path of a target at its slashes and decode each segment once. Scheme,
-    authority and query are left out, and ``.`` segments are removed (RFC 3986 section
-    6.2.2.3).
+    authority and query are left out.
 
     Returns:
         At least one segment; the last one is empty if the path ends with a slash.
@@ -131,11 +147,7 @@ def path_segments(target: bytes) -> list[bytes]:
         if not target.startswith(b"/"):
             target = b"/" + target
     path = target.partition(b"?")[0]
-    segments = [_decoded(segment) for segment in path[1:].split(b"/")]
-    if b"." not in segments:
-        return segments
-    kept = [segment for segment in segments if segment != b"."]
-    return [*kept, b""] if segments[-1] == b"." else kept
+    return [_decoded(segment) for segment in path[1:].split(b"/")]
 
 
 def parse_target(target: bytes, method: str) -> Target:

@@ -240,9 +240,111 @@ class ObjectTests(S3Case):
         assert (404, b"") == (status(reply), body(reply))
         reply = self.request("PUT /s3/b/k", "")
         assert (411, "MissingContentLength") == (status(reply), code(reply))
-        asked = {"x-amz-server-side-encryption-customer-key": "x"}
-        reply = self.signed("PUT", "/s3/b/k", b"x", asked)
-        assert (501, "NotImplemented") == (status(reply), code(reply))
+
+    def test_nothing_is_kept_otherwise_than_asked_for(self) -> None:
+        """
+        Who gives a key of their own takes an object for encrypted that is not, whatever
+        stores it; a copy too, and each part.
+        """
+        self.put(b"s3/b/k", b"value")
+        key = {"x-amz-server-side-encryption-customer-key": "x"}
+        source = {"x-amz-copy-source": "b/k"}
+        of_source = {"x-amz-copy-source-server-side-encryption-customer-key": "x"}
+        replaced = {"x-amz-metadata-directive": "REPLACE"}
+        for method, path, fields in (
+            ("PUT", "/s3/b/l", key),
+            ("PUT", "/s3/b/l", source | key),
+            ("PUT", "/s3/b/l", source | of_source),
+            ("PUT", "/s3/b/l", source | replaced | key),
+            ("POST", "/s3/b/l?uploads", key),
+            ("PUT", "/s3/b/l?uploadId=x&partNumber=1", key),
+            ("PUT", "/s3/b/l?uploadId=x&partNumber=1", source | key),
+            ("POST", "/s3/b/l?uploadId=x", key),
+            ("GET", "/s3/b/k", key),
+            ("HEAD", "/s3/b/k", key),
+        ):
+            content = (
+                b"x" if method == "PUT" and "x-amz-copy" not in str(fields) else b""
+            )
+            sent = content if method in ("PUT", "POST") else None
+            reply = self.signed(method, path, sent, fields)
+            assert (method, path, fields, 501) == (method, path, fields, status(reply))
+        assert [b"s3/b/k"] == self.keys()
+
+    def test_keys_with_dots_are_refused(self) -> None:
+        """
+        To S3's clients ``a/./b`` is another object than ``a/b``: neither is stored,
+        read or removed for the other one.
+        """
+        self.put(b"s3/b/a/k", b"value")
+        for method in ("GET", "PUT", "DELETE"):
+            for path in ("/s3/b/a/./k", "/s3/b/./a/k", "/s3/./b/a/k", "/s3/b/a/%2E/k"):
+                reply = self.signed(method, path, b"x" if method == "PUT" else None)
+                found = status(reply), code(reply)
+                assert (method, path, 400, "InvalidRequest") == (method, path, *found)
+        assert b"value" == self.stored(b"s3/b/a/k")
+
+    def test_clients_choose_fields_of_replies(self) -> None:
+        """
+        In the query of a request that is signed, as of a URL that has a file saved
+        under another name; nobody else can have a value shown as what it is not.
+        """
+        fields = {"Content-Type": "text/plain", "Cache-Control": "no-cache"}
+        self.signed("PUT", "/s3/b/k", b"value", fields)
+        chosen = {
+            "response-content-type": "image/png",
+            "response-content-language": "nl",
+            "response-expires": "Thu, 01 Dec 1994 16:00:00 GMT",
+            "response-cache-control": "max-age=5",
+            "response-content-disposition": "attachment; filename=ä.png",
+            "response-content-encoding": "br",
+        }
+        query = "&".join(f"{name}={quote(text)}" for name, text in chosen.items())
+        for method, ranges, expected in (
+            ("GET", {}, 200),
+            ("HEAD", {}, 200),
+            ("GET", {"Range": "bytes=0-0"}, 206),
+        ):
+            reply = self.signed(method, f"/s3/b/k?{query}", None, ranges)
+            assert (ranges, expected) == (ranges, status(reply))
+            for name, text in chosen.items():
+                found = field(reply, name.removeprefix("response-").title().encode())
+                assert (name, text.encode()) == (name, found)
+            assert 1 == reply.lower().count(b"\r\ncontent-type:")
+        reply = self.signed("GET", "/s3/b/k?response-content-type=text/html")
+        assert b"sandbox" == field(reply, b"Content-Security-Policy")
+        reply = self.signed("GET", "/s3/b/none?response-content-type=image/png")
+        assert (404, b"application/xml") == (
+            status(reply),
+            field(reply, b"Content-Type"),
+        )
+        unsigned = self.request(f"GET /s3/b/k?{query}")
+        assert (400, "InvalidRequest") == (status(unsigned), code(unsigned))
+        for wrong in ("a%0D%0AX:%20y", "a%00", "%20", "", "x" * 1025):
+            reply = self.signed("GET", f"/s3/b/k?response-content-language={wrong}")
+            assert (wrong, 400) == (wrong, status(reply))
+        for method in ("PUT", "DELETE"):
+            reply = self.signed(method, f"/s3/b/k?{query}", b"x")
+            assert (method, 501) == (method, status(reply))
+
+    def test_metadata_comes_in_queries_too(self) -> None:
+        """
+        The library for JavaScript moves such fields there, as it presigns a URL.
+        """
+        query = "X-Amz-Meta-Kind=a%20b&x-amz-meta-%C3%A4=x"
+        reply = self.request(f"PUT /s3/b/k?{query}", "", b"value")
+        assert (400, "InvalidRequest") == (status(reply), code(reply))
+        query = "X-Amz-Meta-Kind=a%20b&x-amz-meta-sent=query&x-amz-meta-none="
+        sent = "x-amz-meta-sent: field\r\n"
+        reply = self.request(f"PUT /s3/b/k?{query}", sent, b"value")
+        assert 200 == status(reply)
+        reply = self.request("GET /s3/b/k")
+        assert b"a b" == field(reply, b"x-amz-meta-kind")
+        assert b"field" == field(reply, b"x-amz-meta-sent")
+        assert b"x-amz-meta-none" not in reply
+        reply = self.request("PUT /s3/b/k?x-amz-meta-kind=a%0D%0Ab", "", b"other")
+        assert (400, "InvalidRequest") == (status(reply), code(reply))
+        assert b"value" == self.stored(b"s3/b/k")
 
     def test_locks_of_webdav_are_no_object(self) -> None:
         """
@@ -711,6 +813,11 @@ class SignatureTests(S3Case):
         assert (403, "RequestTimeTooSkewed") == (status(reply), code(reply))
         reply = self.signed("PUT", "/s3/b/k", b"value", added={"x-amz-meta-added": "1"})
         assert (403, "AccessDenied") == (status(reply), code(reply))
+        reply = self.request(
+            "GET /s3/b/k", f"Authorization: AWS {KEY.access_key}:x\r\n"
+        )
+        assert (403, "InvalidRequest") == (status(reply), code(reply))
+        assert b"version 4" in body(reply)
         assert [] == self.keys()
 
     def test_wrong_signatures_are_refused_later_where_too_many_wait(self) -> None:

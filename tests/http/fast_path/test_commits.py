@@ -398,7 +398,7 @@ class GatheredTests(CommitCase):
         with mock.patch.object(Commits, "doRead", return_value=None):
             self.client.send(put("k", b"value"))
             compiled: Any = self.fast_path
-            compiled.upload_to(-1)
+            compiled.upload_to(-1, (None, b""), 0)
         assert row.words[SYNCS] > 0
         self.abort_all()
 

@@ -258,7 +258,7 @@ class JoinedTests(FastPathCase):
         Once the fast path is gone.
         """
         del self.fast_path, self.process.fast_path
-        self.store.fast_path_state.uploads.made = lambda folder: None
+        self.store.fast_path_state.uploads.made = lambda *_: None
         self.store.fast_path_state.lock.renewed = lambda: None
         gc.collect()
         self.joined.leave()

@@ -261,7 +261,7 @@ class LimitedCommitTests(CommitCase, BoundedCase):
         with self.files_unsynced():
             self.client.send(put("k", b"value"))
             assert (BLOCK, BLOCK) == self.taken()
-            self.fast_path.upload_to(-1)  # type: ignore[attr-defined]
+            self.fast_path.upload_to(-1, (None, b""), 0)  # type: ignore[attr-defined]
             self.abort_all()
         assert (0, 0) == self.taken()
 

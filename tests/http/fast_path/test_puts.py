@@ -19,7 +19,7 @@ from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.store import attribute
 from kvd.store.epochs import begin_epoch
-from kvd.store.tree import MOST_KEPT
+from kvd.store.replaced import MOST_KEPT
 from kvd.store.unwritten import has_no_place
 from kvd.store.uploads import key_of
 from tests.descriptors import Descriptors
@@ -30,7 +30,7 @@ from tests.http.fast_path.cases import (
     field,
     put,
 )
-from tests.store.test_file_faults import few_descriptors
+from tests.store.cases import few_descriptors
 
 
 class StoringTests(FastPathCase):

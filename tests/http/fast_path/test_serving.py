@@ -431,7 +431,7 @@ class MistakeTests(ConnectionCase):
                 make_parts,
                 logs_in,
             )
-            made.upload_to(state.uploads.descriptor)
+            made.upload_to(state.uploads.descriptor, (None, b""), 0o644)
             served: FastPath = made
             return served
 

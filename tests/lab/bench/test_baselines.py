@@ -27,6 +27,7 @@ from bench.record import Record
 from bench.servers import CServer, Kvd, Nginx, Server
 from bench.workloads import WORKLOADS, Contender, Targets, Workload
 from kvd.lab.measuring.record import read_record
+from tests.integration.measured import forked_programs
 
 pytestmark = pytest.mark.integration
 
@@ -45,6 +46,7 @@ def a_workload(load: Traffic, background: Load | None = None) -> Workload:
     return Workload("tiny", "A little", load, kvd, BASELINES, "disk", background)
 
 
+@forked_programs()
 def test_every_server_is_measured_in_each_round(
     programs: Programs, tmp_path: Path
 ) -> None:
@@ -89,6 +91,7 @@ def in_short(workload: Workload) -> Traffic:
     return shortened(load, workload.name) if isinstance(load, Load) else load
 
 
+@forked_programs()
 def test_every_server_serves_every_workload(programs: Programs, tmp_path: Path) -> None:
     """
     In a very short form, without an error: each kind of request.
@@ -116,6 +119,7 @@ def test_every_server_serves_every_workload(programs: Programs, tmp_path: Path) 
                 assert report.requests, seen
 
 
+@forked_programs()
 def test_what_is_read_once_was_stored_before_the_server_started(
     programs: Programs, tmp_path: Path
 ) -> None:
@@ -185,6 +189,7 @@ def test_a_file_that_one_of_many_transfers_does_not_find_has_failed(
     assert "404" in str(report.first_error)
 
 
+@forked_programs()
 def test_a_load_can_be_measured_beside_another(
     programs: Programs, tmp_path: Path
 ) -> None:
@@ -201,6 +206,7 @@ def test_a_load_can_be_measured_beside_another(
     assert all(run.report.bytes == 100 * run.report.requests for run in outcome.runs)
 
 
+@forked_programs()
 def test_kvd_can_have_slower_syncs(programs: Programs, tmp_path: Path) -> None:
     """
     Each of its replies waits for one.
@@ -220,6 +226,7 @@ def test_kvd_can_have_slower_syncs(programs: Programs, tmp_path: Path) -> None:
     assert 0.02 <= outcome.runs[0].report.p50_seconds
 
 
+@forked_programs()
 def test_the_command_shows_and_keeps_what_it_measured(
     programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

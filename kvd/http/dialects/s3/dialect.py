@@ -29,10 +29,17 @@ from kvd.http.dialects.s3.names import (
     object_conditions,
     own_tag,
 )
+from kvd.http.dialects.s3.presigned import (
+    OVERRIDDEN,
+    metadata_in_query,
+    overridden,
+    overrides_of,
+)
 from kvd.http.wire.aws_chunked import CHECKSUMS
 from kvd.http.wire.digests import Verification, digest_in, digests_of
 from kvd.http.wire.fields import entity_tags, metadata_of, parse_http_date
 from kvd.http.wire.kept import KeptFields
+from kvd.http.wire.targets import every_segment
 from kvd.interfaces import ISigningDialect
 from kvd.model.codings import AwsChunked
 from kvd.model.conditions import UNCONDITIONAL, Conditions
@@ -64,6 +71,7 @@ Of a document about an object with 10,000 parts.
 _KEPT: Final = KeptFields(("x-amz-meta-*",))
 
 _STORED: Final = (201, 204)
+_SENT: Final = (200, 206)
 
 _HASHED: Final = b"x-amz-content-sha256"
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}")
@@ -97,6 +105,9 @@ class S3:
     def understand(self, request: Request, prefix: bytes) -> Operation:
         check_method(request, METHODS, "S3")
         segments = segments_below(request.target, prefix)
+        if b"." in every_segment(request.target):
+            # Removing it, as HTTP does, gives the key of another object.
+            raise BadRequest("A key cannot have a segment that is a dot.")
         query = {
             name: value
             for name, value in query_of(request.target).items()
@@ -132,6 +143,8 @@ class S3:
         if isinstance(operation, Put) and reply.status in _STORED:
             reply.status = 200
         reply.fields = [_shown(*each) for each in reply.fields]
+        if isinstance(operation, Get) and reply.status in _SENT:
+            reply.fields = overridden(reply.fields, overrides_of(request))
         return reply
 
 
@@ -205,7 +218,11 @@ def _of_object(
     key: Key,
     query: Mapping[str, bytes],
 ) -> Operation:
+    _check_supported(request)
     method, names = request.method, set(query)
+    if names and names <= OVERRIDDEN and method in ("GET", "HEAD"):
+        overrides_of(request)
+        names = set()
     if "uploadId" in names:
         return _of_upload(request, prefix, bucket, key, query)
     if method == "POST" and names == {"uploads"}:
@@ -345,13 +362,20 @@ def _quoted(text: bytes) -> bytes:
     return b'"' + own_tag(text.decode("latin-1")).encode("latin-1") + b'"'
 
 
-def _metadata_of(request: Request) -> Metadata:
-    fields = request.fields
-    for name in fields:
+def _check_supported(request: Request) -> None:
+    for name in request.fields:
         if _REFUSED.fullmatch(name):
             raise OperationUnsupported(
                 f"kvd does not support {name.decode('ascii')}: leave it out."
             )
+
+
+def _metadata_of(request: Request) -> Metadata:
+    fields = request.fields
+    in_query = metadata_in_query(request)
+    if in_query:
+        fields = {**in_query, **fields}
+        request = replace(request, fields=fields)
     coding = fields.get(b"content-encoding", b"")
     if b"aws-chunked" in coding.lower():
         codings = [each.strip() for each in coding.split(b",")]
