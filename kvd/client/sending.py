@@ -45,8 +45,9 @@ class Body:
         self._stopped = False
         self._waits_for_source = False
         self._given_bytes = 0
-        self.queued = False
-        """Whether the connection may have bytes that its socket has not taken."""
+        self.queued = True
+        """Whether the connection may have bytes that its socket has not taken: the head
+        of the request, before all others."""
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         finished: Deferred[None] = Deferred()
@@ -97,8 +98,8 @@ class Body:
         """
         The descriptor of the connection's socket, to which the caller may have the
         kernel move the next bytes while the source gives none and nothing is `queued`;
-        report to `moved` what it took. None if the connection has not taken a piece
-        yet, or takes no more, or if the bytes on it are not those of the body.
+        report to `moved` what it took. None if there is no connection yet, or it takes
+        no more, or if the bytes on it are not those of the body.
         """
         connection = self._connection()
         if self._stopped or connection is None or not connection.connected:

@@ -334,13 +334,19 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
 
     def _read_instead(self) -> Any:
         """
-        Write what is held, if anything is, and what comes from now on.
+        Move no more, but read.
+        """
+        self._read_held()
+        return self.transport.doRead()
+
+    def _read_held(self) -> None:
+        """
+        Move no more, and take what is held, if anything is, as if it came now.
         """
         held = b"" if self._mover is None else self._mover.take_held()
         self._stop_moving()
         if held:
             self.dataReceived(held)
-        return self.transport.doRead()
 
     def _pass_on(self, handler: RequestHandler, mover: BodyMover) -> Any:
         """
@@ -376,16 +382,22 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
                 return
             descriptor = upload.socket()
             if descriptor is None:
-                held = mover.take_held()
-                self._stop_moving()
-                self.dataReceived(held)
+                self._read_held()
                 return
             self._count_moved(mover.send_held(upload, descriptor), handler)
             if mover.holds:
                 self._await_room(handler, upload)
 
+        def let_go(_: None) -> None:
+            mover = self._mover
+            if self._state is not State.STORE and mover is not None and mover.holds:
+                # The request was refused: its bytes are skipped, as they come.
+                self._read_held()
+
         self._pause_input()
-        handler.when(upload.room(), has_room)
+        room = upload.room()
+        handler.when(room, has_room)
+        room.addCallback(let_go)
         # It may have failed already.
         self.advance()
 
@@ -404,6 +416,8 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
 
     def _stop_moving(self) -> None:
         if self._mover is not None:
-            self._mover.stop()
+            dropped = self._mover.stop()
+            self._received += dropped
+            self.context.row.received(dropped)
             self._mover = None
             self._read_as_usual()

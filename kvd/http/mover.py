@@ -193,13 +193,19 @@ class BodyMover:
             self._transport.set_low_water_mark(1)
         self._checked_moved = self._moved
 
-    def stop(self) -> None:
+    def stop(self) -> int:
         """
         Move no more; what arrives is read as usual. What is held is dropped.
+
+        Returns:
+            How many bytes were.
         """
         held, self._held = self._held, None
+        dropped = 0
         if held is not None:
+            dropped = held.count
             held.drop()
         self._pipe.movers -= 1
         self._pipe.forget(self)
         self._transport.set_low_water_mark(1)
+        return dropped

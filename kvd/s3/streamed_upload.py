@@ -66,8 +66,12 @@ class _Feed:
         if offered is not None:
             self._took(offered)
             return offered
-        self._taker = Deferred()
+        self._taker = Deferred(self._leave)
         return self._taker
+
+    def _leave(self, _: Deferred[bytes]) -> None:
+        # The request has ended. What comes now is for the next one, if there is one.
+        self._taker = None
 
     def give(self, piece: bytes) -> Answer[None]:
         """

@@ -26,6 +26,7 @@ from kvd.errors import (
     StoreFault,
     StoreFull,
 )
+from kvd.interfaces import IStreamedUpload
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.s3 import multipart_upload
@@ -39,7 +40,10 @@ from tests.ports import unused_port
 from tests.s3.cases import EngineCase
 from tests.s3.memory_engine import MemoryEngine, Object, Refusal
 
-LARGE = bytes(range(256)) * 4096
+LARGE = bytes(range(256)) * 4400
+"""
+More than waits for its last byte.
+"""
 
 
 class Said(Protocol):
@@ -90,6 +94,7 @@ class FaultCase(EngineCase, Asking):
         Store a value that is sent ahead.
         """
         upload = self.begin(store, KEY, len(LARGE))
+        assert IStreamedUpload.providedBy(upload)
         try:
             for at in range(0, len(LARGE), 65536):
                 self.result(upload.write(LARGE[at : at + 65536]))
@@ -633,6 +638,22 @@ class TLSTests(FaultCase):
         self.put(store)
         assert b"value" == self.get(store)
         self.put_large(store)
+        assert LARGE == self.get(store)
+
+    def test_nothing_goes_past_the_encryption(self) -> None:
+        """
+        There is no socket to which bytes can be moved.
+        """
+        self.tls = ClientTLS(authority().cert_pem.encode())
+        self.serve_tls(self.made(x509.IPAddress(IPv4Address("127.0.0.1"))))
+        store = self.make_store()
+        upload = self.begin(store, KEY, len(LARGE))
+        self.result(upload.write(LARGE[:1000]))
+        streamed = IStreamedUpload(upload)
+        assert streamed.socket() is None
+        self.result(upload.write(LARGE[1000:]))
+        self.result(upload.commit(UNCONDITIONAL))
+
         assert LARGE == self.get(store)
 
     def refusal(self) -> str:

@@ -23,9 +23,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.rules import AccessRules
+from kvd.http import mover
 from kvd.http.connection import HttpConnection
 from kvd.interfaces import Answer
-from kvd.net import splice
+from kvd.ipc.row import WORDS_OF_REQUESTS
+from kvd.net import sending, splice
+from kvd.net.sockets import bytes_unread
 from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport
 from kvd.s3 import store as store_module
@@ -412,9 +415,9 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         stalled = self.pause_engine()
         self.client.send(self.body[100_000:])
         self.reactor.settle(100)
-        mover = self.connection()._mover
-        assert mover is not None
-        assert mover.holds, "the engine's socket takes no more"
+        moving = self.connection()._mover
+        assert moving is not None
+        assert moving.holds, "the engine's socket takes no more"
         return stalled
 
     def stored(self) -> bytes | None:
@@ -488,6 +491,47 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         assert 502 == status(self.client.receive_until(bool))
         assert self.stored() is None
 
+    def test_rest_of_a_refused_body_is_taken_as_it_comes(self) -> None:
+        """
+        So that the client's connection is not closed while it still sends.
+        """
+        # So little that it arrives whole.
+        self.patch(mover, "FAST_BYTES", 1000)
+        self.patch(sending, "LOW_ROUND_TRIP_MICROSECONDS", 10**8)
+        self.client.send(self.head(length=100_000_000) + self.body[:100_000])
+        self.reactor.settle(100)
+        stalled = self.pause_engine()
+        connection = self.connection()
+        while connection._mover is None or not connection._mover.holds:
+            self.client.send(self.body[:100_000])
+        assert connection.transport.low_water_mark > 100
+        for each in stalled:
+            each.abortConnection()
+        assert 502 == status(self.client.receive_until(bool))
+        assert 0 == self.movers()
+        assert 0 == connection.reader.buffered
+        self.client.send(b"x" * 100)
+        self.later(1)
+        self.later(1)
+
+        assert 0 == bytes_unread(connection.transport.socket)
+
+    def test_what_waits_was_received(self) -> None:
+        """
+        It is counted, though it goes nowhere.
+        """
+        self.stall()
+        connection = self.connection()
+        moving = connection._mover
+        assert moving is not None
+        assert moving._held is not None
+        expected = self.received() + moving._held.count
+        connection.abort()
+        self.reactor.settle()
+
+        assert expected == self.received()
+        assert 0 == self.movers()
+
     def test_client_that_leaves_while_the_engine_pauses(self) -> None:
         """
         If all of the value had come, it is stored, in the right order.
@@ -509,6 +553,35 @@ class PassedUploadTests(OverEngine, ConnectionCase):
 
         assert 201 == status(self.client.receive_until(bool))
         assert self.body == self.stored()
+
+    def test_client_that_sends_no_more_while_the_engine_pauses(self) -> None:
+        """
+        It has its reply.
+        """
+        stalled = self.stall()
+        self.client.half_close()
+        self.resume(stalled)
+
+        assert 201 == status(self.client.receive_until(bool))
+        assert self.body == self.stored()
+
+    def test_what_is_behind_the_body_is_the_next_request(self) -> None:
+        """
+        None of its bytes goes to the engine, whether that takes all at once or not.
+        """
+        ahead = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
+        self.begin()
+        self.client.send(self.body[100_000:] + ahead)
+        replies = self.client.receive_until(lambda came: came.endswith(self.body))
+        assert 201 == status(replies)
+        assert 2 == replies.count(b"HTTP/1.1 2")
+
+        stalled = self.stall()
+        self.client.send(ahead)
+        self.resume(stalled)
+        replies = self.client.receive_until(lambda came: came.endswith(self.body))
+        assert 204 == status(replies)
+        assert 2 == replies.count(b"HTTP/1.1 2")
 
     def test_client_that_leaves_too_early(self) -> None:
         """
@@ -561,6 +634,12 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         (connection,) = self.process.connections
         assert isinstance(connection, HttpConnection)
         return connection
+
+    def received(self) -> int:
+        """
+        How many bytes of clients are counted.
+        """
+        return int(self.process.row.words[WORDS_OF_REQUESTS.bytes_in])
 
     def movers(self) -> int:
         """

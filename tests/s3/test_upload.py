@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 from collections.abc import Iterator
 from typing import Any, cast
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.web._newclient import RequestTransmissionFailed
@@ -21,7 +23,7 @@ from kvd.errors import (
     StoreFault,
     StoreFull,
 )
-from kvd.interfaces import IUpload
+from kvd.interfaces import Answer, IStreamedUpload, IUpload
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.s3 import multipart_upload
@@ -199,6 +201,40 @@ class StreamedTests(UploadCase):
 
         assert "no room" in said
         assert "InsufficientStorage" in said
+
+    def test_bytes_that_come_between_two_attempts_are_sent(self) -> None:
+        """
+        The engine breaks off before it has the first of them, so it is asked again.
+        """
+        upload = self.begin_large()
+        self.reactor.settle(50)
+        (engine,) = (
+            each for each in self.reactor.getReaders() if isinstance(each, tcp.Server)
+        )
+        engine.abortConnection()
+        self.reactor.settle(3)
+        self.write(upload, LARGE)
+        self.result(upload.commit(UNCONDITIONAL))
+
+        assert LARGE == self.stored()
+
+    def test_head_is_sent_before_what_is_moved(self) -> None:
+        """
+        Bytes wait for it, even if none was written before.
+        """
+        upload = self.begin_large()
+        streamed = IStreamedUpload(upload)
+        while (descriptor := streamed.socket()) is None:
+            self.reactor.settle(1)
+        before = streamed.queued
+        room: Answer[None] = streamed.room()
+        self.result(room)
+        assert (True, False) == (before, streamed.queued)
+        streamed.moved(os.write(descriptor, LARGE[:1000]))
+        self.write(upload, LARGE[1000:])
+        self.result(upload.commit(UNCONDITIONAL))
+
+        assert LARGE == self.stored()
 
     def test_body_is_not_sent_twice(self) -> None:
         """
