@@ -60,6 +60,7 @@ NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py \
 	tests/store/test_placing.py tests/store/test_publishing.py tests/store/test_exchange.py \
 	tests/store/test_unwritten.py tests/store/test_usage.py tests/store/test_candidates.py \
 	tests/store/test_evicting.py tests/store/test_locks.py tests/store/test_folders.py \
+	tests/store/test_reading.py tests/store/test_replaced.py tests/store/test_conferring.py \
 	tests/ipc/test_row.py
 SANITIZED_TIMES ?= 0.25
 # What extends Twisted's reactor, ports and transports, and uses its private names.
