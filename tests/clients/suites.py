@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tarfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -148,9 +147,11 @@ def source_from_pypi(name: str, version: str, *packages: str) -> tuple[Path, str
             home=Path.home(),
             seconds=INSTALL_SECONDS,
         )
-        with tarfile.open(archive) as packed:
-            packed.extractall(folder / "unpacked", filter="data")
-        (folder / "unpacked" / source.name).rename(source)
+        unpacked = folder / "unpacked"
+        unpacked.mkdir(exist_ok=True)
+        # `tarfile` has filters from Python 3.11.4 on, and Debian 12 has 3.11.2.
+        run(unpacked, "tar", "--extract", "--gzip", "--file", str(archive))
+        (unpacked / source.name).rename(source)
     return source, python
 
 
