@@ -86,6 +86,8 @@ class Clients:
         self._write(f"{name}.py", self._shown("py", beginning))
         command = [
             str(self._python),
+            # The modules beside the script have names of libraries.
+            "-P",
             str(SCRIPTS),
             name,
             str(self._folder / f"{name}.py"),
