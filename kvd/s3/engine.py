@@ -166,6 +166,16 @@ class Engine:
             reply = Reply(*await self._send(ask, endpoint), endpoint)
             if reply.status >= 300 and reply.status not in ask.expected:
                 reply = await self._refused(ask, reply)
+            if ask.method == "PUT" and reply.status < 300 and not reply.field("ETag"):
+                # It may be a proxy without an engine: then nothing is stored.
+                self.dismiss(reply)
+                self._endpoints.failed(endpoint)
+                raise Transient(
+                    EngineFailed(
+                        "What answers is no S3 engine: it sent no entity tag of what it"
+                        " was to store."
+                    )
+                )
         except (KvdError, Transient) as error:
             # Clients are not told where the engine is.
             self._log.warn("at {url}: {error}", url=endpoint.url, error=error)
@@ -175,11 +185,7 @@ class Engine:
         return reply
 
     async def _send(self, ask: Ask, endpoint: Endpoint) -> tuple[int, IResponse]:
-        url = f"{endpoint.url}/{self.bucket}"
-        if ask.name:
-            url += f"/{quote(ask.name, safe='/~')}"
-        if ask.query:
-            url += f"?{ask.query}"
+        url = self._url(ask, endpoint)
         known = ask.body if isinstance(ask.body, bytes) else None
         fields = await self._signer.sign(ask.method, url, ask.fields, known)
         body = None
@@ -225,6 +231,11 @@ class Engine:
                 )
             ) from error
         except (RequestTransmissionFailed, ResponseFailed) as error:
+            if fresh or ask.endpoint is None:
+                # One that ends all connections has the fewest requests, and would be
+                # chosen again. A kept one may only have waited too long: what has to
+                # go to the same endpoint goes there again.
+                self._endpoints.failed(endpoint)
             raise Transient(EngineFailed(f"The engine {_broken(error)}")) from error
         finally:
             if body is not None:
@@ -232,6 +243,14 @@ class Engine:
         if response.code < SERVER_ERROR:
             self._endpoints.worked(endpoint)
         return response.code, response
+
+    def _url(self, ask: Ask, endpoint: Endpoint) -> str:
+        url = f"{endpoint.url}/{self.bucket}"
+        if ask.name:
+            url += f"/{quote(ask.name, safe='/~')}"
+        if ask.query:
+            url += f"?{ask.query}"
+        return url
 
     def receive(self, reply: Reply) -> Receiver:
         """
