@@ -36,6 +36,7 @@ def check(location: Location, first: str = "") -> str:
     """
     try:
         identity = find_identity()
+        endpoints = endpoints_of(location)
     except StoreFault as fault:
         raise StoreUnusable(fault.sentence) from fault
     try:
@@ -52,7 +53,7 @@ def check(location: Location, first: str = "") -> str:
         frozen = identity.credentials.get_frozen_credentials()
     except BotoCoreError as error:
         raise StoreUnusable(f"the credentials of the S3 store: {error}") from error
-    for endpoint in sorted(endpoints_of(location), key=lambda each: each != first):
+    for endpoint in sorted(endpoints, key=lambda each: each != first):
         query = "?list-type=2&max-keys=1"
         request = AWSRequest("GET", f"{endpoint}/{location.bucket}{query}")
         signed(request, frozen, region)

@@ -4,6 +4,7 @@ Credentials and signatures, both botocore's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,12 @@ def region_of(session: Session) -> str:
     """
     The region that the environment or the profile names.
     """
-    return session.get_config_variable("region") or DEFAULT_REGION
+    # botocore leaves AWS_REGION to other tools.
+    return (
+        os.environ.get("AWS_REGION")
+        or session.get_config_variable("region")
+        or DEFAULT_REGION
+    )
 
 
 def bundle_of(session: Session) -> str | None:

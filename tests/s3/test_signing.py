@@ -125,6 +125,13 @@ class IdentityTests(SynchronousTestCase):
         )
 
         assert "r-1" == found.region
+        found = self.find(
+            AWS_ACCESS_KEY_ID="key",
+            AWS_SECRET_ACCESS_KEY="s",
+            AWS_DEFAULT_REGION="r-1",
+            AWS_REGION="r-2",
+        )
+        assert "r-2" == found.region
         assert "key" == found.credentials.get_frozen_credentials().access_key
 
     def test_profile(self) -> None:
