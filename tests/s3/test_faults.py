@@ -209,6 +209,47 @@ class UnreachableTests(FaultCase):
         said = self.error(StoreFault, lambda: self.make_store().open(KEY))
         assert "from 5 on" in said
 
+    def test_engine_that_sends_more_of_a_value(self) -> None:
+        """
+        500, rather than all of it in memory; and no connection stays for the rest.
+        """
+        size = 1_000_000
+        head = b'HTTP/1.1 206 Partial Content\r\nETag: "tag"\r\n'
+        head += b"Content-Range: bytes 0-%d/1000000\r\n%b\r\n"
+        for last, length in (
+            (size - 1, b"Content-Length: %d\r\n" % size),
+            (size - 1, b"Transfer-Encoding: chunked\r\n\r\n%x" % size),
+            (65_535, b"Content-Length: %d\r\n" % size),
+            (65_535, b"Transfer-Encoding: chunked\r\n\r\n%x" % size),
+        ):
+            self.say(head % (last, length) + bytes(size), closes=False)
+            store = self.make_store()
+
+            assert "more" in self.error(StoreFault, partial(store.open, KEY))
+            self.reactor.settle()
+            kinds = [type(each) for each in self.reactor.getReaders()]
+            assert tcp.Server not in kinds
+
+    def test_rest_of_a_value_that_is_longer(self) -> None:
+        """
+        The same, where a part was asked for.
+        """
+        factory = self.say(
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-65535/200000\r\n"
+            b'ETag: "tag"\r\nContent-Length: 65536\r\n\r\n' + bytes(65536),
+            closes=False,
+        )
+        value = self.value(self.make_store())
+        factory.said = (
+            b"HTTP/1.1 206 Partial Content\r\n"
+            b"Content-Range: bytes 65536-199999/200000\r\n"
+            b'ETag: "tag"\r\nContent-Length: 134464\r\n\r\n' + bytes(134464)
+        )
+
+        assert "more" in self.error(StoreFault, partial(value.read, 65536, 10))
+        self.reactor.settle()
+        assert tcp.Server not in [type(each) for each in self.reactor.getReaders()]
+
     def test_something_else_that_answers(self) -> None:
         """
         502, for what speaks HTTP and for what does not.
