@@ -57,6 +57,7 @@ from kvd.s3.failures import (
     is_overtaken,
 )
 from kvd.s3.health import HealthChecks
+from kvd.s3.record import ETAG_FIELD
 from kvd.s3.requests import Ask, Reply
 from kvd.s3.signing import Signer
 
@@ -78,6 +79,11 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 """
 A page of a listing with 1,000 names of 1,024 bytes fits.
+"""
+
+_OF_OBJECTS: Final = frozenset({"GET", "HEAD", "PUT"})
+"""
+All success with these has an entity tag.
 """
 
 _TLS_ERRORS: Final = (
@@ -166,14 +172,13 @@ class Engine:
             reply = Reply(*await self._send(ask, endpoint), endpoint)
             if reply.status >= 300 and reply.status not in ask.expected:
                 reply = await self._refused(ask, reply)
-            if ask.method == "PUT" and reply.status < 300 and not reply.field("ETag"):
-                # It may be a proxy without an engine: then nothing is stored.
+            if not _is_of_engine(ask, reply):
                 self.dismiss(reply)
                 self._endpoints.failed(endpoint)
                 raise Transient(
                     EngineFailed(
-                        "What answers is no S3 engine: it sent no entity tag of what it"
-                        " was to store."
+                        "What answers is no S3 engine: it sent no entity tag of an"
+                        " object."
                     )
                 )
         except (KvdError, Transient) as error:
@@ -349,6 +354,17 @@ class Engine:
         if isinstance(failure, Transient) and failure.of_endpoint:
             self._endpoints.failed(reply.endpoint)
         raise failure
+
+
+def _is_of_engine(ask: Ask, reply: Reply) -> bool:
+    """
+    Whether a reply can be an engine's. A proxy without one, or a page that asks for a
+    password, may say 200 to everything: then nothing was stored, and what is read is no
+    value.
+    """
+    if not ask.name or ask.method not in _OF_OBJECTS or reply.status >= 300:
+        return True
+    return bool(reply.field("ETag") or reply.field(ETAG_FIELD))
 
 
 def _stopped() -> EngineSilent:

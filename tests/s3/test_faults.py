@@ -5,6 +5,7 @@ Engines that fail, and what the client hears.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address
 from typing import Any, cast
@@ -259,8 +260,15 @@ class UnreachableTests(FaultCase):
         listed = store.list(b"", b"", 10)
         assert "no XML" in self.error(EngineFailed, listed.next_slice)
         # All have an entity tag.
-        for put in (self.put, self.put_large):
-            assert "no entity tag" in self.error(EngineFailed, partial(put, store))
+        asked: list[Callable[[], Any]] = [
+            partial(self.put, store),
+            partial(self.put_large, store),
+            partial(store.open, KEY),
+            partial(store.open, KEY, whole=True),
+            partial(store.stat, KEY),
+        ]
+        for ask in asked:
+            assert "no entity tag" in self.error(EngineFailed, ask)
 
         self.say(b"SSH-2.0-OpenSSH\r\n", closes=False)
         self.error(EngineFailed, lambda: self.make_store().open(KEY))
