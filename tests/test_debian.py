@@ -111,6 +111,46 @@ def test_the_daemon_that_an_upgrade_asks_is_that_of_the_service(
     assert f"--control {asked}" in command.replace("%t", "/run")
 
 
+@pytest.mark.parametrize(
+    ("answer", "asked_of_systemd", "status"),
+    [(0, [], 0), (1, [], 1), (5, ["restart"], 0)],
+    ids=["upgraded", "refused", "no answer"],
+)
+def test_daemon_goes_on_where_new_code_does_not_start(
+    tmp_path: Path, answer: int, asked_of_systemd: list[str], status: int
+) -> None:
+    """
+    A restart would end the one that serves, and start no other. Only a daemon that
+    cannot be asked is restarted.
+    """
+    script = read("kvd.postinst").replace("#DEBHELPER#", "")
+    for real, here in {
+        "/run/systemd/system": str(tmp_path),
+        "/usr/lib/kvd/bin/python3": "true",
+    }.items():
+        assert real in script
+        script = script.replace(real, here)
+    for name, does in {
+        "py3compile": "exit 0",
+        "kvd": f"exit {answer}",
+        "systemctl": 'echo "$1" >> asked',
+    }.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{does}\n")
+        program.chmod(0o755)
+
+    ended = subprocess.run(
+        ["sh", "-s", "configure", "0.0.9"],
+        input=script.encode("utf-8"),
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
+
+    asked = (tmp_path / "asked").read_text().split()
+    assert ["--quiet", "daemon-reload", *asked_of_systemd] == asked
+    assert status == ended.returncode
+
+
 def test_package_is_built_with_the_python_that_it_depends_on() -> None:
     """
     Another one may come first in PATH, and is not where the package is installed.
