@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kvd.options import Options
 from kvd.settings import StoreLocation, SystemdAddress
 from tests.patience import PATIENCE_SECONDS
@@ -60,6 +62,19 @@ def test_the_service_is_killed_later_than_kvd_gives_up() -> None:
     seconds = int(setting("kvd.service", "TimeoutStopSec"))
 
     assert options.settings.drain_seconds + 2 < seconds
+
+
+@pytest.mark.parametrize(
+    "unit", ["kvd.service", "cluster/kvd.service", "cluster/seaweedfs.service"]
+)
+def test_the_service_is_started_again_however_often_it_failed(unit: str) -> None:
+    """
+    A disk that is mounted late, or an engine that does not answer yet, is no reason to
+    stay down; systemd gives up after five starts in ten seconds by default, and closes
+    the socket.
+    """
+    assert setting(unit, "Restart") in ("on-failure", "always")
+    assert "0" == setting(unit, "StartLimitIntervalSec")
 
 
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
