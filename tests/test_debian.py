@@ -44,6 +44,22 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
 
+def test_the_settings_file_names_the_examples_where_they_are(tmp_path: Path) -> None:
+    """
+    And is that of ``etc/`` in all else.
+    """
+    make = [*("make", "--silent", "-f", "debian/rules"), "settings"]
+    subprocess.run([*make, f"SETTINGS={tmp_path}"], cwd=ROOT, check=True)
+    lines = (tmp_path / "kvd.toml").read_text(encoding="utf-8").splitlines()
+    ours = (ROOT / "etc" / "kvd.toml").read_text(encoding="utf-8").splitlines()
+    differing = [line for line, our in zip(lines, ours, strict=True) if line != our]
+
+    assert [
+        "# it, and a sample is in /usr/share/doc/kvd/examples. Nobody but root and the user"
+    ] == differing
+    assert "etc/kvd-users.toml" in read("kvd.examples").split()
+
+
 def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
     """
     From which the package has its own.
@@ -70,7 +86,9 @@ def test_the_documents_of_the_package_are_there() -> None:
     All that it installs.
     """
     assert [] == [
-        name for name in read("kvd.docs").split() if not (ROOT / name).exists()
+        name
+        for name in (read("kvd.docs") + read("kvd.examples")).split()
+        if not any(ROOT.glob(name))
     ]
 
 
