@@ -204,6 +204,7 @@ def test_requests_are_counted_by_method_and_status() -> None:
             for method, status in [
                 *(("GET", 200), ("GET", 404), ("PUT", 507), ("BREW", 501)),
                 *(("OPTIONS", 204), ("BREW", 499), ("HEAD", 304), ("BREW2", 999)),
+                ("PRI", 505),
             ]:
                 row.began(method)
                 row.finished(0.3, method, status)
@@ -222,13 +223,14 @@ def test_requests_are_counted_by_method_and_status() -> None:
         ("HEAD", "3xx"): 2,
         ("PUT", "5xx"): 2,
         ("OPTIONS", "2xx"): 2,
-        ("other", "5xx"): 4,
+        ("other", "5xx"): 2,
         ("other", "499"): 2,
+        ("other", "501"): 4,
     } == counted
     name = "kvd_http_request_duration_seconds"
     assert 0 == seen[key(f"{name}_bucket", le="0.25", method="GET")]
     assert 4 == seen[key(f"{name}_bucket", le="0.5", method="GET")]
-    assert 6 == seen[key(f"{name}_count", method="other")]
+    assert 8 == seen[key(f"{name}_count", method="other")]
     assert pytest.approx(0.6) == seen[key(f"{name}_sum", method="PUT")]
 
 
