@@ -91,7 +91,7 @@ def test_the_documents_of_the_package_are_there() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["kvd.postinst", "kvd.prerm"])
+@pytest.mark.parametrize("name", ["kvd.postinst", "kvd.postrm", "kvd.prerm"])
 def test_the_scripts_can_be_parsed(name: str) -> None:
     """
     By the shell that runs them.
@@ -126,6 +126,24 @@ def test_the_daemon_that_an_upgrade_asks_is_that_of_the_service(
     (command,) = setting(units["kvd.service"], "ExecStart")
 
     assert f"--control {asked}" in command.replace("%t", "/run")
+
+
+@pytest.mark.parametrize(("step", "left"), [("remove", ["log"]), ("purge", [])])
+def test_only_purging_removes_the_logs(
+    tmp_path: Path, step: str, left: list[str]
+) -> None:
+    """
+    The values stay, whatever is done.
+    """
+    script = read("kvd.postrm").replace("#DEBHELPER#", "")
+    assert "/var/log/kvd" in script
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "access.log").touch()
+    script = script.replace("/var/log/kvd", str(tmp_path / "log"))
+    subprocess.run(["sh", "-s", step], input=script.encode("utf-8"), check=True)
+
+    assert left == [path.name for path in tmp_path.iterdir()]
+    assert "/var/lib" not in script
 
 
 @pytest.mark.parametrize(
