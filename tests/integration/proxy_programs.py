@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -86,7 +87,8 @@ def running(program: str, text: str, folder: Path, port: int) -> Iterator[None]:
         text = re.sub(r"(?m)^   ", "", text)
     path = folder / f"{program}.conf"
     path.write_text(text)
-    found = shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/bin")
+    # Users' PATH may lack the folder where Debian has servers.
+    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
     assert found is not None, f"{program} is not installed"
     command = [found, *COMMANDS[program](str(path))[1:]]
     with (folder / "output").open("wb") as output:
