@@ -240,19 +240,14 @@ def main(arguments: Sequence[str]) -> int:
     """
     given = [float(each) for each in arguments]
     upgrades, reloads, hangs, minutes = given + [20, 20, 20, 15][len(given) :]
-    # An upgrade computes on one processor after the other, and a reload waits for
-    # connections that are kept.
-    wanted = {
-        "upgrades": [int(upgrades) // 2, int(upgrades) - int(upgrades) // 2],
-        "reloads": [int(reloads) // 2, int(reloads) - int(reloads) // 2],
-        "hangs": [int(hangs)],
-    }
+    # One daemon for each: two that start processes all the time would take the
+    # processors from what replaces a hung worker.
+    wanted = {"upgrades": int(upgrades), "reloads": int(reloads), "hangs": int(hangs)}
     runs = [
         subprocess.Popen(
             [sys.executable, "-m", __spec__.name, kind, str(number), str(minutes)]
         )
-        for kind, numbers in wanted.items()
-        for number in numbers
+        for kind, number in wanted.items()
         if number
     ]
     statuses = [run.wait() for run in runs]
