@@ -114,7 +114,8 @@ class SupervisorService(ServingService):
         self._pool.start()
         end_once(reactor)
         if self._predecessor is None:
-            self._open(reactor)
+            self._heed_settings(reactor)
+            self._open_sites(reactor)
         else:
             taking = self._take_over(self._predecessor, reactor)
             Deferred.fromCoroutine(taking).addErrback(self._failed, reactor)
@@ -135,9 +136,9 @@ class SupervisorService(ServingService):
         )
         return self._distribution
 
-    def _open(self, reactor: Any) -> None:
+    def _heed_settings(self, reactor: Any) -> None:
         """
-        Respond to the operator from now on.
+        Heed the settings file from now on.
         """
         settings = self._settings
         self._changes = Changes(
@@ -155,7 +156,6 @@ class SupervisorService(ServingService):
             self._changes,
         )
         self._reload_on_hangup(reactor)
-        self._open_sites(reactor)
 
     # -- in the place of another daemon -----------------------------------------------
 
@@ -180,13 +180,16 @@ class SupervisorService(ServingService):
         if self._stand_in is not None:
             report_pid(self._stand_in)
         self._pool.distribute_by(self._distribute(reactor))
-        self._open(reactor)
+        self._heed_settings(reactor)
         announce(self._settings, self._groups)
         if not await predecessor.accepts_no_more(reactor):
             stop(reactor)
             return
         # Those of the old one may be there, as where a worker of its has hung since.
         self._attach_again()
+        # Not before: an upgrade of this daemon could end it while the old one is about
+        # to leave its place to it.
+        self._open_sites(reactor)
         # Not before: the service manager ignores other processes than the main one.
         self._report_ready(reactor)
         self._start_evicting(reactor)

@@ -259,6 +259,21 @@ It has read its settings when it stops.
 """
 
 
+def new_code(first: str, later: str) -> str:
+    """
+    Code that is another kvd's until it has found the one that is installed.
+
+    Args:
+        first: What it does before.
+        later: What it does then.
+    """
+    return (
+        f"import os, signal, sys\n{first}\n"
+        "sys.path.remove(os.getcwd()) if os.getcwd() in sys.path else"
+        f" sys.path.remove(''); del sys.modules['kvd']; import kvd\n{later}"
+    )
+
+
 def starting(
     daemon: Upgradable, answers: list[str], stops: str = STOP, later: str = ""
 ) -> tuple[threading.Thread, int]:
@@ -275,11 +290,7 @@ def starting(
         Who waits for it, and the new process, which is stopped.
     """
     old = daemon.pid()
-    daemon.replace_code(
-        f"import os, signal, sys\n{stops}\n"
-        "sys.path.remove(os.getcwd()) if os.getcwd() in sys.path else"
-        f" sys.path.remove(''); del sys.modules['kvd']; import kvd\n{later}"
-    )
+    daemon.replace_code(new_code(stops, later))
 
     def upgrade() -> None:
         try:
@@ -425,6 +436,46 @@ def test_what_the_old_daemon_does_to_the_last_is_undone(tmp_path: Path) -> None:
             for _ in range(50):
                 assert 404 == ask(process.port, "GET", "/k").status
             assert all(row["accepted"] for row in asked.status()["workers"])
+
+
+IN_WHICH_ORDER: Final = """
+from kvd.admin.control.site import ControlSite
+from kvd.daemon.upgrade.predecessor import Predecessor
+
+def note(what):
+    with open("order", "a") as file:
+        print(what, file=file)
+
+async def await_and_note(self, reactor):
+    found = await accepts_no_more(self, reactor)
+    note("the old one accepts no more")
+    return found
+
+def note_and_begin(self, *arguments):
+    note("the operator is answered")
+    begin(self, *arguments)
+
+accepts_no_more, begin = Predecessor.accepts_no_more, ControlSite.__init__
+Predecessor.accepts_no_more = await_and_note
+ControlSite.__init__ = note_and_begin
+"""
+"""
+It tells in a file what came first.
+"""
+
+
+def test_only_one_of_both_daemons_answers_the_operator(tmp_path: Path) -> None:
+    """
+    Else the new one could be upgraded in its turn, and end, before the old one has left
+    its place: to the new one, which is then gone.
+    """
+    daemon = Upgradable(tmp_path)
+    with daemon.serve(), daemon.asking() as asked:
+        daemon.replace_code(new_code("", IN_WHICH_ORDER))
+        asked.upgrade()
+        assert asked.status()["workers"]
+    order = (tmp_path / "order").read_text().splitlines()
+    assert ["the old one accepts no more", "the operator is answered"] == order
 
 
 def test_a_daemon_that_ends_attaches_nothing(tmp_path: Path) -> None:
