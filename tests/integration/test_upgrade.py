@@ -507,6 +507,61 @@ def test_a_daemon_that_ends_attaches_nothing(tmp_path: Path) -> None:
     assert "upgrade: not done: kvd is ending" in warnings[0]
 
 
+AS_IT_IS_READ: Final = """
+from kvd.daemon.upgrade.successor import Successor
+
+async def wait_and_signal(self, word, check):
+    await until(self, word, check)
+    if word == "serves":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+until, Successor.until = Successor.until, wait_and_signal
+"""
+"""
+The old daemon reads that the new one serves, and is asked to end before it has heeded
+that.
+"""
+
+AS_IT_LEAVES: Final = """
+from kvd.daemon.upgrade.successor import Successor
+
+def confirm_and_signal(self):
+    confirm(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+confirm, Successor.confirm = Successor.confirm, confirm_and_signal
+"""
+"""
+The old daemon says that it accepts no more, and is asked to end.
+"""
+
+
+@pytest.mark.parametrize("when", [AS_IT_IS_READ, AS_IT_LEAVES])
+def test_asked_to_end_at_the_last_moment_both_do(tmp_path: Path, when: str) -> None:
+    """
+    Else the new one would go on, and whoever has stopped kvd could not know.
+    """
+    daemon = Upgradable(tmp_path)
+    prelude = f"import os, signal\n{when}"
+    with daemon.serve("kvd.pid", prelude=prelude) as process:
+        process.read_on()
+        old = process.process.pid
+        answers: list[str] = []
+        waiting, new = starting(daemon, answers)
+        try:
+            (tmp_path / "kvd.py").unlink()
+            os.kill(new, signal.SIGCONT)
+            until(lambda: has_ended(old) and has_ended(new))
+        finally:
+            for pid in (old, new):
+                if not has_ended(pid):
+                    os.kill(pid, signal.SIGKILL)
+        waiting.join(PATIENCE_SECONDS)
+        assert -signal.SIGTERM == process.process.wait()
+    assert not Path(daemon.control).exists()
+    assert not (tmp_path / "kvd.pid").exists()
+
+
 def rows_of(asked: ControlSocket) -> list[dict[str, Any]]:
     """
     What the status says of each worker.
