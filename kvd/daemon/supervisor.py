@@ -186,6 +186,7 @@ class SupervisorService(ServingService):
         if not await predecessor.accepts_no_more(reactor):
             stop(reactor)
             return
+        predecessor.own_files()
         # Those of the old one may be there, as where a worker of its has hung since.
         self._attach_again()
         # Not before: an upgrade of this daemon could end it while the old one is about

@@ -243,6 +243,34 @@ def test_code_that_does_not_start_is_reported(
     assert 200 == ask(port, "GET", "/").status
 
 
+FAILS_TO_SERVE: Final = """
+from kvd.daemon.supervisor import SupervisorService
+
+def fail(self, reactor):
+    raise RuntimeError("no workers get connections")
+
+SupervisorService._distribute = fail
+"""
+
+
+def test_one_that_fails_as_it_begins_to_serve_leaves_all_in_place(
+    steady: tuple[Upgradable, int],
+) -> None:
+    """
+    The files of the sockets are the old daemon's still, which goes on.
+    """
+    daemon, _ = steady
+    daemon.replace_code(new_code("", FAILS_TO_SERVE))
+    try:
+        assert "this one goes on" in daemon.refusal()
+    finally:
+        (daemon.folder / "kvd.py").unlink()
+
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.connect(f"{daemon.folder}/socket")
+    assert daemon.pid()
+
+
 STOP: Final = "os.kill(os.getpid(), signal.SIGSTOP)"
 
 BEFORE_ITS_WORKERS: Final = f"""
