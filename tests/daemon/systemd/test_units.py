@@ -67,6 +67,19 @@ def test_the_service_is_killed_later_than_kvd_gives_up(folder: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "unit", ["kvd.service", "cluster/kvd.service", "cluster/seaweedfs.service"]
+)
+def test_the_service_is_started_again_however_often_it_failed(unit: str) -> None:
+    """
+    A disk that is mounted late, or an engine that does not answer yet, is no reason to
+    stay down; systemd gives up after five starts in ten seconds by default, and closes
+    the socket.
+    """
+    assert setting(unit, "Restart") in ("on-failure", "always")
+    assert "0" == setting(unit, "StartLimitIntervalSec")
+
+
+@pytest.mark.parametrize(
     ("folder", "units"),
     [
         (ETC, ["kvd.service", "kvd.socket"]),
