@@ -20,10 +20,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy, choose_shadow
-from kvd.errors import ChangeImpossible
+from kvd.errors import ChangeImpossible, PlaceTaken
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.settings import MAX_PROCS, RightsFile, Settings
 from kvd.system.code import check_code
+from kvd.workers.loading import is_engine
 from kvd.workers.pool import START_SECONDS, Pool
 from kvd.workers.record import State
 
@@ -69,6 +70,7 @@ class Changes:
         self._scoreboard = scoreboard
         self._reactor = reactor
         self._under_way = ""
+        self._handed_over = False
 
     @property
     def procs(self) -> int:
@@ -216,13 +218,22 @@ class Changes:
             hand_over: Starts the new daemon, and lets it serve.
 
         Returns:
-            Fires when the new daemon serves, and this one drains.
+            Fires when the new daemon serves, and this one drains: it changes nothing
+            more.
 
         Raises:
             ChangeImpossible: Another change is under way; or, in the Deferred, the new
                 daemon does not serve. This one goes on.
         """
-        return self._make("upgrade", hand_over)
+        return self._make("upgrade", lambda: self._upgrade(hand_over))
+
+    async def _upgrade(
+        self, hand_over: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        await hand_over()
+        # From now on, and not only when the workers begin to end: its programs would
+        # choose among sockets that are the new daemon's.
+        self._handed_over = True
 
     def until_idle(self) -> Deferred[None]:
         """
@@ -240,8 +251,11 @@ class Changes:
     def check_going_on(self) -> None:
         """
         Raises:
+            PlaceTaken: Another process serves in the place of this one.
             ChangeImpossible: kvd is ending.
         """
+        if self._handed_over:
+            raise PlaceTaken("another process serves in the place of this one")
         if self._pool.stopping:
             raise ChangeImpossible("kvd is ending")
 
@@ -289,7 +303,8 @@ class Changes:
     def adopt(self, settings: Settings) -> Deferred[None]:
         """
         Apply new settings: their policy, their shadow and their number of workers. The
-        workers are replaced if any other setting differs.
+        workers are replaced if any other setting differs, or if an engine may have
+        other credentials, which are no part of the settings.
 
         Args:
             settings: All settings; with at least one worker.
@@ -314,12 +329,13 @@ class Changes:
         if settings.shadow != (None if shadow is None else shadow.name):
             self.shadow(settings.shadow)
         before = self._settings
-        if settings != replace(
+        present = replace(
             before,
             policy=settings.policy,
             shadow=settings.shadow,
             procs=settings.procs,
-        ):
+        )
+        if settings != present or _has_engine(settings):
             self._load(settings)
             try:
                 await self._replace(range(self.procs))
@@ -383,3 +399,11 @@ class Changes:
     async def _look_again(self) -> None:
         await deferLater(self._reactor, LOOK_SECONDS)
         self.check_going_on()
+
+
+def _has_engine(settings: Settings) -> bool:
+    """
+    Whether a store of the settings is an engine on other machines.
+    """
+    stores = (settings.store, settings.fallback_store)
+    return any(store is not None and is_engine(store.scheme) for store in stores)

@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -24,11 +25,12 @@ from kvd.errors import (
     BrokenPlugin,
     ChangeImpossible,
     OperatorError,
+    PlaceTaken,
     UnknownPlugin,
 )
 from kvd.ipc.messages import Credits, Drain, Failed, Listen, Rights, Unlisten
 from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
-from kvd.settings import MAX_PROCS, RightsFile, Settings
+from kvd.settings import MAX_PROCS, RightsFile, Settings, StoreLocation
 from kvd.workers import changes
 from kvd.workers.changes import LOOK_SECONDS, Changes
 from kvd.workers.distribution import Distribution
@@ -535,6 +537,26 @@ class AdoptTests(ChangesCase):
         assert [""] == self.begin(lambda: self.changes.adopt(new))
         assert [new] == self.loaded
 
+    def test_an_engine_may_have_other_credentials(self) -> None:
+        """
+        The settings do not show them, so all workers are replaced each time.
+        """
+        engine = StoreLocation("s3", "//bucket")
+        for new in (
+            replace(SETTINGS, store=engine),
+            replace(SETTINGS, fallback_store=engine),
+        ):
+            self.changes._settings = new
+            self.loaded.clear()
+            ended = self.begin(partial(self.changes.adopt, new))
+            assert [new] == self.loaded
+            self.be_ready(3)
+            for number in range(3):
+                self.leave(number)
+                self.be_ready(number)
+            self.leave(3)
+            assert [""] == ended
+
     def test_what_no_worker_can_do_with_is_taken_back(self) -> None:
         """
         The old ones serve on, and who dies is replaced by one that can.
@@ -706,6 +728,32 @@ class OneAtATimeTests(ChangesCase):
         self.pool.stop()
         self.look()
         assert ["kvd is ending"] == waiting
+
+    def test_nothing_is_changed_where_another_process_serves(self) -> None:
+        """
+        Neither by who has waited for the end of the upgrade, nor by who comes before
+        this process has begun to end: its programs would choose among the sockets that
+        are the other's by now.
+        """
+        over: Deferred[None] = Deferred()
+
+        async def hand_over() -> None:
+            await over
+
+        upgrading = self.begin(lambda: self.changes.upgrade(hand_over))
+        waiting = self.begin(self.changes.until_idle)
+        over.callback(None)
+        assert [""] == upgrading
+        self.look()
+        assert ["another process serves in the place of this one"] == waiting
+        for change in (
+            self.changes.restart,
+            lambda: self.changes.policy("roundrobin"),
+            lambda: self.changes.shadow(None),
+            lambda: self.changes.rights(None),
+        ):
+            with pytest.raises(PlaceTaken):
+                change()
 
     def test_what_becomes_of_it_is_logged(self) -> None:
         """
