@@ -927,6 +927,8 @@ class MultipartTests(S3Case):
             (some | {"x-amz-checksum-sha256": "AAAA-2"}, "InvalidRequest"),
             ({kind: "OTHER"}, "InvalidRequest"),
             (whole | {"x-amz-checksum-xxhash64": "AAAAAAAAAAA="}, "InvalidRequest"),
+            ({"x-amz-mp-object-size": "8"}, "InvalidRequest"),
+            ({"x-amz-mp-object-size": "9 bytes"}, "InvalidRequest"),
         ]
         for fields, expected in wrong:
             reply = self.complete(upload, *parts, fields=fields)
@@ -935,6 +937,7 @@ class MultipartTests(S3Case):
             assert b"old" == self.stored(b"s3/b/in/k")
             assert before == self.keys()
         every = {name: of(b"begin-end") for name, of in CHECKSUMS.items()}
+        every["x-amz-mp-object-size"] = "9"
         reply = self.complete(upload, *parts, fields=whole | every)
         assert 200 == status(reply), reply
         assert b"begin-end" == self.stored(b"s3/b/in/k")
