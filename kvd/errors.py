@@ -551,3 +551,9 @@ class ChangeImpossible(OperatorError):
     """
     A running daemon cannot make a requested change, or cannot make it now.
     """
+
+
+class PlaceTaken(ChangeImpossible):
+    """
+    Another process serves in the place of the daemon, and can make the change.
+    """

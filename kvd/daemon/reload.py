@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvd.errors import OperatorError
+from kvd.errors import OperatorError, PlaceTaken
 from kvd.net.credentials import credentials_of
 from kvd.settings import TLS, Address, Settings, SystemdAddress, UNIXAddress
 from kvd.workers.changes import Changes
@@ -114,7 +114,12 @@ class Reload:
         return new
 
     def _refused(self, failure: Failure) -> None:
-        if failure.check(OperatorError):
+        if failure.check(PlaceTaken):
+            self._log.info(
+                "the settings are not applied here: {reason}",
+                reason=failure.getErrorMessage(),
+            )
+        elif failure.check(OperatorError):
             self._log.error(
                 "the settings were read again but not applied: {reason}",
                 reason=failure.getErrorMessage(),

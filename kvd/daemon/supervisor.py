@@ -32,6 +32,7 @@ from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import PolicyDistribution
 from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
+from kvd.errors import ChangeImpossible
 from kvd.net.credentials import warn_of_dates
 from kvd.settings import Settings
 from kvd.system.signals import end_once, stop
@@ -112,9 +113,10 @@ class SupervisorService(ServingService):
         )
         self._forks.start(self._pool)
         self._pool.start()
-        end_once(reactor)
+        self._is_asked_to_end = end_once(reactor)
         if self._predecessor is None:
-            self._open(reactor)
+            self._heed_settings(reactor)
+            self._open_sites(reactor)
         else:
             taking = self._take_over(self._predecessor, reactor)
             Deferred.fromCoroutine(taking).addErrback(self._failed, reactor)
@@ -135,9 +137,9 @@ class SupervisorService(ServingService):
         )
         return self._distribution
 
-    def _open(self, reactor: Any) -> None:
+    def _heed_settings(self, reactor: Any) -> None:
         """
-        Respond to the operator from now on.
+        Heed the settings file from now on.
         """
         settings = self._settings
         self._changes = Changes(
@@ -155,7 +157,6 @@ class SupervisorService(ServingService):
             self._changes,
         )
         self._reload_on_hangup(reactor)
-        self._open_sites(reactor)
 
     # -- in the place of another daemon -----------------------------------------------
 
@@ -180,13 +181,17 @@ class SupervisorService(ServingService):
         if self._stand_in is not None:
             report_pid(self._stand_in)
         self._pool.distribute_by(self._distribute(reactor))
-        self._open(reactor)
+        self._heed_settings(reactor)
         announce(self._settings, self._groups)
         if not await predecessor.accepts_no_more(reactor):
             stop(reactor)
             return
+        predecessor.own_files()
         # Those of the old one may be there, as where a worker of its has hung since.
         self._attach_again()
+        # Not before: an upgrade of this daemon could end it while the old one is about
+        # to leave its place to it.
+        self._open_sites(reactor)
         # Not before: the service manager ignores other processes than the main one.
         self._report_ready(reactor)
         self._start_evicting(reactor)
@@ -223,15 +228,26 @@ class SupervisorService(ServingService):
                 self._stand_in if foreground is None else foreground.write,
             )
             successor.start(manifest)
-            check = self._changes.check_going_on
-            await successor.until("ready", check)
+            await successor.until("ready", self._check_going_on)
             bounding = self._bounding
             undo.callback(self._take_back)
             successor.take([] if bounding is None else bounding.totals_now())
-            await successor.until("serves", check)
+            await successor.until("serves", self._check_going_on)
+            # Else the new daemon would go on, of which whoever sent the signal knows
+            # nothing.
+            self._check_going_on()
             undo.pop_all()
         self._starting = None
         self._hand_on(successor, foreground, reactor)
+
+    def _check_going_on(self) -> None:
+        """
+        Raises:
+            ChangeImpossible: kvd is ending, or has been asked to.
+        """
+        if self._is_asked_to_end():
+            raise ChangeImpossible("kvd is ending")
+        self._changes.check_going_on()
 
     def _take_back(self) -> None:
         """
@@ -270,6 +286,9 @@ class SupervisorService(ServingService):
         self._origin.leave_pid_file()
         if foreground is not None:
             foreground.keep(successor.pid)
+        if self._is_asked_to_end():
+            # Just now: it is the other one that was meant.
+            successor.pass_on(signal.SIGTERM)
         self._log.info(
             "process {pid} serves in the place of this one, which finishes the requests"
             " that it has",

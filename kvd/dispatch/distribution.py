@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence, Set
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -37,6 +37,11 @@ from kvd.ipc.channel import Channel
 from kvd.ipc.messages import Message, Unplaced
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import ListenerGroup
+
+_ROUNDING_SECONDS: Final = 0.001
+"""
+What is due after a difference of two times could else come too early by the last digit.
+"""
 
 
 def choose_policy(name: str, workers: int) -> ChosenPolicy:
@@ -125,6 +130,7 @@ class PolicyDistribution:
         self._looking: Any = None
         self._max_connections = max_connections
         self._stalls = Stalls(scoreboard)
+        self._hang_call: Any = None
         self.switch(chosen)
         self._look_for_stalls_later()
 
@@ -212,9 +218,14 @@ class PolicyDistribution:
         wait = UNAWAITED_LOOK_SECONDS
         if self.chosen.arrangement.kernel_chooses:
             wait = self._stalls.due_seconds
+        now = self._reactor.seconds()
         self._stall_call = self._reactor.callLater(
-            wait, self._look_for_stalls, self._reactor.seconds(), wait
+            wait, self._look_for_stalls, now, wait
         )
+        self._hang_call = None
+        left = self._stalls.until_hung(self.hang_seconds) + _ROUNDING_SECONDS
+        if left < wait:
+            self._hang_call = self._reactor.callLater(left, self._report_hung, now)
 
     def _look_for_stalls(self, looked: float, wait: float) -> None:
         """
@@ -237,8 +248,15 @@ class PolicyDistribution:
                 self._scoreboard.mark(worker, worker not in self._stalls.stalled)
             self._programs.admit(self._prompt())
             self._assignment.stalled(self._stalls.stalled)
-        hung = self._stalls.silent_looks.items()
-        for worker, silent in [each for each in hung if each[1] >= self.hang_seconds]:
+        self._report_hung(self._reactor.seconds())
+
+    def _report_hung(self, looked: float) -> None:
+        """
+        Args:
+            looked: The time of the last look.
+        """
+        since = self._reactor.seconds() - looked
+        for worker, silent in self._stalls.hung(self.hang_seconds, since):
             self.hung(worker, silent)
 
     @property
@@ -328,8 +346,9 @@ class PolicyDistribution:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
-        if self._stall_call.active():
-            self._stall_call.cancel()
+        for call in (self._stall_call, self._hang_call):
+            if call is not None and call.active():
+                call.cancel()
         self._assignment.finish()
         return self._dispatcher.finish()
 

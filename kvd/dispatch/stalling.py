@@ -15,6 +15,7 @@ stamp is older than it ever waits.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Set
+from math import inf
 from typing import Final
 
 from twisted.logger import Logger
@@ -80,7 +81,8 @@ class Stalls:
         self.silent_looks: dict[int, float] = {}
         """For how long each worker has been seen to write no time stamp, in seconds:
         from look to look, so that the time in which nobody looked does not count for
-        more than `MOST_SECONDS`."""
+        more than `MOST_SECONDS`. It begins with the time stamp, before the first of
+        these looks."""
         self._awaited: dict[int, int] = {}
         self._longest: dict[int, float] = {}
 
@@ -115,7 +117,9 @@ class Stalls:
         unsigned = [worker for worker in workers if silent[worker] > seconds]
         counted = min(seconds, MOST_SECONDS)
         self.silent_looks = {
-            worker: self.silent_looks.get(worker, 0.0) + counted for worker in unsigned
+            worker: counted
+            + self.silent_looks.get(worker, min(silent[worker] - seconds, MOST_SECONDS))
+            for worker in unsigned
         }
         # A worker that was awaited once is awaited until it writes a time stamp: others
         # may have taken what waited for it.
@@ -149,6 +153,36 @@ class Stalls:
         for worker in self.stalled:
             self._longest[worker] = silent[worker]
         return before != self.stalled
+
+    def hung(self, hang_seconds: float, seconds: float) -> list[tuple[int, float]]:
+        """
+        Find the workers that have written no time stamp for too long.
+
+        Args:
+            hang_seconds: How long they may write none.
+            seconds: The time since the last look.
+
+        Returns:
+            Each of them, and for how long it was seen to write none.
+        """
+        silent = self._scoreboard.silent_seconds()
+        counted = min(seconds, MOST_SECONDS)
+        return [
+            (worker, before + counted)
+            for worker, before in self.silent_looks.items()
+            if before + counted >= hang_seconds and silent[worker] >= seconds
+        ]
+
+    def until_hung(self, hang_seconds: float) -> float:
+        """
+        The time from the last look until a further worker has written no time stamp for
+        too long, if it goes on like that.
+
+        Args:
+            hang_seconds: How long it may write none.
+        """
+        left = [hang_seconds - silent for silent in self.silent_looks.values()]
+        return min((each for each in left if each > 0), default=inf)
 
     @property
     def due_seconds(self) -> float:

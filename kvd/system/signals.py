@@ -14,7 +14,7 @@ from twisted.logger import Logger
 _log = Logger()
 
 
-def end_once(reactor: Any) -> None:
+def end_once(reactor: Any) -> Callable[[], bool]:
     """
     Log a second SIGINT or SIGTERM while kvd is ending. Twisted would stop its reactor
     again, which fails with a traceback.
@@ -22,6 +22,10 @@ def end_once(reactor: Any) -> None:
     Args:
         reactor: The reactor of this process, which installs its own handlers when it
             starts.
+
+    Returns:
+        Whether such a signal has come, or the reactor is stopping. The reactor begins
+        to stop only some turns after a signal.
     """
     ending = False
 
@@ -53,6 +57,7 @@ def end_once(reactor: Any) -> None:
 
     reactor.callWhenRunning(take_over)
     reactor.addSystemEventTrigger("before", "shutdown", begin)
+    return lambda: ending
 
 
 def stop(reactor: Any) -> None:

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy, choose_shadow
-from kvd.errors import ChangeImpossible
+from kvd.errors import ChangeImpossible, PlaceTaken
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.settings import MAX_PROCS, RightsFile, Settings
 from kvd.system.code import check_code
@@ -69,6 +69,7 @@ class Changes:
         self._scoreboard = scoreboard
         self._reactor = reactor
         self._under_way = ""
+        self._handed_over = False
 
     @property
     def procs(self) -> int:
@@ -216,13 +217,22 @@ class Changes:
             hand_over: Starts the new daemon, and lets it serve.
 
         Returns:
-            Fires when the new daemon serves, and this one drains.
+            Fires when the new daemon serves, and this one drains: it changes nothing
+            more.
 
         Raises:
             ChangeImpossible: Another change is under way; or, in the Deferred, the new
                 daemon does not serve. This one goes on.
         """
-        return self._make("upgrade", hand_over)
+        return self._make("upgrade", lambda: self._upgrade(hand_over))
+
+    async def _upgrade(
+        self, hand_over: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        await hand_over()
+        # From now on, and not only when the workers begin to end: its programs would
+        # choose among sockets that are the new daemon's.
+        self._handed_over = True
 
     def until_idle(self) -> Deferred[None]:
         """
@@ -240,8 +250,11 @@ class Changes:
     def check_going_on(self) -> None:
         """
         Raises:
+            PlaceTaken: Another process serves in the place of this one.
             ChangeImpossible: kvd is ending.
         """
+        if self._handed_over:
+            raise PlaceTaken("another process serves in the place of this one")
         if self._pool.stopping:
             raise ChangeImpossible("kvd is ending")
 

@@ -28,7 +28,7 @@ from typing import Final
 from kvd.admin.control.asking import ControlSocket
 from kvd.plugins import IPolicyDeclaration, declared
 from tests.changes.changing import FURTHER_POLICIES, under_load
-from tests.changes.hanging import Hung, await_others, hang, workers_of
+from tests.changes.hanging import Hung, await_others, hang, hang_until, workers_of
 from tests.crash.load import Cut, Report
 from tests.integration.twistd import EXEC
 
@@ -44,6 +44,11 @@ OPTIONS: Final = {"hangs": ("--procs=8", f"--hang-timeout={HANG_SECONDS}s")}
 LOGS: Final = Path("build", "endurance")
 """
 Where the log of a daemon is kept if something was wrong.
+"""
+
+HANGING_SHARE: Final = 0.25
+"""
+Of the upgrades: so many are of a daemon of which half of the workers hang.
 """
 
 WORKERS_THAT_HANG: Final = 6
@@ -101,11 +106,22 @@ class Run:
 
     def upgrade(self, asked: ControlSocket, chance: random.Random) -> None:
         """
-        New code takes over, whatever policy is in force.
+        New code takes over, whatever policy is in force; sometimes from a daemon of
+        which some workers have just stopped.
         """
         for policy in self.steps():
             asked.change("policy", {"policy": policy})
-            asked.upgrade()
+            if chance.random() >= HANGING_SHARE:
+                asked.upgrade()
+                continue
+            workers = sorted(workers_of(asked.status()).items())
+            chosen = dict(chance.sample(workers, len(workers) // 2))
+
+            def replaced_at(of: dict[int, int] = chosen) -> dict[int, float]:
+                asked.upgrade()
+                return dict.fromkeys(of, time.monotonic())
+
+            self.hung += hang_until(replaced_at, chosen)
 
     def reload(self, asked: ControlSocket, chance: random.Random) -> None:
         """
@@ -159,6 +175,13 @@ class Run:
         """
         What became of the workers that were stopped, and of what they served.
         """
+        if not self.switched:
+            excused = sum(map(self.was_hung, report.cut))
+            yield (
+                f"{len(self.hung)} workers hung as their daemons were upgraded, and"
+                f" {excused} requests failed that they had"
+            )
+            return
         seconds = [hung.replaced - hung.began for hung in self.hung]
         late = sum(each > HANG_SECONDS + 1 for each in seconds)
         yield (
@@ -240,19 +263,14 @@ def main(arguments: Sequence[str]) -> int:
     """
     given = [float(each) for each in arguments]
     upgrades, reloads, hangs, minutes = given + [20, 20, 20, 15][len(given) :]
-    # An upgrade computes on one processor after the other, and a reload waits for
-    # connections that are kept.
-    wanted = {
-        "upgrades": [int(upgrades) // 2, int(upgrades) - int(upgrades) // 2],
-        "reloads": [int(reloads) // 2, int(reloads) - int(reloads) // 2],
-        "hangs": [int(hangs)],
-    }
+    # One daemon for each: two that start processes all the time would take the
+    # processors from what replaces a hung worker.
+    wanted = {"upgrades": int(upgrades), "reloads": int(reloads), "hangs": int(hangs)}
     runs = [
         subprocess.Popen(
             [sys.executable, "-m", __spec__.name, kind, str(number), str(minutes)]
         )
-        for kind, numbers in wanted.items()
-        for number in numbers
+        for kind, number in wanted.items()
         if number
     ]
     statuses = [run.wait() for run in runs]

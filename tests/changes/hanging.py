@@ -5,7 +5,7 @@ Stopping workers for good, and knowing for certain which connections they had.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -53,12 +53,26 @@ def hang(control: str, workers: Mapping[int, int]) -> list[Hung]:
         control: The path of the daemon's control socket.
         workers: The process of each.
     """
+    with closing(ControlSocket(control)) as asked:
+        return hang_until(lambda: await_others(asked, workers), workers)
+
+
+def hang_until(
+    replaced_at: Callable[[], Mapping[int, float]], workers: Mapping[int, int]
+) -> list[Hung]:
+    """
+    Stop workers, and wait.
+
+    Args:
+        replaced_at: Waits, and returns when another process was ready in the place of
+            each of them.
+        workers: The process of each.
+    """
     began = time.monotonic()
     stop_all(workers.values())
     stopped = time.monotonic()
     ports = peers_of_stopped(workers.values())
-    with closing(ControlSocket(control)) as asked:
-        replaced = await_others(asked, workers)
+    replaced = replaced_at()
     return [
         Hung(began, stopped, None if held is None else frozenset(held), replaced[each])
         for each, held in ((each, ports[pid]) for each, pid in workers.items())

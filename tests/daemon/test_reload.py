@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.logger import LogEvent, capturedLogs, formatEvent
+from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.daemon.hangup import has_terminal
 from kvd.daemon.reload import Reload
 from kvd.daemon.written_files import check_written_files
-from kvd.errors import BadSetting, ChangeImpossible
+from kvd.errors import BadSetting, ChangeImpossible, PlaceTaken
 from kvd.settings import RightsFile, Settings, StoreLocation, TCPAddress
 from tests.certificates import localhost
 
@@ -266,6 +266,16 @@ class ReloadTests(SynchronousTestCase):
         (event,) = self.reload(lambda: SETTINGS)
 
         assert "not now" == event["reason"]
+
+    def test_what_another_process_does_instead_is_no_failure(self) -> None:
+        """
+        It got the signal too.
+        """
+        self.changes.answer = fail(PlaceTaken("another process serves"))
+        (event,) = self.reload(lambda: SETTINGS)
+
+        assert LogLevel.info is event["log_level"]
+        assert "another process serves" in formatEvent(event)
 
     def test_a_terminal_is_noticed(self) -> None:
         """

@@ -464,6 +464,14 @@ class StallTests(DispatchingCase):
         assert [0, 2] == list(self.board.loads(inf).ready)
         assert [0, 1, 0] == self.stalls()
 
+    def be_silent(self, worker: int, looks: int) -> None:
+        """
+        A worker stopped a tenth of a second before a look, and that many more come.
+        """
+        for look in range(looks):
+            self.silent[worker] = 0.1 + LOOK_SECONDS * (look + 1)
+            self.look()
+
     def test_one_that_hangs_is_reported_until_it_has_left(self) -> None:
         """
         When it has not responded for as long as is allowed. Another may be replaced by
@@ -473,22 +481,52 @@ class StallTests(DispatchingCase):
         self.distribution.hung = lambda worker, seconds: hung.append(
             (worker, round(seconds, 3))
         )
-        self.distribution.hang_seconds = 1.1
-        for looks in range(5):
-            self.silent[1] = 0.3 + LOOK_SECONDS * looks
-            self.look()
+        self.distribution.hang_seconds = 1.2
+        self.be_silent(1, 5)
         assert [] == hung
         assert [] == list(self.distribution.stalled)
         self.silent[1] = 1.6
         self.look()
-        assert [(1, 1.2)] == hung
+        assert {(1, 1.3)} == {*hung}
         assert [1] == list(self.distribution.stalled)
 
+        hung.clear()
         self.distribution.left(1)
         self.silent[1] = 1.8
         self.look()
-        assert [(1, 1.2)] == hung
+        assert [] == hung
         assert [] == list(self.distribution.stalled)
+
+    def test_one_that_hangs_is_reported_as_soon_as_it_does(self) -> None:
+        """
+        Not at the look that comes next, and only if it has given no sign since.
+        """
+        hung: list[int] = []
+        self.distribution.hung = lambda worker, seconds: hung.append(worker)
+        self.distribution.hang_seconds = 1.2
+        self.be_silent(1, 5)
+        self.silent[1] = 0.05
+        self.reactor.advance(LOOK_SECONDS * 0.6)
+        assert [] == hung
+        self.reactor.advance(LOOK_SECONDS * 0.4)
+
+        self.be_silent(1, 5)
+        self.silent[1] = 1.22
+        self.reactor.advance(LOOK_SECONDS * 0.6)
+        assert [1] == hung
+
+    def test_at_the_end_none_is_reported(self) -> None:
+        """
+        All have their time to drain.
+        """
+        hung: list[int] = []
+        self.distribution.hung = lambda worker, seconds: hung.append(worker)
+        self.distribution.hang_seconds = 1.2
+        self.be_silent(1, 5)
+        self.distribution.finish()
+        self.reactor.advance(1)
+
+        assert [] == hung
 
     def test_it_gets_its_share_again_when_it_lives(self) -> None:
         """
@@ -595,7 +633,12 @@ class StallTests(DispatchingCase):
         On a machine that is very busy no look comes in time.
         """
         hung: list[int] = []
-        self.distribution.hung = lambda worker, seconds: hung.append(worker)
+
+        def replace(worker: int, seconds: float) -> None:
+            hung.append(worker)
+            self.distribution.left(worker)
+
+        self.distribution.hung = replace
         self.distribution.hang_seconds = 3.0
         for looks in range(1, 6):
             self.silent[1] = 0.6 * looks + 0.1

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator
+from math import inf
 from unittest import mock
 
 import pytest
@@ -84,15 +85,16 @@ def watched() -> Iterator[Watched]:
 def test_silence_is_counted_from_look_to_look(watched: Watched) -> None:
     """
     So the time in which nobody looked does not count: the whole machine may have been
-    stopped. A sign of life ends it, and so does the end of the process.
+    stopped. It begins with the last sign of life; another one ends it, and so does the
+    end of the process.
     """
     watched.look()
     watched.look(0.3)
-    assert {0: 0.5, 1: 0.5} == watched.stalls.silent_looks
+    assert pytest.approx({0: 0.51, 1: 0.51}) == watched.stalls.silent_looks
     watched.now += 10**12
     watched.wakes(0)
     watched.look()
-    assert pytest.approx({1: 0.7}) == {
+    assert pytest.approx({1: 0.71}) == {
         worker: seconds
         for worker, seconds in watched.stalls.silent_looks.items()
         if worker == 1
@@ -111,7 +113,41 @@ def test_one_late_look_proves_no_silence(watched: Watched) -> None:
     watched.look(3600, due=0.2)
 
     assert set() == watched.stalls.stalled
-    assert pytest.approx({0: 1.5, 1: 1.5}) == watched.stalls.silent_looks
+    assert pytest.approx({0: 1.51, 1: 1.51}) == watched.stalls.silent_looks
+
+
+def test_what_was_before_the_first_look_counts_for_a_second_at_most(
+    watched: Watched,
+) -> None:
+    """
+    Likewise.
+    """
+    watched.now += 3600 * 10**9
+    watched.look()
+
+    assert pytest.approx({0: 1.2, 1: 1.2}) == watched.stalls.silent_looks
+
+
+def test_between_two_looks_a_worker_hangs_if_it_gave_no_sign_since(
+    watched: Watched,
+) -> None:
+    """
+    As soon as it has been silent for so long.
+    """
+    for _ in range(5):
+        watched.look()
+    assert pytest.approx(0.09) == watched.stalls.until_hung(1.1)
+    watched.now += 5 * 10**7
+    watched.wakes(0)
+    watched.now += 5 * 10**7
+    with watched.time():
+        assert {1: pytest.approx(1.11)} == dict(watched.stalls.hung(1.1, 0.1))
+        assert [] == watched.stalls.hung(1.2, 0.1)
+
+    assert inf == watched.stalls.until_hung(0.9)
+    watched.stalls.forget(0)
+    watched.stalls.forget(1)
+    assert inf == watched.stalls.until_hung(1.1)
 
 
 def test_where_every_look_is_late_silence_is_found_all_the_same(
@@ -128,7 +164,7 @@ def test_where_every_look_is_late_silence_is_found_all_the_same(
     assert {1} == watched.stalls.stalled
     watched.wakes(0)
     watched.look(0.6, due=0.2)
-    assert pytest.approx(5 * 0.6) == watched.stalls.silent_looks[1]
+    assert pytest.approx(5 * 0.6 + 0.01) == watched.stalls.silent_looks[1]
 
     watched.waits_for = set()
     watched.wakes(1)

@@ -245,6 +245,34 @@ def test_code_that_does_not_start_is_reported(
     assert 200 == ask(port, "GET", "/").status
 
 
+FAILS_TO_SERVE: Final = """
+from kvd.daemon.supervisor import SupervisorService
+
+def fail(self, reactor):
+    raise RuntimeError("no workers get connections")
+
+SupervisorService._distribute = fail
+"""
+
+
+def test_one_that_fails_as_it_begins_to_serve_leaves_all_in_place(
+    steady: tuple[Upgradable, int],
+) -> None:
+    """
+    The files of the sockets are the old daemon's still, which goes on.
+    """
+    daemon, _ = steady
+    daemon.replace_code(new_code("", FAILS_TO_SERVE))
+    try:
+        assert "this one goes on" in daemon.refusal()
+    finally:
+        (daemon.folder / "kvd.py").unlink()
+
+    with socket.socket(socket.AF_UNIX) as connected:
+        connected.connect(f"{daemon.folder}/socket")
+    assert daemon.pid()
+
+
 STOP: Final = "os.kill(os.getpid(), signal.SIGSTOP)"
 
 BEFORE_ITS_WORKERS: Final = f"""
@@ -259,6 +287,21 @@ subprocess.Popen.__init__ = stop_and_begin
 """
 It has read its settings when it stops.
 """
+
+
+def new_code(first: str, later: str) -> str:
+    """
+    Code that is another kvd's until it has found the one that is installed.
+
+    Args:
+        first: What it does before.
+        later: What it does then.
+    """
+    return (
+        f"import os, signal, sys\n{first}\n"
+        "sys.path.remove(os.getcwd()) if os.getcwd() in sys.path else"
+        f" sys.path.remove(''); del sys.modules['kvd']; import kvd\n{later}"
+    )
 
 
 def starting(
@@ -277,11 +320,7 @@ def starting(
         Who waits for it, and the new process, which is stopped.
     """
     old = daemon.pid()
-    daemon.replace_code(
-        f"import os, signal, sys\n{stops}\n"
-        "sys.path.remove(os.getcwd()) if os.getcwd() in sys.path else"
-        f" sys.path.remove(''); del sys.modules['kvd']; import kvd\n{later}"
-    )
+    daemon.replace_code(new_code(stops, later))
 
     def upgrade() -> None:
         try:
@@ -457,6 +496,46 @@ def test_what_the_old_daemon_does_to_the_last_is_undone(tmp_path: Path) -> None:
             assert all(row["accepted"] for row in asked.status()["workers"])
 
 
+IN_WHICH_ORDER: Final = """
+from kvd.admin.control.site import ControlSite
+from kvd.daemon.upgrade.predecessor import Predecessor
+
+def note(what):
+    with open("order", "a") as file:
+        print(what, file=file)
+
+async def await_and_note(self, reactor):
+    found = await accepts_no_more(self, reactor)
+    note("the old one accepts no more")
+    return found
+
+def note_and_begin(self, *arguments):
+    note("the operator is answered")
+    begin(self, *arguments)
+
+accepts_no_more, begin = Predecessor.accepts_no_more, ControlSite.__init__
+Predecessor.accepts_no_more = await_and_note
+ControlSite.__init__ = note_and_begin
+"""
+"""
+It tells in a file what came first.
+"""
+
+
+def test_only_one_of_both_daemons_answers_the_operator(tmp_path: Path) -> None:
+    """
+    Else the new one could be upgraded in its turn, and end, before the old one has left
+    its place: to the new one, which is then gone.
+    """
+    daemon = Upgradable(tmp_path)
+    with daemon.serve(), daemon.asking() as asked:
+        daemon.replace_code(new_code("", IN_WHICH_ORDER))
+        asked.upgrade()
+        assert asked.status()["workers"]
+    order = (tmp_path / "order").read_text().splitlines()
+    assert ["the old one accepts no more", "the operator is answered"] == order
+
+
 def test_a_daemon_that_ends_attaches_nothing(tmp_path: Path) -> None:
     """
     It is asked to end when the new one accepts already, and gives up the upgrade. Its
@@ -484,6 +563,61 @@ def test_a_daemon_that_ends_attaches_nothing(tmp_path: Path) -> None:
     warnings = [line for line in process.lines if "#warn" in line]
     assert 1 == len(warnings)
     assert "upgrade: not done: kvd is ending" in warnings[0]
+
+
+AS_IT_IS_READ: Final = """
+from kvd.daemon.upgrade.successor import Successor
+
+async def wait_and_signal(self, word, check):
+    await until(self, word, check)
+    if word == "serves":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+until, Successor.until = Successor.until, wait_and_signal
+"""
+"""
+The old daemon reads that the new one serves, and is asked to end before it has heeded
+that.
+"""
+
+AS_IT_LEAVES: Final = """
+from kvd.daemon.upgrade.successor import Successor
+
+def confirm_and_signal(self):
+    confirm(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+confirm, Successor.confirm = Successor.confirm, confirm_and_signal
+"""
+"""
+The old daemon says that it accepts no more, and is asked to end.
+"""
+
+
+@pytest.mark.parametrize("when", [AS_IT_IS_READ, AS_IT_LEAVES])
+def test_asked_to_end_at_the_last_moment_both_do(tmp_path: Path, when: str) -> None:
+    """
+    Else the new one would go on, and whoever has stopped kvd could not know.
+    """
+    daemon = Upgradable(tmp_path)
+    prelude = f"import os, signal\n{when}"
+    with daemon.serve("kvd.pid", prelude=prelude) as process:
+        process.read_on()
+        old = process.process.pid
+        answers: list[str] = []
+        waiting, new = starting(daemon, answers)
+        try:
+            (tmp_path / "kvd.py").unlink()
+            os.kill(new, signal.SIGCONT)
+            until(lambda: has_ended(old) and has_ended(new))
+        finally:
+            for pid in (old, new):
+                if not has_ended(pid):
+                    os.kill(pid, signal.SIGKILL)
+        waiting.join(PATIENCE_SECONDS)
+        assert -signal.SIGTERM == process.process.wait()
+    assert not Path(daemon.control).exists()
+    assert not (tmp_path / "kvd.pid").exists()
 
 
 def rows_of(asked: ControlSocket) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from kvd.errors import (
     BrokenPlugin,
     ChangeImpossible,
     OperatorError,
+    PlaceTaken,
     UnknownPlugin,
 )
 from kvd.ipc.messages import Credits, Drain, Failed, Listen, Rights, Unlisten
@@ -706,6 +707,32 @@ class OneAtATimeTests(ChangesCase):
         self.pool.stop()
         self.look()
         assert ["kvd is ending"] == waiting
+
+    def test_nothing_is_changed_where_another_process_serves(self) -> None:
+        """
+        Neither by who has waited for the end of the upgrade, nor by who comes before
+        this process has begun to end: its programs would choose among the sockets that
+        are the other's by now.
+        """
+        over: Deferred[None] = Deferred()
+
+        async def hand_over() -> None:
+            await over
+
+        upgrading = self.begin(lambda: self.changes.upgrade(hand_over))
+        waiting = self.begin(self.changes.until_idle)
+        over.callback(None)
+        assert [""] == upgrading
+        self.look()
+        assert ["another process serves in the place of this one"] == waiting
+        for change in (
+            self.changes.restart,
+            lambda: self.changes.policy("roundrobin"),
+            lambda: self.changes.shadow(None),
+            lambda: self.changes.rights(None),
+        ):
+            with pytest.raises(PlaceTaken):
+                change()
 
     def test_what_becomes_of_it_is_logged(self) -> None:
         """

@@ -99,11 +99,18 @@ class Predecessor:
 
     def own_sockets(self) -> None:
         """
-        Treat the sockets as those of this daemon from now on.
+        Treat the sockets as those of this daemon from now on, but not their files: if
+        this daemon ends, the old one may go on.
         """
         for group, handed in self._taken:
-            group.inode, group.given = handed.inode, handed.given
-            group.fixed = handed.fixed
+            group.given, group.fixed = handed.given, handed.fixed
+
+    def own_files(self) -> None:
+        """
+        Remove the files of the sockets when this daemon ends.
+        """
+        for group, handed in self._taken:
+            group.inode = handed.inode
 
     # -- messages -------------------------------------------------------------
 
