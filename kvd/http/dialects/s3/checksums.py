@@ -21,6 +21,7 @@ from kvd.model.digests import Digest
 from kvd.model.requests import Request
 
 _NAMED: Final = b"x-amz-sdk-checksum-algorithm"
+_BEHIND: Final = b"x-amz-trailer"
 _TYPE: Final = b"x-amz-checksum-type"
 
 # These say which checksums S3 is to keep.
@@ -36,15 +37,21 @@ def checksums_of(request: Request, trailers: Collection[str] = ()) -> list[Diges
 
     Args:
         request: Its head.
-        trailers: The names of what follows it, in lower case.
+        trailers: The names of what follows it, in lower case; none if nothing can.
 
     Raises:
         BadRequest: One of all of them is malformed or of another algorithm than
-            `CHECKSUMS`; or the one that is announced is not there.
+            `CHECKSUMS`; or the one that is announced is not there, or cannot come.
     """
     for name in trailers:
         if name.startswith(CHECKSUM):
             _check_known(name)
+    announced = request.fields.get(_BEHIND, b"").lower()
+    if not trailers and CHECKSUM.encode("ascii") in announced:
+        raise BadRequest(
+            "x-amz-trailer names a checksum, and none can follow such a body:"
+            " X-Amz-Content-SHA256 has to be STREAMING-...-TRAILER."
+        )
     digests = [digest_in(name, CHECKSUMS[name], text) for name, text in _given(request)]
     named = request.fields.get(_NAMED, b"").decode("latin-1")
     if named:
