@@ -91,9 +91,17 @@ class MemoryStore:
     ) -> Answer[IUpload]:
         def begin() -> IUpload:
             self.check_free(key)
-            return MemoryUpload(self, key, length, metadata)
+            return self.make_upload(key, length, metadata)
 
         return self.answer(begin)
+
+    def make_upload(
+        self, key: Key, length: int | None, metadata: Metadata
+    ) -> MemoryUpload:
+        """
+        An upload that has begun.
+        """
+        return MemoryUpload(self, key, length, metadata)
 
     def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
         def open_value() -> IValue:

@@ -86,6 +86,21 @@ class AccessLogTests(SynchronousTestCase):
             0, plain, append or self.written.append, self.clock, off_reactor
         )
 
+    def make_slow(self, writes: list[Deferred[None]]) -> AccessLog:
+        """
+        The same, on a disk where each write ends when the test says so.
+
+        Args:
+            writes: Gets one Deferred for each write that has begun.
+        """
+
+        def slow(function: Callable[[], None]) -> Deferred[None]:
+            function()
+            writes.append(Deferred())
+            return writes[-1]
+
+        return self.make(off_reactor=slow)
+
     def test_request_writes_nothing_itself(self) -> None:
         """
         A line waits until its time has come.
@@ -116,14 +131,8 @@ class AccessLogTests(SynchronousTestCase):
         """
         The next write begins when the last one has ended.
         """
-        begun: list[Deferred[None]] = []
-
-        def slow(function: Callable[[], None]) -> Deferred[None]:
-            function()
-            begun.append(Deferred())
-            return begun[-1]
-
-        log = self.make(off_reactor=slow)
+        begun = list[Deferred[None]]()
+        log = self.make_slow(begun)
         log.note(ENTRY)
         self.clock.advance(FLUSH_SECONDS)
         log.note(ENTRY)
@@ -258,14 +267,8 @@ class AccessLogTests(SynchronousTestCase):
         """
         What is being written, and what waits behind it.
         """
-        writes: list[Deferred[None]] = []
-
-        def slow(function: Callable[[], None]) -> Deferred[None]:
-            function()
-            writes.append(Deferred())
-            return writes[-1]
-
-        log = self.make(off_reactor=slow)
+        writes = list[Deferred[None]]()
+        log = self.make_slow(writes)
         log.note(ENTRY)
         self.clock.advance(FLUSH_SECONDS)
         log.note(replace(ENTRY, key="/second"))
@@ -282,14 +285,8 @@ class AccessLogTests(SynchronousTestCase):
         """
         No empty line, either.
         """
-        writes: list[Deferred[None]] = []
-
-        def slow(function: Callable[[], None]) -> Deferred[None]:
-            function()
-            writes.append(Deferred())
-            return writes[-1]
-
-        log = self.make(off_reactor=slow)
+        writes = list[Deferred[None]]()
+        log = self.make_slow(writes)
         log.note(ENTRY)
         self.clock.advance(FLUSH_SECONDS)
         stopped = log.stop()

@@ -24,9 +24,9 @@ from kvd.http.methods import get
 from kvd.http.pieces import FILE_BYTES
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.ipc.row import WORDS_OF_REQUESTS
-from kvd.model.conditions import UNCONDITIONAL, Conditions
+from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
-from kvd.model.values import NO_METADATA, Metadata, Published, ValueInfo
+from kvd.model.values import Metadata, Published, ValueInfo
 from kvd.net import sending, splice
 from kvd.net.splice import Pipe
 from kvd.store.memory import SLICE_VALUES, MemoryStore, MemoryUpload, MemoryValue
@@ -111,18 +111,10 @@ class DescriptorStore(MemoryStore):
         self.written = 0
         """How many bytes were written, and not moved."""
 
-    def begin(
-        self,
-        key: Key,
-        length: int | None,
-        metadata: Metadata = NO_METADATA,
-        conditions: Conditions = UNCONDITIONAL,
-    ) -> Answer[IUpload]:
-        def begin() -> IUpload:
-            self.check_free(key)
-            return DescriptorUpload(self, key, length, metadata)
-
-        return self.answer(begin)
+    def make_upload(
+        self, key: Key, length: int | None, metadata: Metadata
+    ) -> DescriptorUpload:
+        return DescriptorUpload(self, key, length, metadata)
 
     def open(self, key: Key, whole: bool = False) -> Answer[IValue]:
         return self.answer(lambda: DescriptorValue(self, *self._stored(key)))

@@ -19,11 +19,11 @@ from twisted.logger import LogLevel, capturedLogs
 from kvd.errors import StoreFault
 from kvd.http import mover
 from kvd.http.methods import get
-from kvd.interfaces import Answer, IUpload
+from kvd.interfaces import Answer
 from kvd.ipc.row import WORDS_OF_REQUESTS
-from kvd.model.conditions import UNCONDITIONAL, Conditions
+from kvd.model.conditions import Conditions
 from kvd.model.keys import Key
-from kvd.model.values import NO_METADATA, Metadata, Published
+from kvd.model.values import Metadata, Published
 from kvd.net.splice import Pipe
 from kvd.settings import Limits
 from tests.chance import new_seed
@@ -105,18 +105,10 @@ class AnyTimeStore(DescriptorStore):
         self.due: list[Callable[[], None]] = []
         self.is_prompt = self.is_sure = False
 
-    def begin(
-        self,
-        key: Key,
-        length: int | None,
-        metadata: Metadata = NO_METADATA,
-        conditions: Conditions = UNCONDITIONAL,
-    ) -> Answer[IUpload]:
-        def begin() -> IUpload:
-            self.check_free(key)
-            return AnyTimeUpload(self, key, length, metadata)
-
-        return self.answer(begin)
+    def make_upload(
+        self, key: Key, length: int | None, metadata: Metadata
+    ) -> AnyTimeUpload:
+        return AnyTimeUpload(self, key, length, metadata)
 
     def answer(self, act: Callable[[], T]) -> Answer[T]:
         kind = 0 if self.is_prompt else self.random.randrange(8)

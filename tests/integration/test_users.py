@@ -185,6 +185,47 @@ def test_rights_change_on_hangup(tmp_path: Path, policy: str) -> None:
         assert ({401}, {403}) == (statuses(one), statuses(two))
 
 
+def pairs(
+    daemon: Twistd, open_ones: ExitStack, value: bytes, fields: Mapping[str, str]
+) -> tuple[list[HTTPConnection], list[HTTPConnection]]:
+    """
+    Uploads that have begun, and further connections. Of each two, one is at each
+    worker.
+
+    Args:
+        open_ones: Closes them.
+        value: What is uploaded; its first 1,000 bytes are sent.
+        fields: Those of the uploads.
+    """
+
+    def connect() -> HTTPConnection:
+        one = HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_SECONDS)
+        open_ones.callback(one.close)
+        return one
+
+    uploads, kept = [[connect() for _ in range(2)] for _ in range(2)]
+    for number, upload in enumerate(uploads):
+        upload.putrequest("PUT", f"/upload{number}")
+        for name, said in fields.items():
+            upload.putheader(name, said)
+        upload.putheader("Content-Length", str(len(value)))
+        upload.endheaders(value[:1000])
+    return uploads, kept
+
+
+def ask_until(
+    status: int, connection: HTTPConnection, fields: Mapping[str, str] | None = None
+) -> None:
+    """
+    Get a value again and again, until the status is the expected one.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    found = 0
+    while found != status and time.monotonic() < until:
+        found = ask_over(connection, "GET", "/k", None, fields).status
+    assert status == found
+
+
 def test_a_withdrawn_right_waits_for_no_client(tmp_path: Path) -> None:
     """
     Uploads hold both workers, so none can be replaced. All the same, neither serves a
@@ -201,31 +242,14 @@ def test_a_withdrawn_right_waits_for_no_client(tmp_path: Path) -> None:
     (tmp_path / "values" / "k").write_text("value")
     value = b"x" * 200_000
     with Twistd(options, tmp_path) as daemon, ExitStack() as open_ones:
-
-        def connect() -> HTTPConnection:
-            one = HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_SECONDS)
-            open_ones.callback(one.close)
-            return one
-
-        # Of each pair, one is at each worker.
-        uploads, kept = [[connect() for _ in range(2)] for _ in range(2)]
-        for number, upload in enumerate(uploads):
-            upload.putrequest("PUT", f"/upload{number}")
-            for name, said in bearer(stays).items():
-                upload.putheader(name, said)
-            upload.putheader("Content-Length", str(len(value)))
-            upload.endheaders(value[:1000])
+        uploads, kept = pairs(daemon, open_ones, value, bearer(stays))
         for one in [*kept, *kept, *kept]:
             assert 200 == ask_over(one, "GET", "/k", None, bearer(gone)).status
 
         change(str(users), lambda document: remove_user(document, "gone"))
         daemon.process.send_signal(signal.SIGHUP)
         for one in kept:
-            until = time.monotonic() + PATIENCE_SECONDS
-            status = 200
-            while status == 200 and time.monotonic() < until:
-                status = ask_over(one, "GET", "/k", None, bearer(gone)).status
-            assert 401 == status
+            ask_until(401, one, bearer(gone))
         for _ in range(4):
             assert 401 == ask(daemon.port, "GET", "/k", None, bearer(gone)).status
             assert 200 == ask(daemon.port, "GET", "/k", None, bearer(stays)).status
@@ -257,18 +281,7 @@ def test_the_first_rights_file_waits_for_no_client(tmp_path: Path) -> None:
     (tmp_path / "values" / "k").write_text("value")
     value = b"x" * 200_000
     with Twistd(options, tmp_path) as daemon, ExitStack() as open_ones:
-
-        def connect() -> HTTPConnection:
-            one = HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_SECONDS)
-            open_ones.callback(one.close)
-            return one
-
-        # Of each pair, one is at each worker.
-        uploads, kept = [[connect() for _ in range(2)] for _ in range(2)]
-        for number, upload in enumerate(uploads):
-            upload.putrequest("PUT", f"/upload{number}")
-            upload.putheader("Content-Length", str(len(value)))
-            upload.endheaders(value[:1000])
+        uploads, kept = pairs(daemon, open_ones, value, {})
         for one in [*kept, *kept, *kept]:
             assert 200 == ask_over(one, "GET", "/k").status
 
@@ -276,11 +289,7 @@ def test_the_first_rights_file_waits_for_no_client(tmp_path: Path) -> None:
         daemon.process.send_signal(signal.SIGHUP)
         read_until(daemon, "all workers have the rights file")
         for one in kept:
-            until = time.monotonic() + PATIENCE_SECONDS
-            status = 200
-            while status == 200 and time.monotonic() < until:
-                status = ask_over(one, "GET", "/k").status
-            assert 401 == status
+            ask_until(401, one)
             assert 200 == ask_over(one, "GET", "/k", None, bearer(token)).status
             assert 200 == ask_over(one, "GET", "/k", None, basic("ci", PASSWORD)).status
         for _ in range(4):
@@ -292,11 +301,7 @@ def test_the_first_rights_file_waits_for_no_client(tmp_path: Path) -> None:
         daemon.process.send_signal(signal.SIGHUP)
         read_until(daemon, "no rights file any more")
         for one in kept:
-            until = time.monotonic() + PATIENCE_SECONDS
-            status = 401
-            while status == 401 and time.monotonic() < until:
-                status = ask_over(one, "GET", "/k").status
-            assert 200 == status
+            ask_until(200, one)
 
         for upload in uploads:
             upload.send(value[1000:])

@@ -20,6 +20,7 @@ from kvd.net.readahead import (
     is_in_memory,
     is_in_memory_in_python,
 )
+from tests.store.cases import DISK
 
 BODY = bytes(range(256)) * 4096
 ASKED = "kvd.net.readahead.is_in_memory"
@@ -43,7 +44,7 @@ def new_file_on_disk() -> int:
     """
     The same, on a disk, which /tmp may not be: what tmpfs holds is always in memory.
     """
-    return new_file("/var/tmp")
+    return new_file(DISK)
 
 
 IN_MEMORY = pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 from unittest import mock
 
 from twisted.internet.defer import Deferred, execute
@@ -125,13 +125,22 @@ def few_descriptors(free: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+DISK: Final = "/var/tmp"
+"""
+A folder on a disk, which that for temporary files may not be.
+"""
+
+
 class FolderCase(SynchronousTestCase):
     """
     A test case with a folder.
     """
 
+    needs_disk = False
+
     def setUp(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="kvd-test-")
+        within = DISK if self.needs_disk else None
+        self.path = tempfile.mkdtemp(prefix="kvd-test-", dir=within)
         self.addCleanup(shutil.rmtree, self.path)
 
     def folder(self, *names: str) -> int:

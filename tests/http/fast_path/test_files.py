@@ -37,6 +37,8 @@ class FileTests(FastPathCase):
     A socket with room takes a large value in one event.
     """
 
+    needs_disk = True
+
     def pair(self) -> tuple[socket.socket, socket.socket]:
         """
         The ends of a connection over TCP.

@@ -556,6 +556,7 @@ class SharingTests(FastPathCase):
     keeps = True
     exchanges = True
     has_epochs = True
+    needs_disk = True
 
     def setUp(self) -> None:
         super().setUp()
