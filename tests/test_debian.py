@@ -44,6 +44,21 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
 
+def test_the_settings_file_names_the_examples_where_they_are(tmp_path: Path) -> None:
+    """
+    And is that of ``etc/`` in all else.
+    """
+    make = [*("make", "--silent", "-f", "debian/rules"), "settings"]
+    subprocess.run([*make, f"SETTINGS={tmp_path}"], cwd=ROOT, check=True)
+    lines = (tmp_path / "kvd.toml").read_text(encoding="utf-8").splitlines()
+    ours = (ROOT / "etc" / "kvd.toml").read_text(encoding="utf-8").splitlines()
+    differing = [line for line, our in zip(lines, ours, strict=True) if line != our]
+
+    (line,) = differing
+    assert line.startswith("# it, and a sample is in /usr/share/doc/kvd/examples. ")
+    assert "etc/kvd-users.toml" in read("kvd.examples").split()
+
+
 def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
     """
     From which the package has its own.
@@ -70,11 +85,13 @@ def test_the_documents_of_the_package_are_there() -> None:
     All that it installs.
     """
     assert [] == [
-        name for name in read("kvd.docs").split() if not (ROOT / name).exists()
+        name
+        for name in (read("kvd.docs") + read("kvd.examples")).split()
+        if not any(ROOT.glob(name))
     ]
 
 
-@pytest.mark.parametrize("name", ["kvd.postinst", "kvd.prerm"])
+@pytest.mark.parametrize("name", ["kvd.postinst", "kvd.postrm", "kvd.prerm"])
 def test_the_scripts_can_be_parsed(name: str) -> None:
     """
     By the shell that runs them.
@@ -109,6 +126,64 @@ def test_the_daemon_that_an_upgrade_asks_is_that_of_the_service(
     (command,) = setting(units["kvd.service"], "ExecStart")
 
     assert f"--control {asked}" in command.replace("%t", "/run")
+
+
+@pytest.mark.parametrize(("step", "left"), [("remove", ["log"]), ("purge", [])])
+def test_only_purging_removes_the_logs(
+    tmp_path: Path, step: str, left: list[str]
+) -> None:
+    """
+    The values stay, whatever is done.
+    """
+    script = read("kvd.postrm").replace("#DEBHELPER#", "")
+    assert "/var/log/kvd" in script
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "access.log").touch()
+    script = script.replace("/var/log/kvd", str(tmp_path / "log"))
+    subprocess.run(["sh", "-s", step], input=script.encode("utf-8"), check=True)
+
+    assert left == [path.name for path in tmp_path.iterdir()]
+    assert "/var/lib" not in script
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked_of_systemd", "status"),
+    [(0, [], 0), (1, [], 1), (5, ["restart"], 0)],
+    ids=["upgraded", "refused", "no answer"],
+)
+def test_daemon_goes_on_where_new_code_does_not_start(
+    tmp_path: Path, answer: int, asked_of_systemd: list[str], status: int
+) -> None:
+    """
+    A restart would end the one that serves, and start no other. Only a daemon that
+    cannot be asked is restarted.
+    """
+    script = read("kvd.postinst").replace("#DEBHELPER#", "")
+    for real, here in {
+        "/run/systemd/system": str(tmp_path),
+        "/usr/lib/kvd/bin/python3": "true",
+    }.items():
+        assert real in script
+        script = script.replace(real, here)
+    for name, does in {
+        "py3compile": "exit 0",
+        "kvd": f"exit {answer}",
+        "systemctl": 'echo "$1" >> asked',
+    }.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{does}\n")
+        program.chmod(0o755)
+
+    ended = subprocess.run(
+        ["sh", "-s", "configure", "0.0.9"],
+        input=script.encode("utf-8"),
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
+
+    asked = (tmp_path / "asked").read_text().split()
+    assert ["--quiet", "daemon-reload", *asked_of_systemd] == asked
+    assert status == ended.returncode
 
 
 def test_package_is_built_with_the_python_that_it_depends_on() -> None:

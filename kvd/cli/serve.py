@@ -43,4 +43,9 @@ def serve(context: click.Context) -> None:
     from twisted.scripts.twistd import run
 
     sys.argv = [sys.argv[0], "--nodaemon", "--pidfile=", "kvd", *context.args]
-    run()
+    output, errors = sys.stdout, sys.stderr
+    try:
+        run()
+    finally:
+        # twistd has put its log in their place.
+        sys.stdout, sys.stderr = output, errors

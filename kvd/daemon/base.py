@@ -282,10 +282,17 @@ class ServingService(Service):
     def _control_changes(self) -> Mapping[str, Change]:
         return {}
 
+    def _stop_answering(self) -> None:
+        """
+        Close the sites, each once: those of a daemon that was upgraded are closed long
+        before it ends.
+        """
+        while self._sites:
+            self._sites.pop().close()
+
     def _close_sites(self) -> None:
         self._notifier.close()
-        for site in self._sites:
-            site.close()
+        self._stop_answering()
         for group in (self._control, self._status):
             if group is not None:
                 group.close()

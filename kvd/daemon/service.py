@@ -155,7 +155,8 @@ def check_fallback_store(settings: Settings, user: User | None) -> None:
         user: The user that this process will switch to.
 
     Raises:
-        BadSetting: The two stores overlap.
+        BadSetting: The two stores overlap, or values of the first one may go by
+            themselves.
         StoreUnusable: It does not exist, or cannot be used.
     """
     location = settings.fallback_store
@@ -166,6 +167,15 @@ def check_fallback_store(settings: Settings, user: User | None) -> None:
             f"{location} cannot be both --store and --fallback-store, nor can one be in"
             " the folder of the other: give the store where the values are as"
             " --fallback-store, and a new one as --store"
+        )
+    bounds = None if settings.near is not None else settings.bounds
+    if bounds is not None and any(
+        quota.evicts or quota.ttl_seconds is not None for quota in bounds.quotas
+    ):
+        raise BadSetting(
+            f"{location} as --fallback-store would show what it replaced, where a"
+            " limit removes a value of --store: leave out --ttl and --full evict, also"
+            " of --quota, until all values have been copied"
         )
     maker = load_store(location, settings.modes, user)
     if IHeldStoreMaker.providedBy(maker):

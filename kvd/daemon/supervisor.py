@@ -274,8 +274,7 @@ class SupervisorService(ServingService):
         for group in (*self._groups, self._control, self._status):
             if group is not None:
                 group.give_away()
-        for site in self._sites:
-            site.close()
+        self._stop_answering()
         self._programs.leave()
         self._notifier.hand_on(successor.pid)
         if self._evictor is not None:

@@ -24,6 +24,7 @@ from kvd.http.context import ProcessContext
 from kvd.http.wire.digests import Verification
 from kvd.interfaces import ICachingStore, IGlancingStore, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
+from kvd.model.digests import Digest
 from kvd.model.exchanges import SMALL_BYTES
 from kvd.model.keys import Key, escape
 from kvd.model.operations import Delete, Get, List, Operation, Put, PutPart
@@ -369,6 +370,7 @@ class PermittedValues:
         upload: str,
         parts: Sequence[PartInfo],
         conditions: Conditions = UNCONDITIONAL,
+        digests: Sequence[Digest] = (),
     ) -> Published:
         """
         See `Values`.
@@ -377,6 +379,7 @@ class PermittedValues:
         uploads, context = self._parts(folder, key), self._context
         metadata = await uploads.record(upload)
         put = self._put(key, conditions, metadata)
+        put = replace(put, digests=(*put.digests, *digests))
         size = sum(part.size for part in parts)
         limit = context.limits.value_bytes
         if limit is not None and size > limit:

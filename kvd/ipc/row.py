@@ -31,10 +31,12 @@ The methods that are counted by their names. Clients can make up any others, so 
 are counted together, under the last name.
 """
 
-STATUSES: Final = ("2xx", "3xx", "4xx", "5xx", "499")
+STATUSES: Final = ("2xx", "3xx", "4xx", "5xx", "499", "501")
 """
 The classes of statuses. 499 is no status that kvd sends: the client left before the
-reply, as the access log has it.
+reply, as the access log has it. 501 is what kvd does not offer, such as a method, and
+also another version of HTTP (505): a client's doing, while 5xx are failures, for which
+somebody may be called.
 """
 
 (
@@ -81,9 +83,14 @@ the reply.
 """
 
 
+_NOT_OFFERED: Final = (501, 505)
+
+
 def _class_of(status: int) -> str:
     if status == CLIENT_LEFT:
         return "499"
+    if status in _NOT_OFFERED:
+        return "501"
     # What is no status at all is a mistake of ours.
     return f"{status // 100}xx" if 200 <= status < 500 else "5xx"
 

@@ -16,7 +16,8 @@ class Digest:
     field: str
     """The header field that contains it; empty if the key does."""
     algorithm: str
-    """The name of the algorithm in `hashlib`, or ``crc32``."""
+    """The name of the algorithm in `hashlib`, or ``crc32``, ``crc32c`` or
+    ``crc64nvme``."""
     value: bytes
     is_key: bool = False
     """Whether the key of the value has to be this digest, in hexadecimal digits."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Final, Protocol, TypeVar
 
 from kvd.model.conditions import UNCONDITIONAL, Conditions
+from kvd.model.digests import Digest
 from kvd.model.keys import Key
 from kvd.model.uploads import PartInfo
 from kvd.model.values import NO_METADATA, Entry, Metadata, Published, ValueInfo
@@ -262,6 +263,7 @@ class Values(Protocol):
         upload: str,
         parts: Sequence[PartInfo],
         conditions: Conditions = UNCONDITIONAL,
+        digests: Sequence[Digest] = (),
     ) -> Published:
         """
         Publish a value that consists of parts, in their order, in one step like any
@@ -273,8 +275,10 @@ class Values(Protocol):
             upload: Its name.
             parts: Some of those of `parts_of`.
             conditions: What must be true of the key when the value is published.
+            digests: What the value has to have. For them all parts are read.
 
         Raises:
+            DigestMismatch: It has another one; the parts stay.
             UploadAbsent: There is no such upload of this key, or no longer.
             ValueTooLarge: A value may not be so large.
         """

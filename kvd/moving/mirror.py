@@ -21,8 +21,13 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from kvd.errors import KeyAbsent, KvdError, PreconditionFailed
-from kvd.interfaces import IStore
+from kvd.errors import (
+    ConditionUnsupported,
+    KeyAbsent,
+    KvdError,
+    PreconditionFailed,
+)
+from kvd.interfaces import IConditionalStore, IStore
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.values import Published, ValueInfo
@@ -42,7 +47,7 @@ class Choices:
     deletes: bool = False
     """Whether values that the source does not have are removed."""
     overwrites: bool = False
-    """Whether the source's value replaces a newer one."""
+    """Whether the source's value replaces a newer one, or its absence removes it."""
     compares_digests: bool = False
     """Whether to read what seems to be a copy, on both sides."""
     verifies: bool = True
@@ -95,8 +100,11 @@ class Mirror:
             The counts, which grow meanwhile.
 
         Raises:
+            ConditionUnsupported: The destination could not be kept from losing what
+                others write there, and the operator wants that.
             StoreFault: A listing cannot continue.
         """
+        await self._expect_conditions()
         slots = DeferredSemaphore(self.choices.at_once)
         underway: set[Deferred[None]] = set()
         try:
@@ -117,6 +125,19 @@ class Mirror:
         if self._bug is not None:
             self._bug.raiseException()
         return self.counts
+
+    async def _expect_conditions(self) -> None:
+        if self.choices.overwrites or self.choices.changes_nothing:
+            return
+        store = self.destination
+        if IConditionalStore.providedBy(store) and not await resolved(
+            IConditionalStore(store).keeps_conditions()
+        ):
+            raise ConditionUnsupported(
+                "The destination keeps no conditions, so what others write there"
+                " meanwhile could be replaced: see that nobody does, and give"
+                " --overwrite."
+            )
 
     def _settled(
         self,
@@ -149,8 +170,11 @@ class Mirror:
         if not self.choices.deletes:
             return
         if not self.choices.changes_nothing:
+            conditions = (
+                UNCONDITIONAL if self.choices.overwrites else exactly(there.etag)
+            )
             try:
-                await resolved(self.destination.remove(there.key, exactly(there.etag)))
+                await resolved(self.destination.remove(there.key, conditions))
             except KeyAbsent:
                 return  # Removed by another program.
             except PreconditionFailed:

@@ -57,6 +57,7 @@ from kvd.s3.failures import (
     is_overtaken,
 )
 from kvd.s3.health import HealthChecks
+from kvd.s3.record import ETAG_FIELD
 from kvd.s3.requests import Ask, Reply
 from kvd.s3.signing import Signer
 
@@ -78,6 +79,11 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 """
 A page of a listing with 1,000 names of 1,024 bytes fits.
+"""
+
+_OF_OBJECTS: Final = frozenset({"GET", "HEAD", "PUT"})
+"""
+All success with these has an entity tag.
 """
 
 _TLS_ERRORS: Final = (
@@ -166,6 +172,15 @@ class Engine:
             reply = Reply(*await self._send(ask, endpoint), endpoint)
             if reply.status >= 300 and reply.status not in ask.expected:
                 reply = await self._refused(ask, reply)
+            if not _is_of_engine(ask, reply):
+                self.dismiss(reply)
+                self._endpoints.failed(endpoint)
+                raise Transient(
+                    EngineFailed(
+                        "What answers is no S3 engine: it sent no entity tag of an"
+                        " object."
+                    )
+                )
         except (KvdError, Transient) as error:
             # Clients are not told where the engine is.
             self._log.warn("at {url}: {error}", url=endpoint.url, error=error)
@@ -175,11 +190,7 @@ class Engine:
         return reply
 
     async def _send(self, ask: Ask, endpoint: Endpoint) -> tuple[int, IResponse]:
-        url = f"{endpoint.url}/{self.bucket}"
-        if ask.name:
-            url += f"/{quote(ask.name, safe='/~')}"
-        if ask.query:
-            url += f"?{ask.query}"
+        url = self._url(ask, endpoint)
         known = ask.body if isinstance(ask.body, bytes) else None
         fields = await self._signer.sign(ask.method, url, ask.fields, known)
         body = None
@@ -225,6 +236,11 @@ class Engine:
                 )
             ) from error
         except (RequestTransmissionFailed, ResponseFailed) as error:
+            if fresh or ask.endpoint is None:
+                # One that ends all connections has the fewest requests, and would be
+                # chosen again. A kept one may only have waited too long: what has to
+                # go to the same endpoint goes there again.
+                self._endpoints.failed(endpoint)
             raise Transient(EngineFailed(f"The engine {_broken(error)}")) from error
         finally:
             if body is not None:
@@ -232,6 +248,14 @@ class Engine:
         if response.code < SERVER_ERROR:
             self._endpoints.worked(endpoint)
         return response.code, response
+
+    def _url(self, ask: Ask, endpoint: Endpoint) -> str:
+        url = f"{endpoint.url}/{self.bucket}"
+        if ask.name:
+            url += f"/{quote(ask.name, safe='/~')}"
+        if ask.query:
+            url += f"?{ask.query}"
+        return url
 
     def receive(self, reply: Reply) -> Receiver:
         """
@@ -330,6 +354,17 @@ class Engine:
         if isinstance(failure, Transient) and failure.of_endpoint:
             self._endpoints.failed(reply.endpoint)
         raise failure
+
+
+def _is_of_engine(ask: Ask, reply: Reply) -> bool:
+    """
+    Whether a reply can be an engine's. A proxy without one, or a page that asks for a
+    password, may say 200 to everything: then nothing was stored, and what is read is no
+    value.
+    """
+    if not ask.name or ask.method not in _OF_OBJECTS or reply.status >= 300:
+        return True
+    return bool(reply.field("ETag") or reply.field(ETAG_FIELD))
 
 
 def _stopped() -> EngineSilent:

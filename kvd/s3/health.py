@@ -76,13 +76,15 @@ class HealthChecks:
 
     async def _check(self, endpoint: Endpoint) -> None:
         """
-        Ask an endpoint whether it answers. Nothing is signed: any answer will do.
+        Ask an endpoint whether it answers. Nothing is signed: any answer will do. On a
+        new connection: a balancer before several gateways would leave a kept one at the
+        gateway that fails.
         """
         timeout = Timeout(self._clock, CHECK_TIMEOUT_SECONDS)
         was_down = endpoint.failures > 0
         reason = ""
         try:
-            asked: Deferred[Any] = self._connections.kept.request(
+            asked: Deferred[Any] = self._connections.fresh.request(
                 "GET", AsWritten.from_text(f"{endpoint.url}/"), unbuffered=True
             )
             response = await timeout.wait_for(asked, late=discard)

@@ -38,9 +38,23 @@ No code of a byte is as great.
 """
 
 
+def _is_in_order(names: Sequence[str], after: str) -> bool:
+    """
+    Whether names are in the order of their bytes, or folder by folder as SeaweedFS has
+    them, and come after another one. The names of keys are the same in both orders, but
+    those of other stores and programs in the bucket are between them.
+    """
+    if not names:
+        return True
+    if after < names[0] and [*names] == sorted(names):
+        return True
+    paths = [name.split("/") for name in names]
+    return after.split("/") < paths[0] and paths == sorted(paths)
+
+
 class _Pages:
     """
-    The names of objects, page by page in their order.
+    The names of objects, page by page in the engine's order.
     """
 
     def __init__(self, engine: Engine, root: str, prefix: bytes) -> None:
@@ -70,7 +84,7 @@ class _Pages:
         reply = await self._engine.ask(Ask("GET", "", query))
         document = await self._engine.document(reply)
         names = [each.text or "" for each in document.findall("Contents/Key")]
-        if names != sorted(names) or (names and names[0] <= after):
+        if not _is_in_order(names, after):
             raise EngineFailed("The engine does not list names in their order.")
         if document.findtext("IsTruncated") != "true":
             self.ended = True
@@ -202,7 +216,11 @@ class ObjectFolderListing:
         """
         pages, names = self._pages, list[bytes]()
         while True:
-            for key in _keys_of(await pages.page(self._begin, PAGE_KEYS)):
+            for found in await pages.page(self._begin, PAGE_KEYS):
+                key = decode(found)
+                if key is None:
+                    self._begin = found
+                    continue
                 end = key.find(b"/", len(self._prefix)) + 1
                 name = key[:end] if end else key
                 if name > self._last:

@@ -63,16 +63,16 @@ def read_location(text: str) -> Location:
     Raises:
         BadSetting: It is not one.
     """
-    parts = urlsplit(text)
-    if not text.startswith("//") or parts.fragment:
-        raise _bad(text, "it is not a bucket behind //")
-    if "@" in parts.netloc:
+    if "@" in text:
         # Not repeated: it may be a password.
         raise BadSetting(
             "the location of the S3 store has an @, but takes no credentials: give"
             " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or a"
             " profile"
         )
+    parts = urlsplit(text)
+    if not text.startswith("//") or parts.fragment:
+        raise _bad(text, "it is not a bucket behind //")
     if not _BUCKET.fullmatch(parts.netloc):
         raise _bad(
             text,
@@ -87,23 +87,38 @@ def read_location(text: str) -> Location:
             f"{parts.path!r} is not a prefix: at most {MAX_PREFIX_BYTES} letters,"
             " digits and ._=- between slashes, and no part begins with a dot",
         )
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    for name in options:
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in _OPTIONS:
             raise _bad(text, f"there is no option {name!r}: {', '.join(_OPTIONS)}")
+        if name in options:
+            raise _bad(text, f"{name!r} is there twice")
+        options[name] = value
     endpoints: tuple[str, ...] = ()
     if "endpoint" in options:
-        endpoints = tuple(map(_endpoint, options["endpoint"].split(",")))
+        endpoints = tuple(map(read_endpoint, options["endpoint"].split(",")))
     region = options.get("region")
     if region is not None and not _REGION.fullmatch(region):
         raise _bad(text, f"{region!r} is not the name of a region")
     return Location(parts.netloc, prefix, endpoints, region)
 
 
-def _endpoint(url: str) -> str:
+def read_endpoint(url: str) -> str:
     """
     Check the URL of an endpoint.
+
+    Returns:
+        The same, without a slash at its end.
+
+    Raises:
+        BadSetting: It is none.
     """
+    if "@" in url:
+        # Not repeated: it may be a password.
+        raise BadSetting(
+            "the URL of an endpoint of the S3 store has an @, but takes no"
+            " credentials: give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     parts = urlsplit(url)
     try:
         port = parts.port
@@ -115,7 +130,6 @@ def _endpoint(url: str) -> str:
         or port == 0
         or parts.path not in ("", "/")
         or parts.query
-        or "@" in parts.netloc
     ):
         raise BadSetting(
             f"{url!r} is not an endpoint of the S3 store: give a URL without a path,"

@@ -150,15 +150,24 @@ class MultipartUpload(ObjectUpload):
         self._sending = Deferred.fromCoroutine(self._send_part(self._part))
         return self._sending
 
+    async def _begin_parts(self) -> None:
+        """
+        Begin the upload at the engine, and end it at once if the client has left.
+        """
+        fields = fields_of(self._etag, self._metadata, begun=changed_after(None))
+        reply = await self._engine.ask(Ask("POST", self._name, "uploads=", fields))
+        self._endpoint = reply.endpoint
+        document = await self._engine.document(reply)
+        self._id = quote(document.findtext("UploadId") or "", safe="")
+        if not self._id:
+            raise EngineFailed("The engine gave no id to an upload in parts.")
+        if self._ended:
+            await self._abort()
+
     async def _send_part(self, part: Part) -> None:
         if not self._id:
-            fields = fields_of(self._etag, self._metadata, begun=changed_after(None))
-            reply = await self._engine.ask(Ask("POST", self._name, "uploads=", fields))
-            self._endpoint = reply.endpoint
-            document = await self._engine.document(reply)
-            self._id = quote(document.findtext("UploadId") or "", safe="")
-            if not self._id:
-                raise EngineFailed("The engine gave no id to an upload in parts.")
+            # The engine may have begun it, so its id has to be heard in any case.
+            await self._context.underway.shield(self._begin_parts())
         part.rewind()
         query = f"partNumber={len(self._tags) + 1}&uploadId={self._id}"
         reply = await self._engine.ask(

@@ -8,13 +8,15 @@ import os
 from random import Random
 from typing import Any
 
+from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
 from kvd.client.connecting import ClientTLS
+from kvd.errors import BadSetting, StoreFault
 from kvd.s3.connections import Connections
 from kvd.s3.endpoints import Endpoints
 from kvd.s3.engine import Engine
-from kvd.s3.location import Location
+from kvd.s3.location import Location, read_endpoint
 from kvd.s3.signing import Identity, Signer, read_authorities, region_of
 from kvd.s3.store import ObjectStore
 from kvd.store.waiting import in_threads_of
@@ -22,16 +24,47 @@ from kvd.store.waiting import in_threads_of
 
 def endpoints_of(location: Location) -> tuple[str, ...]:
     """
-    The endpoints of a location: those that it names, or that of the environment, as
-    every S3 tool reads it, or that of AWS.
+    The endpoints of a location: those that it names, or that of the environment or the
+    profile, as every S3 tool reads it, or that of AWS.
+
+    Raises:
+        StoreFault: What the environment or the profile has is none.
     """
     if location.endpoints:
         return location.endpoints
+    session = Session()
+    try:
+        found = _configured_endpoint(session)
+        region = location.region or region_of(session)
+    except BotoCoreError as error:
+        raise StoreFault(f"The endpoint of the S3 store: {error}") from error
+    if found is not None:
+        name, url = found
+        try:
+            return (read_endpoint(url),)
+        except BadSetting as error:
+            raise StoreFault(f"{name}: {error.sentence}.") from error
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return (f"https://s3.{region}.{domain}",)
+
+
+def _configured_endpoint(session: Session) -> tuple[str, str] | None:
+    """
+    The endpoint that the environment or the profile has, and where it stands. botocore
+    finds it only for clients of its own.
+    """
+    if session.get_config_variable("ignore_configured_endpoint_urls"):
+        return None
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if os.environ.get(name):
-            return (os.environ[name].rstrip("/"),)
-    region = location.region or region_of(Session())
-    return (f"https://s3.{region}.amazonaws.com",)
+            return name, os.environ[name]
+    profile = session.get_scoped_config()
+    services = session.full_config.get("services", {})
+    of_s3 = services.get(profile.get("services"), {}).get("s3", {})
+    for place in (of_s3, profile):
+        if isinstance(place, dict) and place.get("endpoint_url"):
+            return "endpoint_url", place["endpoint_url"]
+    return None
 
 
 def open_location(

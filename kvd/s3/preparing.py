@@ -15,7 +15,7 @@ from kvd.errors import StoreFault, StoreUnusable
 from kvd.s3.connections import CONNECT_SECONDS
 from kvd.s3.location import Location
 from kvd.s3.opening import endpoints_of
-from kvd.s3.signing import bundle_of, find_identity, signed
+from kvd.s3.signing import FAULTS, bundle_of, find_identity, signed
 
 _ANSWER_SECONDS = 20.0
 
@@ -36,6 +36,7 @@ def check(location: Location, first: str = "") -> str:
     """
     try:
         identity = find_identity()
+        endpoints = endpoints_of(location)
     except StoreFault as fault:
         raise StoreUnusable(fault.sentence) from fault
     try:
@@ -50,9 +51,9 @@ def check(location: Location, first: str = "") -> str:
     problems = []
     try:
         frozen = identity.credentials.get_frozen_credentials()
-    except BotoCoreError as error:
+    except FAULTS as error:
         raise StoreUnusable(f"the credentials of the S3 store: {error}") from error
-    for endpoint in sorted(endpoints_of(location), key=lambda each: each != first):
+    for endpoint in sorted(endpoints, key=lambda each: each != first):
         query = "?list-type=2&max-keys=1"
         request = AWSRequest("GET", f"{endpoint}/{location.bucket}{query}")
         signed(request, frozen, region)

@@ -29,6 +29,7 @@ from kvd.s3.requests import Reply
 from kvd.store.attribute import MalformedAttribute, decode_metadata, encode_metadata
 
 _PREFIX: Final = "x-amz-meta-kvd-"
+ETAG_FIELD: Final = f"{_PREFIX}etag"
 _ETAG: Final = re.compile(r"[0-9a-f]{32}")
 _TIME: Final = re.compile(r"[0-9]{1,12}\.[0-9]{6}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -77,7 +78,7 @@ def fields_of(
         begun: when it was begun.
         sha256: The digest of the bytes.
     """
-    fields = {f"{_PREFIX}etag": etag}
+    fields = {ETAG_FIELD: etag}
     if changed is not None:
         fields[f"{_PREFIX}changed"] = f"{changed:.6f}"
     if begun is not None:
@@ -108,7 +109,7 @@ def describe(key: Key, reply: Reply, size: int) -> Stored:
     """
     tag = reply.field("ETag")
     seconds = _last_modified(reply)
-    etag = reply.field(f"{_PREFIX}etag")
+    etag = reply.field(ETAG_FIELD)
     changed = reply.field(f"{_PREFIX}changed")
     begun = reply.field(f"{_PREFIX}begun")
     if not _ETAG.fullmatch(etag) or not _TIME.fullmatch(changed or begun):

@@ -4,6 +4,7 @@ Credentials and signatures, both botocore's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 
-from kvd.errors import StoreFault
+from kvd.errors import NoThread, StoreFault
 from kvd.store.waiting import OffReactor
 
 DEFAULT_REGION: Final = "us-east-1"
@@ -23,6 +24,13 @@ DEFAULT_REGION: Final = "us-east-1"
 # The bytes of a body that is sent as it comes are unknown when its head is signed.
 _UNSIGNED: Final = SimpleNamespace(s3={"payload_signing_enabled": False})
 _SIGNED: Final = SimpleNamespace(s3={"payload_signing_enabled": True})
+
+
+FAULTS: Final = (BotoCoreError, LookupError, OSError, RuntimeError, ValueError)
+"""
+What botocore raises where credentials cannot be found or renewed: programs and servers
+that it asks for them may fail, or answer with anything.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,12 @@ def region_of(session: Session) -> str:
     """
     The region that the environment or the profile names.
     """
-    return session.get_config_variable("region") or DEFAULT_REGION
+    # botocore leaves AWS_REGION to other tools.
+    return (
+        os.environ.get("AWS_REGION")
+        or session.get_config_variable("region")
+        or DEFAULT_REGION
+    )
 
 
 def bundle_of(session: Session) -> str | None:
@@ -86,7 +99,7 @@ def find_identity() -> Identity:
         found = session.get_credentials()
         region = region_of(session)
         authorities = read_authorities(session)
-    except BotoCoreError as error:
+    except FAULTS as error:
         raise StoreFault(f"The credentials of the S3 store: {error}") from error
     if found is None:
         raise StoreFault(
@@ -145,7 +158,9 @@ class Signer:
                 frozen = await self._off_reactor(found.get_frozen_credentials)
             else:
                 frozen = found.get_frozen_credentials()
-        except BotoCoreError as error:
+        except NoThread:
+            raise
+        except FAULTS as error:
             raise StoreFault(f"The credentials of the S3 store: {error}") from error
         request = AWSRequest(method, url, headers=dict(fields), data=body)
         request.context["client_config"] = _UNSIGNED if body is None else _SIGNED

@@ -96,7 +96,7 @@ async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
     stored = _describe(engine, key, reply)
     size = stored.info.size
     if reply.status == _PARTIAL:
-        _check_first(engine, reply, 0)
+        _check_part(engine, reply, 0, HEAD_BYTES)
     receiver = engine.receive(reply)
     if reply.status != _PARTIAL and size > HEAD_BYTES:
         # Some engines send all, whatever they are asked for.
@@ -106,6 +106,9 @@ async def _open_object(engine: Engine, key: Key, ask: Ask) -> ObjectValue:
     # To the end of the body, so that the connection serves the next request.
     while piece := await engine.take(receiver):
         head += piece
+        if len(head) > HEAD_BYTES:
+            receiver.stop()
+            raise _more()
     if len(head) != min(size, HEAD_BYTES):
         raise StoreFault(f"/{escape(key)} has another length than the engine says.")
     if len(head) == size and stored.sha256 is not None:
@@ -125,20 +128,29 @@ def _describe(engine: Engine, key: Key, reply: Reply) -> Stored:
     return describe(key, reply, size)
 
 
-def _check_first(engine: Engine, reply: Reply, offset: int) -> None:
+def _check_part(engine: Engine, reply: Reply, offset: int, end: int) -> None:
     """
-    Check that a part of a value is the one that was asked for (RFC 9110 section 14.4).
+    Check that a part of a value is the one that was asked for, or the beginning of it
+    (RFC 9110 section 14.4).
 
     Raises:
-        StoreFault: It begins elsewhere.
+        StoreFault: It begins elsewhere, or is longer.
     """
-    first = reply.field("Content-Range").removeprefix("bytes ").partition("-")[0]
+    text = reply.field("Content-Range").removeprefix("bytes ").partition("/")[0]
+    first, _, last = text.partition("-")
     if first.isdecimal() and int(first) != offset:
         engine.dismiss(reply)
         raise StoreFault(
             f"The engine sent the bytes of a value from {first} on; it was asked for"
             f" those from {offset} on."
         )
+    if (last.isdecimal() and int(last) >= end) or (reply.length or 0) > end - offset:
+        engine.dismiss(reply)
+        raise _more()
+
+
+def _more() -> StoreFault:
+    return StoreFault("The engine sent more of a value than it was asked for.")
 
 
 class _Check:
@@ -308,7 +320,7 @@ class ObjectValue:
         if reply.status != _PARTIAL or not self._is_same(reply):
             self._engine.dismiss(reply)
             raise StoreFault("The value was replaced while it was read.")
-        _check_first(self._engine, reply, offset)
+        _check_part(self._engine, reply, offset, self._end)
         return self._engine.receive(reply)
 
     def _is_same(self, reply: Reply) -> bool:

@@ -24,6 +24,7 @@ from kvd.errors import ChangeImpossible, PlaceTaken
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.settings import MAX_PROCS, RightsFile, Settings
 from kvd.system.code import check_code
+from kvd.workers.loading import is_engine
 from kvd.workers.pool import START_SECONDS, Pool
 from kvd.workers.record import State
 
@@ -302,7 +303,8 @@ class Changes:
     def adopt(self, settings: Settings) -> Deferred[None]:
         """
         Apply new settings: their policy, their shadow and their number of workers. The
-        workers are replaced if any other setting differs.
+        workers are replaced if any other setting differs, or if an engine may have
+        other credentials, which are no part of the settings.
 
         Args:
             settings: All settings; with at least one worker.
@@ -327,12 +329,13 @@ class Changes:
         if settings.shadow != (None if shadow is None else shadow.name):
             self.shadow(settings.shadow)
         before = self._settings
-        if settings != replace(
+        present = replace(
             before,
             policy=settings.policy,
             shadow=settings.shadow,
             procs=settings.procs,
-        ):
+        )
+        if settings != present or _has_engine(settings):
             self._load(settings)
             try:
                 await self._replace(range(self.procs))
@@ -396,3 +399,11 @@ class Changes:
     async def _look_again(self) -> None:
         await deferLater(self._reactor, LOOK_SECONDS)
         self.check_going_on()
+
+
+def _has_engine(settings: Settings) -> bool:
+    """
+    Whether a store of the settings is an engine on other machines.
+    """
+    stores = (settings.store, settings.fallback_store)
+    return any(store is not None and is_engine(store.scheme) for store in stores)

@@ -20,7 +20,8 @@ from tests.integration.twistd import Twistd
 
 PACKAGES: Final = {"rclone": "rclone", "s3cmd": "s3cmd"}
 
-FROM_PYPI: Final = ("boto3", "awscli", "pyarrow")
+# With the checksums that botocore does not compute itself.
+FROM_PYPI: Final = ("boto3[crt]", "awscli", "pyarrow")
 
 LARGE_BYTES: Final = 40_000_000
 

@@ -5,12 +5,14 @@ What runs in the environment of S3's clients, which has none of kvd's packages:
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import runpy
 import sys
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from typing import Any
 
 LARGE_BYTES = 40_000_000
@@ -60,7 +62,26 @@ def boto3(s3: Any) -> str:
     refused("304", s3.get_object, IfNoneMatch=put["ETag"], **small)
     refused("NoSuchKey", s3.get_object, Bucket="boto", Key="none")
     refused("BadDigest", s3.put_object, Body=b"x", ContentMD5="A" * 22 + "==", **small)
+    for algorithm in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"):
+        s3.put_object(Body=b"value", ChecksumAlgorithm=algorithm, **small)
+        right = hashlib.sha256(algorithm.encode()).digest()
+        size = {"CRC64NVME": 8, "SHA1": 20, "SHA256": 32}.get(algorithm, 4)
+        wrong = {f"Checksum{algorithm}": b64encode(right[:size]).decode()}
+        refused("BadDigest", s3.put_object, Body=b"damaged", **wrong, **small)
+    assert s3.get_object(**small)["Body"].read() == b"value"
     large = os.urandom(LARGE_BYTES)
+    for algorithm in ("CRC32C", "CRC64NVME"):
+        s3.upload_fileobj(
+            io.BytesIO(large), "boto", "large", {"ChecksumAlgorithm": algorithm}
+        )
+    refused(
+        "BadDigest",
+        s3.upload_fileobj,
+        Fileobj=io.BytesIO(b"v" + large),
+        Bucket="boto",
+        Key="large",
+        ExtraArgs={"ChecksumCRC64NVME": "AAAAAAAAAAA="},
+    )
     s3.upload_fileobj(io.BytesIO(large), "boto", "large")
     assert s3.list_multipart_uploads(Bucket="boto").get("Uploads") is None
     back = io.BytesIO()

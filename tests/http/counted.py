@@ -42,7 +42,9 @@ def logged(entries: Iterable[Entry]) -> ByClass:
     return Counter(
         (
             entry.method if entry.method in METHODS else "other",
-            "499" if entry.status == 499 else f"{entry.status // 100}xx",
+            {499: "499", 501: "501", 505: "501"}.get(
+                entry.status, f"{entry.status // 100}xx"
+            ),
         )
         for entry in entries
     )

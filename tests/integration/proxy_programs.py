@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -86,7 +87,8 @@ def running(program: str, text: str, folder: Path, port: int) -> Iterator[None]:
         text = re.sub(r"(?m)^   ", "", text)
     path = folder / f"{program}.conf"
     path.write_text(text)
-    found = shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/bin")
+    # Users' PATH may lack the folder where Debian has servers.
+    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
     assert found is not None, f"{program} is not installed"
     command = [found, *COMMANDS[program](str(path))[1:]]
     with (folder / "output").open("wb") as output:
@@ -178,7 +180,15 @@ def test_the_settings_do_what_they_say(
             )
             assert sock.recv(1000).startswith(b"HTTP/1.1 100 ")
             sock.sendall(b"value")
-            assert sock.recv(1000).startswith(b"HTTP/1.1 201 ")
+            said = b""
+            # Caddy says 100 itself, and may pass on that of kvd too.
+            while b"HTTP/1.1 201 " not in said:
+                more = sock.recv(1000)
+                assert more, said
+                said += more
+            assert [b"100"] * said.count(b"HTTP/1.1 100 ") + [b"201"] == re.findall(
+                rb"HTTP/1\.1 (\d+) ", said
+            )
             client.close()
         daemon.stop()
 

@@ -25,10 +25,10 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from kvd.admin.control.status import WorkerState, describe
-from kvd.admin.status import site
 from kvd.admin.status.history import History
 from kvd.admin.status.ledger import NOTHING
 from kvd.admin.status.page import PAGE, PAGE_POLICY
+from kvd.admin.status.readiness import readiness
 from kvd.ipc.counts import Sums
 from kvd.settings import Settings
 from kvd.store.space import Space
@@ -129,7 +129,7 @@ def replies(history: History, space: Space, stalled: bool) -> Mapping[str, Any]:
         row["open"], row["requests"] = 10 + row["worker"], 1_000_000 + row["worker"]
         if row["state"] == "stalled":
             row["silent_seconds"] = 12.5
-    ready, sentence = site.readiness(status, space)
+    ready, sentence = readiness(status, space)
     status |= {
         "last_second": newest.summary(),
         "disk": {

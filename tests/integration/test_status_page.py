@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -198,3 +198,43 @@ def test_the_page_says_when_nobody_answers(tmp_path: Path, browser: Chromium) ->
         browser.until(f"{cell(0, 'pid')} !== ''")
         fact = "document.querySelector('[data-fact=process] dd').textContent"
         browser.until(f"{fact} === '{daemon.process.pid}'")
+
+
+def test_the_page_says_what_is_wrong_and_nothing_else(
+    tmp_path: Path, browser: Chromium
+) -> None:
+    """
+    A store that evicts is meant to be full. A worker that hangs is named above all.
+    """
+    site = unused_port()
+    control = f"{tmp_path}/control"
+    options = [
+        *(f"--store=file:{tmp_path}/values", "--max-size=100KiB", "--full=evict"),
+        *("--procs=2", f"--control={control}", f"--status=tcp:{site}"),
+        "--hang-timeout=1h",
+    ]
+    alarm = "document.querySelector('#alarm')"
+    with Twistd(options, tmp_path) as daemon:
+        client = HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_SECONDS)
+        for key in range(24):
+            client.request("PUT", f"/{key}", b"x" * 4096)
+            client.getresponse().read()
+        client.close()
+        browser.open(f"http://127.0.0.1:{site}/")
+        bar = "document.querySelector('#disk > :last-child')"
+        browser.until(f"{bar}?.textContent.includes('(96 % used)')")
+        assert "" == browser.value(
+            f"{bar}.querySelector('.full, .near-full')?.className ?? ''"
+        )
+        assert browser.value(f"{alarm}.hidden")
+        with closing(ControlSocket(control)) as asked:
+            worker = asked.status()["workers"][0]["pid"]
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            browser.until(f"{alarm}.textContent === 'Worker 0 is stalled.'")
+            assert not browser.value(f"{alarm}.hidden")
+            browser.until("document.title.startsWith('! kvd')")
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        browser.until(f"{alarm}.hidden")
+    browser.until("document.title.startsWith('? kvd')")

@@ -160,6 +160,25 @@ def test_a_fallback_must_exist(tmp_path: Path, fallback: str, sentence: str) -> 
 
 
 @pytest.mark.parametrize(
+    "limits",
+    [
+        ["--ttl=1h"],
+        ["--max-size=1GiB", "--full=evict"],
+        ["--min-free=1GiB", "--full=evict"],
+        ["--quota=/a/=1GiB:full=evict"],
+        ["--quota=/a/=1GiB:ttl=1h"],
+    ],
+)
+def test_no_limit_uncovers_older_values(tmp_path: Path, limits: list[str]) -> None:
+    """
+    When a value goes by itself, the fallback's older one would be read under its key.
+    """
+    (tmp_path / "old").mkdir()
+    options = ["--store=file:new", "--fallback-store=file:old", *limits]
+    assert "would show what it replaced" in refusal(options, tmp_path)
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["file:a", "file:./a"], "it is the same store"),

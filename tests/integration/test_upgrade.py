@@ -9,6 +9,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -439,6 +441,34 @@ restore, Predecessor.restore_stderr = Predecessor.restore_stderr, stop_and_resto
 """
 It stops when its workers accept, before it says so.
 """
+
+
+def test_upgraded_daemons_end_without_an_error_in_the_log(tmp_path: Path) -> None:
+    """
+    The first one, which stands in, and the next, which exits; with all that they have.
+    """
+    daemon = Upgradable(tmp_path, f"--status=unix:{tmp_path}/status")
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "kvd.cli.main", "serve", *daemon.options]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output) as first,
+    ):
+        try:
+            until(lambda: "kvd serves" in log.read_text())
+            with daemon.asking() as asked:
+                asked.upgrade()
+            until(lambda: b"stand_in" in command_of(first.pid))
+            second = daemon.pid()
+            with daemon.asking() as asked:
+                asked.upgrade()
+            until(lambda: has_ended(second))
+        finally:
+            first.terminate()
+    text = log.read_text()
+
+    assert 2 == text.count("serves in the place of this one")
+    assert [] == re.findall(r".*#(?:warn|error|critical)\].*", text)
 
 
 def test_what_the_old_daemon_does_to_the_last_is_undone(tmp_path: Path) -> None:

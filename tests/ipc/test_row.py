@@ -30,7 +30,9 @@ STEPS = st.lists(
             st.just("finished"),
             st.sampled_from(METHODS).map(word_of_method),
             st.booleans(),
-            st.sampled_from([0, 100, 200, 206, 304, 404, CLIENT_LEFT, 500, 999, 5000]),
+            st.sampled_from(
+                [0, 100, 200, 206, 304, 404, CLIENT_LEFT, 500, 501, 505, 999, 5000]
+            ),
             st.floats(0, 1e9) | st.sampled_from([0.0, 5e-324, 2.0**-17, 2.0**7]),
         ),
         st.tuples(st.sampled_from(["received", "sent"]), st.integers(0, 1 << 40)),

@@ -15,8 +15,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kvd.errors import KvdError, StoreFault
-from kvd.interfaces import Answer, IStore, IUpload
+from kvd.errors import ConditionUnsupported, KvdError, StoreFault
+from kvd.interfaces import Answer, IConditionalStore, IStore, IUpload
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.values import Metadata, ValueInfo
@@ -266,6 +266,67 @@ class Altering(MemoryStore):
         write = upload.write
         upload.write = lambda chunk: write(chunk.swapcase())
         return upload  # type: ignore[no-any-return]
+
+
+@implementer(IConditionalStore)
+class Unconditional(MemoryStore):
+    """
+    A store that refuses conditions, as kvd's over OpenStack Swift does.
+    """
+
+    def keeps_conditions(self) -> Answer[bool]:
+        return False
+
+    def begin(
+        self,
+        key: Key,
+        length: int | None,
+        metadata: Metadata = TYPE,
+        conditions: Conditions = UNCONDITIONAL,
+    ) -> Answer[IUpload]:
+        self._expect(conditions)
+        return super().begin(key, length, metadata, conditions)
+
+    def remove(self, key: Key, conditions: Conditions) -> Answer[None]:
+        self._expect(conditions)
+        return super().remove(key, conditions)
+
+    def _expect(self, conditions: Conditions) -> None:
+        if conditions != UNCONDITIONAL:
+            raise ConditionUnsupported("The engine does not keep it.")
+
+
+class UnconditionalTests(MirrorCase):
+    """
+    A destination that keeps no conditions.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.destination = Unconditional()
+        put(self.source, b"a", b"1")
+
+    def test_nothing_is_copied(self) -> None:
+        """
+        What others write there meanwhile could be replaced: one sentence says what to
+        do, and not one for each key.
+        """
+        failure = self.failureResultOf(self.begin(), ConditionUnsupported)
+
+        assert "give --overwrite" in failure.value.sentence
+        assert {} == self.failures
+        assert {} == bodies(self.destination)
+        assert Counts(copied=1, bytes=1) == self.copy(changes_nothing=True)
+
+    def test_it_becomes_a_copy_if_it_may_be_overwritten(self) -> None:
+        """
+        And what the source lacks is removed, if that is wanted.
+        """
+        put(self.destination, b"b", b"2")
+
+        counts = self.copy(overwrites=True, deletes=True)
+        assert Counts(copied=1, bytes=1, removed=1) == counts
+        assert {b"a": b"1"} == bodies(self.destination)
 
 
 class FaultTests(MirrorCase):

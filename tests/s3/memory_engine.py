@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import partial
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote
 from xml.etree.ElementTree import fromstring
@@ -84,6 +86,8 @@ class MemoryEngine(Resource):
         """Whether it takes entity tags in conditions only without quotes."""
         self.conflict = Refusal(412, "PreconditionFailed")
         """What a change with a condition that does not hold is answered with."""
+        self.by_folder = False
+        """Whether it lists folder by folder, as SeaweedFS does."""
         self.lose_next = 0
         """How many PUTs are done, and the connection ends before the reply."""
         self.fail_next: list[tuple[int, str]] = []
@@ -231,7 +235,14 @@ class MemoryEngine(Resource):
     def _list(self, asked: dict[str, str]) -> str:
         prefix, after = asked.get("prefix", ""), asked.get("start-after", "")
         most = min(1000, int(asked.get("max-keys", "1000")))
-        names = sorted(n for n in self.objects if n.startswith(prefix) and n > after)
+        order: Callable[[str], Any] = str
+        if self.by_folder:
+            order = partial(str.split, sep="/")
+        names = [
+            name
+            for name in sorted(self.objects, key=order)
+            if name.startswith(prefix) and (not after or order(name) > order(after))
+        ]
         more = "true" if len(names) > most else "false"
         contents = "".join(
             f"<Contents><Key>{escape(name)}</Key></Contents>" for name in names[:most]

@@ -22,11 +22,10 @@ from kvd.s3 import listing
 from kvd.s3.guards import Change
 from kvd.s3.store import ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, holds
-from kvd.testing import StoreContract
 from tests.integration.http import Reply, ask, talk
 from tests.integration.twistd import Twistd
 from tests.patience import PATIENCE_SECONDS
-from tests.s3 import contract
+from tests.s3 import contract, sharing
 from tests.s3.cases import EngineCase
 from tests.s3.memory_engine import BUCKET
 from tests.s3.processes import RunningEngine
@@ -105,7 +104,7 @@ class RealEngineContract(contract.EngineContract, RealEngineCase):
     """
 
 
-class RealStoreContract(contract.Conditions, RealEngineCase, StoreContract):
+class RealStoreContract(contract.Conditions, RealEngineCase, sharing.SharedBucket):
     """
     `ObjectStore` in the engine is a store.
     """

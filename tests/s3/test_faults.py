@@ -5,6 +5,8 @@ Engines that fail, and what the client hears.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Any, cast
 from unittest import mock
@@ -32,6 +34,7 @@ from kvd.model.keys import Key
 from kvd.s3 import multipart_upload
 from kvd.s3.connections import IDLE_SECONDS
 from kvd.s3.engine import ATTEMPTS
+from kvd.s3.health import CHECK_SECONDS
 from kvd.s3.requests import Ask
 from kvd.s3.store import ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, Asking, holds
@@ -207,6 +210,47 @@ class UnreachableTests(FaultCase):
         said = self.error(StoreFault, lambda: self.make_store().open(KEY))
         assert "from 5 on" in said
 
+    def test_engine_that_sends_more_of_a_value(self) -> None:
+        """
+        500, rather than all of it in memory; and no connection stays for the rest.
+        """
+        size = 1_000_000
+        head = b'HTTP/1.1 206 Partial Content\r\nETag: "tag"\r\n'
+        head += b"Content-Range: bytes 0-%d/1000000\r\n%b\r\n"
+        for last, length in (
+            (size - 1, b"Content-Length: %d\r\n" % size),
+            (size - 1, b"Transfer-Encoding: chunked\r\n\r\n%x" % size),
+            (65_535, b"Content-Length: %d\r\n" % size),
+            (65_535, b"Transfer-Encoding: chunked\r\n\r\n%x" % size),
+        ):
+            self.say(head % (last, length) + bytes(size), closes=False)
+            store = self.make_store()
+
+            assert "more" in self.error(StoreFault, partial(store.open, KEY))
+            self.reactor.settle()
+            kinds = [type(each) for each in self.reactor.getReaders()]
+            assert tcp.Server not in kinds
+
+    def test_rest_of_a_value_that_is_longer(self) -> None:
+        """
+        The same, where a part was asked for.
+        """
+        factory = self.say(
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-65535/200000\r\n"
+            b'ETag: "tag"\r\nContent-Length: 65536\r\n\r\n' + bytes(65536),
+            closes=False,
+        )
+        value = self.value(self.make_store())
+        factory.said = (
+            b"HTTP/1.1 206 Partial Content\r\n"
+            b"Content-Range: bytes 65536-199999/200000\r\n"
+            b'ETag: "tag"\r\nContent-Length: 134464\r\n\r\n' + bytes(134464)
+        )
+
+        assert "more" in self.error(StoreFault, partial(value.read, 65536, 10))
+        self.reactor.settle()
+        assert tcp.Server not in [type(each) for each in self.reactor.getReaders()]
+
     def test_something_else_that_answers(self) -> None:
         """
         502, for what speaks HTTP and for what does not.
@@ -215,6 +259,16 @@ class UnreachableTests(FaultCase):
         store = self.make_store()
         listed = store.list(b"", b"", 10)
         assert "no XML" in self.error(EngineFailed, listed.next_slice)
+        # All have an entity tag.
+        asked: list[Callable[[], Any]] = [
+            partial(self.put, store),
+            partial(self.put_large, store),
+            partial(store.open, KEY),
+            partial(store.open, KEY, whole=True),
+            partial(store.stat, KEY),
+        ]
+        for ask in asked:
+            assert "no entity tag" in self.error(EngineFailed, ask)
 
         self.say(b"SSH-2.0-OpenSSH\r\n", closes=False)
         self.error(EngineFailed, lambda: self.make_store().open(KEY))
@@ -552,6 +606,28 @@ class EndpointsTests(FaultCase):
 
         assert LARGE == self.get(store)
 
+    def test_gateway_that_ends_all_connections(self) -> None:
+        """
+        A large value cannot be sent again by kvd. Its client sends it again, to the
+        other gateway.
+        """
+        factory: Any = Factory.forProtocol(Said)
+        factory.noisy, factory.count, factory.closes = False, 0, False
+        factory.said = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        self.urls[0] = self.listen(factory)
+        store = self.make_store()
+        self.reactor.settle(20)
+        factory.said, factory.closes = b"", True
+        failed = 0
+        for _ in range(8):
+            try:
+                self.put_large(store)
+            except EngineFailed:
+                failed += 1
+
+        assert failed <= 1
+        assert LARGE == self.get(store)
+
     def test_gateway_that_answers_with_failures(self) -> None:
         """
         It is asked again, and then another one.
@@ -578,6 +654,35 @@ class EndpointsTests(FaultCase):
             value.close()
             # The next one begins at the other gateway.
             self.result(store.stat(KEY))
+
+    def test_gateway_that_returns_behind_a_balancer(self) -> None:
+        """
+        A balancer of connections leaves those that it has where they are; a new one
+        shows that there is a gateway that answers.
+        """
+        failure, success = (
+            b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status
+            for status in (b"503 Service Unavailable", b"200 OK")
+        )
+
+        class Pinned(Protocol):
+            def connectionMade(self) -> None:
+                self.said = cast(Any, self.factory).said
+
+            def dataReceived(self, data: bytes) -> None:
+                cast(Any, self.transport).write(self.said)
+
+        factory: Any = Factory.forProtocol(Pinned)
+        factory.noisy, factory.said = False, failure
+        self.urls[0] = self.listen(factory)
+        pinned, _ = self.make_engine()._endpoints.all
+        self.reactor.settle(20)
+        assert pinned.failures
+        factory.said = success
+        self.reactor.advance(CHECK_SECONDS)
+        self.reactor.settle(20)
+
+        assert not pinned.failures
 
     def test_gateway_that_hangs_is_left_alone(self) -> None:
         """

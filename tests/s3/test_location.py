@@ -44,7 +44,10 @@ def test_location_is_read(text: str, location: Location) -> None:
         ("//bucket?endpoint=", "'' is not an endpoint"),
         ("//bucket?endpoint=http://one/path", "not an endpoint"),
         ("//bucket?endpoint=http://one:x", "not an endpoint"),
-        ("//bucket?endpoint=http://me:secret@one", "not an endpoint"),
+        (
+            "//bucket?endpoint=http://one&endpoint=http://two",
+            "'endpoint' is there twice",
+        ),
         ("//bucket?endpoints=http://one", "there is no option 'endpoints'"),
         ("//bucket?region=Eu", "'Eu' is not the name of a region"),
         ("//bucket#part", "not a bucket behind //"),
@@ -61,12 +64,21 @@ def test_other_text_is_refused(text: str, problem: str) -> None:
     assert "such as" in caught.value.sentence
 
 
-def test_credentials_do_not_belong_there() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "//key:secret@bucket",
+        "//bucket?endpoint=http://key:secret@one",
+        "//bucket/.hidden?endpoint=http://key:secret@one",
+        "//bucket?endpoint=http://one/key:secret@two",
+    ],
+)
+def test_credentials_do_not_belong_there(text: str) -> None:
     """
     A secret in a location is refused, and not repeated.
     """
     with pytest.raises(BadSetting) as caught:
-        read_location("//key:secret@bucket")
+        read_location(text)
 
     assert "AWS_SECRET_ACCESS_KEY" in caught.value.sentence
-    assert "key:secret" not in caught.value.sentence
+    assert "secret@" not in caught.value.sentence

@@ -4,6 +4,7 @@ The tests of `kvd.s3.signing`.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from typing import Any
@@ -97,6 +98,24 @@ class SignerTests(SynchronousTestCase):
         assert "token-2" == self.sign(signer)["X-Amz-Security-Token"]
         assert 3 == len(works)
 
+    def test_credentials_that_cannot_be_renewed(self) -> None:
+        """
+        A sentence says why, whatever botocore raises.
+        """
+        errors = (
+            RuntimeError("Credentials were refreshed, but are still expired."),
+            FileNotFoundError(2, "No such file or directory", "/bin/credentials"),
+            json.JSONDecodeError("Expecting value", "?", 0),
+        )
+        for error in errors:
+            renewing: Any = Renewing()
+            renewing.get_frozen_credentials = mock.Mock(side_effect=error)
+            signer = Signer(at_once, identity=Identity(renewing, "us-east-1"))
+            signed = Deferred.fromCoroutine(signer.sign("GET", URL, {}, b""))
+
+            fault = self.failureResultOf(signed, StoreFault).value
+            assert str(error) in str(fault)
+
 
 class IdentityTests(SynchronousTestCase):
     """
@@ -125,6 +144,13 @@ class IdentityTests(SynchronousTestCase):
         )
 
         assert "r-1" == found.region
+        found = self.find(
+            AWS_ACCESS_KEY_ID="key",
+            AWS_SECRET_ACCESS_KEY="s",
+            AWS_DEFAULT_REGION="r-1",
+            AWS_REGION="r-2",
+        )
+        assert "r-2" == found.region
         assert "key" == found.credentials.get_frozen_credentials().access_key
 
     def test_profile(self) -> None:
@@ -149,6 +175,11 @@ class IdentityTests(SynchronousTestCase):
         with pytest.raises(StoreFault) as caught:
             self.find(AWS_ACCESS_KEY_ID="key")
         assert "AWS_SECRET_ACCESS_KEY" in caught.value.sentence
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write("[profile one]\ncredential_process = echo nothing\n")
+            file.flush()
+            with pytest.raises(StoreFault, match="Expecting value"):
+                self.find(AWS_CONFIG_FILE=file.name, AWS_PROFILE="one")
         with pytest.raises(StoreFault) as caught:
             self.find(AWS_PROFILE="absent")
         assert "absent" in caught.value.sentence

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from kvd.model.keys import Key
 from kvd.model.values import Folder
 from kvd.s3 import listing
-from kvd.testing import StoreContract
-from tests.s3.cases import EngineCase
+from tests.s3 import sharing
 
 
-class ObjectStoreTests(EngineCase, StoreContract):
+class ObjectStoreTests(sharing.SharedBucket):
     """
     `ObjectStore` is a store.
     """
@@ -31,6 +30,13 @@ class ObjectStoreTests(EngineCase, StoreContract):
         Uploads that the engine still knows.
         """
         return [*self.memory.uploads]
+
+    def test_prefix_below_another_one_folder_by_folder(self) -> None:
+        """
+        In the order of SeaweedFS.
+        """
+        self.memory.by_folder = True
+        self.test_prefix_below_another_one()
 
     def test_folders_are_listed_by_names_alone(self) -> None:
         """

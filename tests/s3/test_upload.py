@@ -382,6 +382,24 @@ class PartsTests(UploadCase):
 
         assert {} == self.memory.uploads
 
+    def test_client_that_leaves_before_the_engine_has_named_the_upload(self) -> None:
+        """
+        It is aborted once its name is known.
+        """
+        upload = self.begin(self.store, KEY, None)
+        answers = [upload.write(chunk) for chunk in chunks(LARGE[: 5 * CHUNK_BYTES])]
+        last = answers[-1]
+        assert isinstance(last, Deferred)
+        last.addErrback(lambda _: None)
+        while not self.memory.uploads:
+            self.reactor.iterate(0)
+        assert not last.called
+        upload.discard()
+        self.reactor.settle(50)
+
+        assert {} == self.memory.uploads
+        assert self.stored() is None
+
     def test_value_with_conditions_goes_in_one_request(self) -> None:
         """
         Engines keep no conditions when they join parts. A value that was created

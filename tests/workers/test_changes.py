@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -29,7 +30,7 @@ from kvd.errors import (
 )
 from kvd.ipc.messages import Credits, Drain, Failed, Listen, Rights, Unlisten
 from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
-from kvd.settings import MAX_PROCS, RightsFile, Settings
+from kvd.settings import MAX_PROCS, RightsFile, Settings, StoreLocation
 from kvd.workers import changes
 from kvd.workers.changes import LOOK_SECONDS, Changes
 from kvd.workers.distribution import Distribution
@@ -535,6 +536,26 @@ class AdoptTests(ChangesCase):
 
         assert [""] == self.begin(lambda: self.changes.adopt(new))
         assert [new] == self.loaded
+
+    def test_an_engine_may_have_other_credentials(self) -> None:
+        """
+        The settings do not show them, so all workers are replaced each time.
+        """
+        engine = StoreLocation("s3", "//bucket")
+        for new in (
+            replace(SETTINGS, store=engine),
+            replace(SETTINGS, fallback_store=engine),
+        ):
+            self.changes._settings = new
+            self.loaded.clear()
+            ended = self.begin(partial(self.changes.adopt, new))
+            assert [new] == self.loaded
+            self.be_ready(3)
+            for number in range(3):
+                self.leave(number)
+                self.be_ready(number)
+            self.leave(3)
+            assert [""] == ended
 
     def test_what_no_worker_can_do_with_is_taken_back(self) -> None:
         """

@@ -30,6 +30,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from kvd.admin.status.ledger import Account
 from kvd.admin.status.processes import ProcessUsage
+from kvd.admin.status.readiness import complaint_of_the_store
 from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BOUNDS_SECONDS
 from kvd.ipc.row import METHODS, STATUSES
@@ -98,7 +99,7 @@ class _SnapshotCollector(Collector):
         yield from _of_the_queues(snapshot.status["accept_queues"])
         yield from _of_the_requests(snapshot.sums)
         if snapshot.space is not None:
-            yield from _of_the_disk(snapshot.space)
+            yield from _of_the_disk(snapshot.status, snapshot.space)
         yield from _of_the_processes(snapshot)
         yield from _summed(snapshot.sums)
         yield from _of_the_moment(snapshot.status["workers"])
@@ -172,6 +173,7 @@ def _of_the_usage(where: str, usage: Sequence[Mapping[str, Any]]) -> Iterator[Me
         ("taken_bytes", "taken", "What values and uploads take."),
         ("limit_bytes", "limit", "What they may take."),
         ("values", "values", "Values."),
+        ("evicts", "evicts", "1 if values are removed to make room for others."),
     ):
         gauge = GaugeMetricFamily(f"kvd_{where}_{name}", text, labels=["prefix"])
         for quota in usage:
@@ -297,7 +299,7 @@ def _of_the_requests(sums: Sequence[Sums]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "kvd_http_requests",
         "Requests that ended, by their method and the class of their status; 499: the"
-        " client left before the reply.",
+        " client left before the reply; 501: kvd does not offer what was asked for.",
         labels=["method", "status"],
     )
     durations = HistogramMetricFamily(
@@ -325,11 +327,12 @@ def _of_the_requests(sums: Sequence[Sums]) -> Iterator[Metric]:
     )
 
 
-def _of_the_disk(space: Space) -> Iterator[Metric]:
+def _of_the_disk(status: Mapping[str, Any], space: Space) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "kvd_store_writable",
-        "1 if the store can take a value; 0 if its disk or engine cannot be used.",
-        0 if space.complaint else 1,
+        "1 if the store can take a value; 0 if its disk or engine cannot be used, or"
+        " its limit is reached.",
+        0 if complaint_of_the_store(status, space) else 1,
     )
     for name, text, value in (
         ("free_bytes", "Free bytes of the store's file system.", space.free_bytes),

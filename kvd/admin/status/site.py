@@ -8,7 +8,7 @@ replies contain no details.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -22,7 +22,6 @@ from twisted.web.http import (
     NOT_FOUND,
     OK,
     RESPONSES,
-    SERVICE_UNAVAILABLE,
 )
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -43,6 +42,7 @@ from kvd.admin.status.ledger import Ledger
 from kvd.admin.status.metrics import Snapshot, render
 from kvd.admin.status.page import PAGE, PAGE_POLICY
 from kvd.admin.status.processes import Processes
+from kvd.admin.status.readiness import readiness
 from kvd.ipc.counts import Sums
 from kvd.net.listening import ListenerGroup
 from kvd.store.space import Space
@@ -373,34 +373,3 @@ class StatusSite:
 def _said(answer: tuple[int, str]) -> tuple[bool, str]:
     status, sentence = answer
     return status == OK, sentence.rstrip("\n")
-
-
-def readiness(status: Mapping[str, Any], space: Space | None) -> tuple[int, str]:
-    """
-    Whether a load balancer should send connections here, as an HTTP status and a
-    sentence.
-
-    Args:
-        status: The status of the daemon.
-        space: The disk of the store; None: unknown.
-
-    One ready worker is enough: it also serves the sockets of workers that are not
-    ready. If a balancer avoided a daemon while one of its workers is replaced, the
-    other workers would be idle.
-    """
-    if status["draining"]:
-        return SERVICE_UNAVAILABLE, "kvd is draining.\n"
-    ready = sum(row["state"] == "ready" for row in status["workers"])
-    text = f"{ready} of {len(status['workers'])} workers are ready.\n"
-    if not ready:
-        return SERVICE_UNAVAILABLE, text
-    if space is not None and space.complaint:
-        return SERVICE_UNAVAILABLE, f"{space.complaint}\n"
-    for whole in status["usage"][:1]:
-        limit = whole["limit"]
-        if limit is not None and whole["taken"] >= limit and not whole["evicts"]:
-            return SERVICE_UNAVAILABLE, (
-                f"The store is full: its values take {whole['taken']} of at most"
-                f" {limit} bytes.\n"
-            )
-    return OK, text

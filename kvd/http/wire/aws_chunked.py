@@ -26,7 +26,7 @@ from enum import Enum, auto
 from typing import Final
 
 from kvd.errors import BadRequest, DigestMismatch, SignatureRefused
-from kvd.http.wire.digests import Hash, new_hash
+from kvd.http.wire.digests import Hash, digest_in, new_hash
 from kvd.model.codings import AwsChunked
 
 LEAST_CHUNK_BYTES: Final = 8192
@@ -38,13 +38,17 @@ than the value.
 MAX_LINE_BYTES: Final = 1024
 MAX_TRAILERS: Final = 16
 
+CHECKSUM: Final = "x-amz-checksum-"
+
 CHECKSUMS: Final = {
-    "x-amz-checksum-crc32": "crc32",
-    "x-amz-checksum-sha1": "sha1",
-    "x-amz-checksum-sha256": "sha256",
+    CHECKSUM + algorithm: algorithm
+    for algorithm in (
+        *("crc32", "crc32c", "crc64nvme"),
+        *("md5", "sha1", "sha256", "sha512"),
+    )
 }
 """
-The algorithms of the checksums that kvd verifies.
+The algorithms of the checksums that kvd verifies, with their fields.
 """
 
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;chunk-signature=([0-9a-f]{64}))?")
@@ -117,7 +121,8 @@ class AwsChunkedBody:
         The body is complete.
 
         Raises:
-            BadRequest: The value is not, or a trailer is missing.
+            BadRequest: The value is not; a trailer is missing or malformed; or a
+                checksum came that was not announced, so that it cannot be verified.
             DigestMismatch: It has not a checksum that it has to have.
         """
         is_complete = self._state is _State.END and not self._buffered
@@ -130,12 +135,20 @@ class AwsChunkedBody:
         for name in self._coding.trailers:
             if name not in self._trailers:
                 raise BadRequest(f"The trailer {name:.100} was announced and not sent.")
+        for name in self._trailers:
+            if name.startswith(CHECKSUM) and name not in self._checksums:
+                raise BadRequest(
+                    f"{name:.100} came and was not announced, so that the value could"
+                    " not be verified: name it in X-Amz-Trailer."
+                )
         for name, checksum in self._checksums.items():
-            found = b64encode(checksum.digest()).decode("ascii")
-            if found != self._trailers[name]:
+            text, found = self._trailers[name], checksum.digest()
+            digest = digest_in(name, CHECKSUMS[name], text.encode("ascii"))
+            if found != digest.value:
                 raise DigestMismatch(
-                    f"{name} says {self._trailers[name]:.100}, but the value has"
-                    f" {found}: it was damaged on its way, and nothing is stored.",
+                    f"{name} says {text}, but the value has"
+                    f" {b64encode(found).decode('ascii')}: it was damaged on its way,"
+                    " and nothing is stored.",
                     name,
                 )
 

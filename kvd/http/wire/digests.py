@@ -12,7 +12,6 @@ from __future__ import annotations
 import binascii
 import hashlib
 import re
-import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
@@ -122,33 +121,21 @@ class Hash(Protocol):
         """
 
 
-class Crc32:
-    """
-    The checksum of Ethernet and gzip, as a `Hash`.
-    """
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def update(self, data: bytes, /) -> None:
-        """
-        See `Hash`.
-        """
-        self._value = zlib.crc32(data, self._value)
-
-    def digest(self) -> bytes:
-        """
-        See `Hash`.
-        """
-        return self._value.to_bytes(4, "big")
+CRCS: Final = frozenset(("crc32", "crc32c", "crc64nvme"))
+"""
+The algorithms that are no digests of `hashlib`.
+"""
 
 
 def new_hash(algorithm: str) -> Hash:
     """
-    Of a name in `hashlib`, or ``crc32``.
+    Of a name in `hashlib` or `CRCS`.
     """
-    if algorithm == "crc32":
-        return Crc32()
+    if algorithm in CRCS:
+        # Not at the top: only where it is needed.
+        from kvd.http.wire.crc import Crc
+
+        return Crc(algorithm)
     # Clients use MD5 to detect damage on networks and disks, not for security.
     return hashlib.new(algorithm, usedforsecurity=False)
 
@@ -185,8 +172,8 @@ class Verification:
                 )
             if found != digest.value:
                 raise DigestMismatch(
-                    f"{digest.field} says that the {digest.algorithm} of the body is"
-                    f" {_text(digest.value)}, but it is {_text(found)}: the body was"
+                    f"{digest.field} says that the {digest.algorithm} is"
+                    f" {_text(digest.value)}, but what came has {_text(found)}: it was"
                     " damaged on its way, and nothing is stored.",
                     digest.field,
                 )

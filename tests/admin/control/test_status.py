@@ -94,7 +94,8 @@ def test_totals_never_fall() -> None:
         "bytes_out": 60,
     }
     statuses = describe(Settings(procs=3), [], [], board, 1.0)["totals"]["statuses"]
-    assert {"2xx": 3, "3xx": 0, "4xx": 0, "5xx": 0, "499": 0} == statuses
+    assert {"2xx": 3} == {status: count for status, count in statuses.items() if count}
+    assert {"2xx", "3xx", "4xx", "5xx", "499", "501"} == set(statuses)
     assert all_of_them == totals("ready", "ready", "ready")
     assert all_of_them == totals("ready", "starting", "ended")
     board.workers = 1

@@ -97,6 +97,7 @@ USAGE: Sequence[dict[str, Any]] = [
         "prefix": "/",
         "taken": 8192,
         "limit": None,
+        "evicts": False,
         "values": 2,
         "evicted": 0,
         "evicted_bytes": 0,
@@ -106,6 +107,7 @@ USAGE: Sequence[dict[str, Any]] = [
         "prefix": "/ci/",
         "taken": 4096,
         "limit": 12288,
+        "evicts": True,
         "values": 1,
         "evicted": 3,
         "evicted_bytes": 12288,
@@ -131,6 +133,21 @@ def test_store_with_limits_has_its_numbers() -> None:
     assert 3 == samples[key("kvd_store_evicted_total", prefix="/ci/")]
     assert 12288 == samples[key("kvd_store_evicted_bytes_total", prefix="/ci/")]
     assert 1 == samples[key("kvd_store_expired_total", prefix="/")]
+    assert 0 == samples[key("kvd_store_evicts", prefix="/")]
+    assert 1 == samples[key("kvd_store_evicts", prefix="/ci/")]
+
+
+def test_a_store_that_has_reached_its_limit_is_not_writable() -> None:
+    """
+    As ``/ready`` says; unless it makes room.
+    """
+    whole = {**USAGE[0], "limit": USAGE[0]["taken"], "evicts": False}
+    with scoreboard(1) as board:
+        refusing = rendered(taken(board, "ready", usage=[whole]))
+        evicting = rendered(taken(board, "ready", usage=[{**whole, "evicts": True}]))
+
+    assert 0 == refusing[key("kvd_store_writable")]
+    assert 1 == evicting[key("kvd_store_writable")]
 
 
 def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
@@ -204,6 +221,7 @@ def test_requests_are_counted_by_method_and_status() -> None:
             for method, status in [
                 *(("GET", 200), ("GET", 404), ("PUT", 507), ("BREW", 501)),
                 *(("OPTIONS", 204), ("BREW", 499), ("HEAD", 304), ("BREW2", 999)),
+                ("PRI", 505),
             ]:
                 row.began(method)
                 row.finished(0.3, method, status)
@@ -222,13 +240,14 @@ def test_requests_are_counted_by_method_and_status() -> None:
         ("HEAD", "3xx"): 2,
         ("PUT", "5xx"): 2,
         ("OPTIONS", "2xx"): 2,
-        ("other", "5xx"): 4,
+        ("other", "5xx"): 2,
         ("other", "499"): 2,
+        ("other", "501"): 4,
     } == counted
     name = "kvd_http_request_duration_seconds"
     assert 0 == seen[key(f"{name}_bucket", le="0.25", method="GET")]
     assert 4 == seen[key(f"{name}_bucket", le="0.5", method="GET")]
-    assert 6 == seen[key(f"{name}_count", method="other")]
+    assert 8 == seen[key(f"{name}_count", method="other")]
     assert pytest.approx(0.6) == seen[key(f"{name}_sum", method="PUT")]
 
 

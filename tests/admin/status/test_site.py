@@ -24,7 +24,8 @@ from kvd.admin import answering
 from kvd.admin.answering import MAX_BODY_BYTES
 from kvd.admin.status.disk import FRESH_SECONDS
 from kvd.admin.status.ledger import NOTHING
-from kvd.admin.status.site import Metrics, ReadingRequest, StatusSite, readiness
+from kvd.admin.status.readiness import readiness
+from kvd.admin.status.site import Metrics, ReadingRequest, StatusSite
 from kvd.http.host_guard import HostGuard
 from kvd.net.listening import ListenerGroup, open_group
 from kvd.settings import Address, TCPAddress, UNIXAddress
@@ -468,12 +469,15 @@ class ReadinessTests(SynchronousTestCase):
         """
         Unless it makes room.
         """
-        usage: dict[str, Any] = {"taken": 9000, "limit": 9000, "evicts": False}
+        usage: dict[str, Any] = {"taken": 8192, "limit": 9000, "evicts": False}
         status = {"draining": False, "workers": [{"state": "ready"}], "usage": [usage]}
-        expected = "The store is full: its values take 9000 of at most 9000 bytes.\n"
+        expected = (
+            "The store is full: its values take 8192 of at most 9000 bytes, and each"
+            " takes 4096 at least.\n"
+        )
 
         assert (503, expected) == readiness(status, Space(""))
-        for change in ({"evicts": True}, {"limit": None}, {"taken": 8000}):
+        for change in ({"evicts": True}, {"limit": None}, {"taken": 4096}):
             open_one = {**status, "usage": [{**usage, **change}]}
             assert 200 == readiness(open_one, Space(""))[0], change
 

@@ -1,5 +1,6 @@
 """
-Tests for ``etc/kvd.service`` and ``etc/kvd.socket``.
+Tests for ``etc/kvd.service`` and ``etc/kvd.socket``, and for the units in
+``etc/cluster``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from kvd.options import Options
 from kvd.settings import StoreLocation, SystemdAddress
@@ -51,30 +54,54 @@ def test_the_service_starts_kvd_with_settings_that_can_be() -> None:
     assert "127.0.0.1:8080" == setting("kvd.socket", "ListenStream")
 
 
-def test_the_service_is_killed_later_than_kvd_gives_up() -> None:
+@pytest.mark.parametrize("folder", ["", "cluster/"])
+def test_the_service_is_killed_later_than_kvd_gives_up(folder: str) -> None:
     """
     kvd ends by itself two seconds after the time for draining.
     """
     options = Options()
-    options.parseOptions(["--config", f"{ETC}/kvd.toml"])
-    seconds = int(setting("kvd.service", "TimeoutStopSec"))
+    options.parseOptions(["--config", f"{ETC}/{folder}kvd.toml"])
+    seconds = int(setting(f"{folder}kvd.service", "TimeoutStopSec"))
 
     assert options.settings.drain_seconds + 2 < seconds
 
 
-def test_systemd_understands_the_units(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "unit", ["kvd.service", "cluster/kvd.service", "cluster/seaweedfs.service"]
+)
+def test_the_service_is_started_again_however_often_it_failed(unit: str) -> None:
+    """
+    A disk that is mounted late, or an engine that does not answer yet, is no reason to
+    stay down; systemd gives up after five starts in ten seconds by default, and closes
+    the socket.
+    """
+    assert setting(unit, "Restart") in ("on-failure", "always")
+    assert "0" == setting(unit, "StartLimitIntervalSec")
+
+
+@pytest.mark.parametrize(
+    ("folder", "units"),
+    [
+        (ETC, ["kvd.service", "kvd.socket"]),
+        (ETC / "cluster", ["kvd.service", "seaweedfs.service"]),
+    ],
+)
+def test_systemd_understands_the_units(
+    tmp_path: Path, folder: Path, units: list[str]
+) -> None:
     """
     Without a warning; with the program where it is here. Nothing of systemd has to run
     for it.
     """
     program = shutil.which("systemd-analyze")
     assert program is not None, "systemd is not installed; .ci/run installs it"
-    for unit in ("kvd.service", "kvd.socket"):
-        text = (ETC / unit).read_text(encoding="utf-8")
-        text = text.replace("/opt/kvd/bin/twistd", sys.executable)
+    for unit in units:
+        text = (folder / unit).read_text(encoding="utf-8")
+        for installed in ("/opt/kvd/bin/twistd", "/opt/seaweedfs/bin/weed"):
+            text = text.replace(installed, sys.executable)
         (tmp_path / unit).write_text(text, encoding="utf-8")
     verified = subprocess.run(
-        [program, "verify", "kvd.service", "kvd.socket"],
+        [program, "verify", *units],
         cwd=tmp_path,
         # Units of this machine may have faults of their own.
         env=os.environ

@@ -8,7 +8,9 @@ import hashlib
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
 from unittest import mock
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -44,6 +46,7 @@ from kvd.model.keys import Key
 from kvd.settings import DialectChoice
 from tests.http.dialects.cases import DialectCase
 from tests.http.test_connection import body, field, status
+from tests.http.wire.test_crc import bit_by_bit
 from tests.stepped import inline
 
 KEY = Credentials("KVDAAAABBBBCCCCDDDD", "secret-of-thirty-two-bytes-or-more")
@@ -72,6 +75,43 @@ write-once = true
 """
 
 HOST = "kvd"
+
+
+def crc32c(data: bytes) -> str:
+    """
+    In base64.
+    """
+    return b64encode(bytes.fromhex(bit_by_bit("crc32c", data))).decode()
+
+
+def crc64nvme(data: bytes) -> str:
+    """
+    In base64.
+    """
+    return b64encode(bytes.fromhex(bit_by_bit("crc64nvme", data))).decode()
+
+
+def in_base64(algorithm: str) -> Callable[[bytes], str]:
+    """
+    What computes a digest of `hashlib`, in base64.
+    """
+    return lambda data: b64encode(hashlib.new(algorithm, data).digest()).decode()
+
+
+CHECKSUMS: Final[Mapping[str, Callable[[bytes], str]]] = {
+    "x-amz-checksum-crc32": lambda data: b64encode(
+        zlib.crc32(data).to_bytes(4, "big")
+    ).decode(),
+    "x-amz-checksum-crc32c": crc32c,
+    "x-amz-checksum-crc64nvme": crc64nvme,
+    **{
+        f"x-amz-checksum-{each}": in_base64(each)
+        for each in ("md5", "sha1", "sha256", "sha512")
+    },
+}
+"""
+What computes each of those that are verified.
+"""
 
 
 def code(reply: bytes) -> str | None:
@@ -366,32 +406,133 @@ class ObjectTests(S3Case):
 
     def test_damaged_bodies_are_not_stored(self) -> None:
         """
-        Whichever digest tells.
+        Whichever digest tells; the old value stays.
         """
         md5 = b64encode(hashlib.md5(b"value").digest()).decode()
-        sha = b64encode(hashlib.sha256(b"value").digest()).decode()
-        crc = b64encode(zlib.crc32(b"value").to_bytes(4, "big")).decode()
         hashed = hashlib.sha256(b"value").hexdigest()
+        self.put(b"s3/b/k", b"old")
         for name, value, expected in (
             ("Content-MD5", md5, "BadDigest"),
-            ("x-amz-checksum-sha256", sha, "BadDigest"),
-            ("x-amz-checksum-crc32", crc, "BadDigest"),
+            *((name, of(b"value"), "BadDigest") for name, of in CHECKSUMS.items()),
             ("x-amz-content-sha256", hashed, "XAmzContentSHA256Mismatch"),
         ):
             fields = lines({name: value})
             reply = self.request("PUT /s3/b/k", fields, b"damaged")
-            assert (400, expected) == (status(reply), code(reply))
-            assert [] == self.keys()
+            assert (name, 400, expected) == (name, status(reply), code(reply))
+            assert b"old" == self.stored(b"s3/b/k")
             reply = self.request("PUT /s3/b/k", fields, b"value")
-            assert 200 == status(reply)
-            self.store.values.clear()
-        for wrong in ("x-amz-checksum-crc32: x", "x-amz-content-sha256: x"):
-            reply = self.request("PUT /s3/b/k", wrong + "\r\n", b"v")
-            assert (400, "InvalidRequest") == (status(reply), code(reply))
+            assert 200 == status(reply), reply
+            assert b"value" == self.stored(b"s3/b/k")
+            self.put(b"s3/b/k", b"old")
         reply = self.request(
             "PUT /s3/b/k", "x-amz-content-sha256: UNSIGNED-PAYLOAD\r\n", b"v"
         )
         assert 200 == status(reply)
+
+    def test_checksums_that_are_none_are_refused(self) -> None:
+        """
+        Whoever sends one wants the body to be verified: one of another algorithm is not
+        ignored, and an algorithm without a checksum is not one.
+        """
+        for fields in (
+            {"x-amz-content-sha256": "x"},
+            {"x-amz-checksum-crc32": "x"},
+            *({name: value} for name in CHECKSUMS for value in ("", "x", "!" * 8)),
+            # Of another length.
+            {"x-amz-checksum-crc32c": crc64nvme(b"value")},
+            {"x-amz-checksum-crc64nvme": crc32c(b"value")},
+            {"x-amz-checksum-crc32c": crc32c(b"value") + "-1"},
+            {"x-amz-checksum-xxhash64": "AAAAAAAAAAA="},
+            {"x-amz-checksum-": "AAAA"},
+            {"x-amz-sdk-checksum-algorithm": "CRC32C"},
+            {"x-amz-sdk-checksum-algorithm": "XXHASH64"},
+            {
+                "x-amz-sdk-checksum-algorithm": "CRC32",
+                "x-amz-checksum-crc32c": crc32c(b"value"),
+            },
+        ):
+            reply = self.request("PUT /s3/b/k", lines(fields), b"value")
+            found = (fields, status(reply), code(reply))
+            assert (fields, 400, "InvalidRequest") == found
+        assert [] == self.keys()
+        for fields in (
+            {
+                "x-amz-sdk-checksum-algorithm": "CRC64NVME",
+                "x-amz-checksum-crc64nvme": crc64nvme(b"value"),
+            },
+            # They say what to do with an object, not what it is.
+            {"x-amz-checksum-algorithm": "CRC64NVME", "x-amz-checksum-type": "x"},
+        ):
+            reply = self.request("PUT /s3/b/k", lines(fields), b"value")
+            assert 200 == status(reply), reply
+
+    def test_all_checksums_count(self) -> None:
+        """
+        Where there are several.
+        """
+        for name in CHECKSUMS:
+            fields = {each: of(b"value") for each, of in CHECKSUMS.items()}
+            reply = self.request("PUT /s3/b/k", lines(fields), b"value")
+            assert 200 == status(reply)
+            fields[name] = CHECKSUMS[name](b"other")
+            reply = self.request("PUT /s3/b/k", lines(fields), b"value")
+            assert (name, 400, "BadDigest") == (name, status(reply), code(reply))
+
+    def test_documents_have_their_checksums(self) -> None:
+        """
+        As values have.
+        """
+        self.put(b"s3/b/k", b"value")
+        named = b"<Delete><Object><Key>k</Key></Object></Delete>"
+        for name, of in CHECKSUMS.items():
+            fields = lines({name: of(b"damaged")})
+            reply = self.request("POST /s3/b?delete", fields, named)
+            assert (name, 400, "BadDigest") == (name, status(reply), code(reply))
+        assert [b"s3/b/k"] == self.keys()
+        fields = lines({"x-amz-checksum-crc64nvme": crc64nvme(named)})
+        assert 200 == status(self.request("POST /s3/b?delete", fields, named))
+        assert [] == self.keys()
+
+    def test_checksums_behind_the_chunks_are_verified(self) -> None:
+        """
+        Those that were announced; no other ones come.
+        """
+        value = b"v" * 200
+        self.put(b"s3/b/k", b"old")
+
+        def sent(announced: str, trailer: str, text: str, more: str = "") -> bytes:
+            fields = {
+                "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+                "x-amz-decoded-content-length": str(len(value)),
+                "x-amz-trailer": announced,
+            }
+            coded = b"c8\r\n%b\r\n0\r\n" % value
+            coded += f"{trailer}:{text}\r\n\r\n".encode()
+            return self.request("PUT /s3/b/k", lines(fields) + more, coded)
+
+        for name, of in CHECKSUMS.items():
+            for announced, text, expected in (
+                (name, of(b"damaged"), "BadDigest"),
+                (name, of(value)[:-4], "InvalidRequest"),
+                (name, "!", "InvalidRequest"),
+                (name, "", "InvalidRequest"),
+                ("x-amz-other", of(value), "InvalidRequest"),
+                ("", of(value), "InvalidRequest"),
+            ):
+                reply = sent(announced, name, text)
+                found = (name, text, status(reply), code(reply))
+                assert (name, text, 400, expected) == found
+                assert b"old" == self.stored(b"s3/b/k")
+            algorithm = name.rpartition("-")[2].upper()
+            more = f"x-amz-sdk-checksum-algorithm: {algorithm}\r\n"
+            reply = sent(name, name, of(value), more)
+            assert 200 == status(reply), reply
+            assert value == self.stored(b"s3/b/k")
+            self.put(b"s3/b/k", b"old")
+        unknown = "x-amz-checksum-xxhash64"
+        reply = sent(unknown, unknown, "AAAAAAAAAAA=")
+        assert (400, "InvalidRequest") == (status(reply), code(reply))
+        assert b"old" == self.stored(b"s3/b/k")
 
     def test_aws_chunked_bodies_are_decoded(self) -> None:
         """
@@ -610,7 +751,11 @@ class MultipartTests(S3Case):
         return tag_in(reply)
 
     def complete(
-        self, upload: str, *parts: tuple[int, str], path: str = "/s3/b/in/k"
+        self,
+        upload: str,
+        *parts: tuple[int, str],
+        path: str = "/s3/b/in/k",
+        fields: Mapping[str, str] = MappingProxyType({}),
     ) -> bytes:
         """
         The reply.
@@ -620,7 +765,8 @@ class MultipartTests(S3Case):
             for number, etag in parts
         )
         text = f"<CompleteMultipartUpload>{named}</CompleteMultipartUpload>"
-        return self.request(f"POST {path}?uploadId={upload}", "", text.encode())
+        line = f"POST {path}?uploadId={upload}"
+        return self.request(line, lines(fields), text.encode())
 
     def test_parts_become_one_value(self) -> None:
         """
@@ -712,6 +858,90 @@ class MultipartTests(S3Case):
         assert (400, "XAmzContentSHA256Mismatch") == (status(reply), code(reply))
         assert before == self.keys()
         assert 200 == status(self.complete(upload, (1, first), (3, last)))
+
+    def test_damaged_parts_are_refused(self) -> None:
+        """
+        By each checksum, before the chunks or behind them; the old part stays.
+        """
+        upload = self.begin()
+        line = f"PUT /s3/b/in/k?partNumber=1&uploadId={upload}"
+        old = self.part(upload, 1, b"part")
+        for name, of in CHECKSUMS.items():
+            reply = self.request(line, lines({name: of(b"part")}), b"damaged")
+            assert (name, 400, "BadDigest") == (name, status(reply), code(reply))
+            coded = b"7\r\ndamaged\r\n0\r\n%b:%b\r\n\r\n"
+            fields = {
+                "x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+                "x-amz-decoded-content-length": "7",
+                "x-amz-trailer": name,
+            }
+            for data, expected in ((b"part", 400), (b"damaged", 200)):
+                text = coded % (name.encode(), of(data).encode())
+                reply = self.request(line, lines(fields), text)
+                assert (name, data, expected) == (name, data, status(reply))
+                if expected == 400:
+                    assert "BadDigest" == code(reply)
+                    shown = self.request(f"GET /s3/b/in/k?uploadId={upload}")
+                    assert [old] == texts(shown, "ETag")
+            reply = self.request(line, lines({name: of(b"part")}), b"part")
+            assert 200 == status(reply)
+            old = tag_in(reply)
+        assert 200 == status(self.complete(upload, (1, old)))
+        assert b"part" == self.stored(b"s3/b/in/k")
+
+    def test_checksum_of_the_whole_is_verified(self) -> None:
+        """
+        Of the type FULL_OBJECT, as CRC-64/NVME always is; nothing is published, nor any
+        part lost. One of the parts' checksums says how many parts there are.
+        """
+        self.put(b"s3/b/in/k", b"old")
+        upload = self.begin()
+        parts = [
+            (1, self.part(upload, 1, b"begin-")),
+            (2, self.part(upload, 2, b"end")),
+        ]
+        before = self.keys()
+        kind, nvme = "x-amz-checksum-type", "x-amz-checksum-crc64nvme"
+        whole, some = {kind: "FULL_OBJECT"}, {kind: "COMPOSITE"}
+        wrong: list[tuple[dict[str, str], str]] = [
+            *(
+                (whole | {name: of(b"end")}, "BadDigest")
+                for name, of in CHECKSUMS.items()
+            ),
+            ({nvme: crc64nvme(b"end")}, "BadDigest"),
+            ({nvme: crc32c(b"begin-end")}, "InvalidRequest"),
+            (some | {nvme: crc64nvme(b"begin-end")}, "InvalidRequest"),
+            ({nvme: crc64nvme(b"begin-end") + "-2"}, "InvalidRequest"),
+            (whole | {"x-amz-checksum-crc32c": "AAAAAA==-2"}, "InvalidRequest"),
+            ({"x-amz-checksum-crc32c": "AAAAAA==-3"}, "BadDigest"),
+            (some | {"x-amz-checksum-sha256": "AAAA-2"}, "InvalidRequest"),
+            ({kind: "OTHER"}, "InvalidRequest"),
+            (whole | {"x-amz-checksum-xxhash64": "AAAAAAAAAAA="}, "InvalidRequest"),
+        ]
+        for fields, expected in wrong:
+            reply = self.complete(upload, *parts, fields=fields)
+            found = (fields, status(reply), code(reply))
+            assert (fields, 400, expected) == found
+            assert b"old" == self.stored(b"s3/b/in/k")
+            assert before == self.keys()
+        every = {name: of(b"begin-end") for name, of in CHECKSUMS.items()}
+        reply = self.complete(upload, *parts, fields=whole | every)
+        assert 200 == status(reply), reply
+        assert b"begin-end" == self.stored(b"s3/b/in/k")
+
+    def test_checksums_of_parts_are_no_checksum_of_the_whole(self) -> None:
+        """
+        With their number, and without it, as older clients send them.
+        """
+        for fields in (
+            {"x-amz-checksum-crc32c": "AAAAAA==-1"},
+            {"x-amz-checksum-crc32c": "AAAAAA=="},
+            {"x-amz-checksum-crc32": "AAAAAA==-1", "x-amz-checksum-type": "COMPOSITE"},
+        ):
+            upload = self.begin()
+            tag = self.part(upload, 1, b"value")
+            reply = self.complete(upload, (1, tag), fields=fields)
+            assert (fields, 200) == (fields, status(reply))
 
     def test_other_uploads_are_unknown(self) -> None:
         """

@@ -16,10 +16,12 @@ import pytest
 from kvd.access.signatures import signing_key
 from kvd.errors import BadRequest, DigestMismatch, KvdError, SignatureRefused
 from kvd.http.wire.aws_chunked import (
+    CHECKSUMS,
     LEAST_CHUNK_BYTES,
     MAX_LINE_BYTES,
     AwsChunkedBody,
 )
+from kvd.http.wire.digests import new_hash
 from kvd.model.codings import AwsChunked, SignatureChain
 from tests.access.test_signatures import DATE, SCOPE, SECRET
 
@@ -51,7 +53,9 @@ def taken(coding: AwsChunked, pieces: Iterable[bytes]) -> bytes:
     return value
 
 
-def trailing(value: bytes, crc: str | None = None, *sizes: int) -> bytes:
+def trailing(
+    value: bytes, crc: str | None = None, *sizes: int, name: str = CRC
+) -> bytes:
     """
     A body with a checksum behind the chunks.
     """
@@ -60,7 +64,7 @@ def trailing(value: bytes, crc: str | None = None, *sizes: int) -> bytes:
         text += b"%x\r\n%b\r\n" % (size, value[at : at + size])
         at += size
     given = crc or b64encode(zlib.crc32(value).to_bytes(4, "big")).decode()
-    return text + f"0\r\n{CRC}:{given}\r\n\r\n".encode()
+    return text + f"0\r\n{name}:{given}\r\n\r\n".encode()
 
 
 def pieces_of(text: bytes, size: int) -> list[bytes]:
@@ -120,6 +124,32 @@ def test_checksum_behind_the_chunks_is_verified() -> None:
     assert CRC == refused.value.field
     with pytest.raises(BadRequest, match="announced and not sent"):
         taken(coding, [trailing(value).replace(CRC.encode(), b"other")])
+
+
+@pytest.mark.parametrize("name", CHECKSUMS)
+def test_every_algorithm_is_verified_however_the_body_is_cut(name: str) -> None:
+    """
+    Chunks of any sizes, in pieces of any sizes; one changed byte is found out.
+    """
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    source = random.Random(seed)
+    for _ in range(5):
+        sizes = [source.randrange(LEAST_CHUNK_BYTES, 70_000) for _ in range(3)]
+        value = source.randbytes(sum(sizes))
+        right = new_hash(CHECKSUMS[name])
+        right.update(value)
+        given = b64encode(right.digest()).decode()
+        coding = AwsChunked(len(value), False, (name,))
+        size = source.choice((source.randrange(9, 99), source.randrange(99, 99_999)))
+        text = trailing(value, given, *sizes, name=name)
+        assert value == taken(coding, pieces_of(text, size)), seed
+        at = source.randrange(len(value))
+        damaged = value[:at] + bytes((value[at] ^ 1,)) + value[at + 1 :]
+        text = trailing(damaged, given, *sizes, name=name)
+        with pytest.raises(DigestMismatch) as refused:
+            taken(coding, pieces_of(text, size))
+        assert name == refused.value.field, seed
 
 
 def test_trailers_are_signed_too() -> None:

@@ -22,7 +22,6 @@ function showFacts(status) {
     put(fact.lastChild, String(value));
   }
   put(byId("version"), status.version);
-  document.title = `kvd: ${status.policy}, ${status.workers.length} workers`;
 }
 
 // The policy, and its fallbacks at addresses where the kernel does not run its program.
@@ -31,18 +30,32 @@ function policyInForce(status) {
   return [others.size ? `not ${status.policy}` : status.policy, ...others].join(" but ");
 }
 
+// In a tab: "!" if something is wrong, "?" if nobody answers.
+function showTitle(mark) {
+  const status = latest;
+  document.title = status === null ? "kvd"
+    : `${mark}kvd: ${status.policy}, ${status.workers.length} workers`;
+}
+
 function showLive(kind, words) {
   byId("live").className = `live ${kind}`;
   put(byId("live").lastChild, words);
   document.body.classList.toggle("stale", kind === "off" && latest !== null);
+  if (kind === "off") showTitle("? ");
 }
 
 // What is wrong now, if anything: above all numbers.
 function showAlarm(status) {
   const alarm = byId("alarm");
   const wrong = status.ready === false ? [`Not ready: ${status.readiness}`] : [];
+  for (const state of ["stalled", "waiting"]) {
+    const numbers = status.workers.filter((row) => row.state === state).map((row) => row.worker);
+    if (numbers.length === 1) wrong.push(`Worker ${numbers[0]} is ${state}.`);
+    if (numbers.length > 1) wrong.push(`Workers ${numbers.join(", ")} are ${state}.`);
+  }
   for (const { process, state } of status.processes)
     if (state === "stalled" || state === "waiting") wrong.push(`The ${process} is ${state}.`);
   alarm.hidden = !wrong.length;
+  showTitle(wrong.length ? "! " : "");
   put(alarm, wrong.join(" "));
 }

@@ -43,7 +43,7 @@ function showHourCursor(chart) {
 }
 
 function showErrors() {
-  const of = (kind) => (step) => step.statuses_per_second[kind];
+  const of = (kind) => (step) => inClass(step.statuses_per_second, kind);
   const most = roundUp(Math.max(...["4xx", "5xx"].flatMap((kind) => steps.map(of(kind))), 1));
   const chart = hourFrame(byId("errors"));
   drawScale(chart, most, rateLabel);

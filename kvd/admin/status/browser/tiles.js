@@ -7,15 +7,22 @@ function effectiveWorkers(balance, workers) {
   return `equals ${(balance * workers).toFixed(1)} of ${workers} workers`;
 }
 
-// What there was in the steps of the last hour: of kinds such as 4xx.
+// Of statuses, those of a kind: of 4xx also 501, which is a client's doing too.
+function inClass(statuses, kind) {
+  return kind === "4xx" ? statuses["4xx"] + statuses["501"] : statuses[kind];
+}
+
+// What there was in the steps of the last hour.
 function inTheHour(kind) {
-  return Math.round(add(steps, (step) => step.statuses_per_second[kind] * stepSeconds));
+  return Math.round(add(steps, (step) => inClass(step.statuses_per_second, kind) * stepSeconds));
 }
 
 function errors(status, now, kind) {
-  return [count(now?.statuses_per_second[kind]),
-    `${count(inTheHour(kind))} in the last hour, ${count(status.totals.statuses[kind])} in all`,
-    now?.statuses_per_second[kind] > 0];
+  const rate = now ? inClass(now.statuses_per_second, kind) : null;
+  return [count(rate),
+    `${count(inTheHour(kind))} in the last hour, ${count(inClass(status.totals.statuses, kind))}`
+      + " in all",
+    rate > 0];
 }
 
 function showTiles(status, now) {

@@ -21,6 +21,7 @@ from kvd.errors import (
 )
 from kvd.http.dialects.paths import check_method, query_of, segments_below
 from kvd.http.dialects.s3 import answers, listing, multipart
+from kvd.http.dialects.s3.checksums import checksums_of, whole_checksums_of
 from kvd.http.dialects.s3.documents import code_of, refusal
 from kvd.http.dialects.s3.names import (
     TAG_END,
@@ -35,8 +36,7 @@ from kvd.http.dialects.s3.presigned import (
     overridden,
     overrides_of,
 )
-from kvd.http.wire.aws_chunked import CHECKSUMS
-from kvd.http.wire.digests import Verification, digest_in, digests_of
+from kvd.http.wire.digests import Verification, digests_of
 from kvd.http.wire.fields import entity_tags, metadata_of, parse_http_date
 from kvd.http.wire.kept import KeptFields
 from kvd.http.wire.targets import every_segment
@@ -237,12 +237,13 @@ def _of_object(
         return Delete(key, object_conditions(request))
     if b"x-amz-copy-source" in request.fields:
         return _copy(request, prefix, key)
+    coding = _coding_of(request)
     return Put(
         key,
         object_conditions(request),
         _metadata_of(request),
-        _digests_of(request),
-        coding=_coding_of(request),
+        _digests_of(request, coding),
+        coding=coding,
     )
 
 
@@ -261,11 +262,16 @@ def _of_upload(
         part = PutPart(key, folder=bucket.prefix, upload=upload, number=number)
         if b"x-amz-copy-source" in request.fields:
             return _copy_part(request, prefix, part)
-        return replace(part, digests=_digests_of(request), coding=_coding_of(request))
+        coding = _coding_of(request)
+        return replace(part, digests=_digests_of(request, coding), coding=coding)
     needs = PutPart(key)
     if method == "POST" and names == {"uploadId"}:
-        conditions = object_conditions(request)
-        answer = partial(multipart.complete, **named, conditions=conditions)
+        answer = partial(
+            multipart.complete,
+            **named,
+            conditions=object_conditions(request),
+            checksums=whole_checksums_of(request),
+        )
         return _exchange(request, answer, needs)
     if method == "DELETE" and names == {"uploadId"}:
         return _exchange(request, partial(multipart.abort, **named), needs)
@@ -385,12 +391,15 @@ def _metadata_of(request: Request) -> Metadata:
     return put.metadata
 
 
-def _digests_of(request: Request, *, with_checksums: bool = True) -> tuple[Digest, ...]:
+def _digests_of(
+    request: Request, coding: AwsChunked | None = None, *, with_checksums: bool = True
+) -> tuple[Digest, ...]:
     """
     What the body has to have.
 
     Args:
         request: Its head.
+        coding: How the value is encoded in it.
         with_checksums: Whether the checksums are those of the body, and not those of an
             object whose parts it names.
     """
@@ -406,10 +415,8 @@ def _digests_of(request: Request, *, with_checksums: bool = True) -> tuple[Diges
             "X-Amz-Content-SHA256 has to be the SHA-256 of the body, UNSIGNED-PAYLOAD,"
             " or the kind of its chunks."
         )
-    for name, algorithm in CHECKSUMS.items() if with_checksums else ():
-        text = fields.get(name.encode("ascii"))
-        if text is not None:
-            digests.append(digest_in(name, algorithm, text))
+    if with_checksums:
+        digests += checksums_of(request, coding.trailers if coding else ())
     return tuple(digests)
 
 

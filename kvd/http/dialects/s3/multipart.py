@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from kvd.http.dialects.s3.checksums import WholeChecksums
 from kvd.http.dialects.s3.documents import (
     document,
     element,
@@ -107,6 +108,7 @@ async def complete(
     key: Key,
     upload: str,
     conditions: Conditions,
+    checksums: WholeChecksums,
 ) -> Reply:
     """
     Publish the object.
@@ -115,7 +117,10 @@ async def complete(
     chosen = _chosen(body, {part.number: part for part in stored})
     if isinstance(chosen, Reply):
         return chosen
-    published = await values.join_parts(bucket.prefix, key, upload, chosen, conditions)
+    checksums.check_number(len(chosen))
+    published = await values.join_parts(
+        bucket.prefix, key, upload, chosen, conditions, checksums.digests
+    )
     tag = element("ETag", tag_of(published.info.etag))
     return document("CompleteMultipartUploadResult", *_named(bucket, key), tag)
 
