@@ -40,7 +40,12 @@ upgrade takes two seconds of one.
 """
 
 HANG_SECONDS: Final = 3
-OPTIONS: Final = {"hangs": ("--procs=8", f"--hang-timeout={HANG_SECONDS}s")}
+OPTIONS: Final = {
+    "hangs": ("--procs=8", f"--hang-timeout={HANG_SECONDS}s"),
+    # A worker that hangs as its daemon is upgraded is killed when its time to drain is
+    # over, which is to be before its clients give up.
+    "upgrades": (f"--hang-timeout={HANG_SECONDS}s", f"--drain-timeout={HANG_SECONDS}s"),
+}
 LOGS: Final = Path("build", "endurance")
 """
 Where the log of a daemon is kept if something was wrong.
