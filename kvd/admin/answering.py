@@ -201,6 +201,18 @@ class Answering:
                 listener.fileno(), listener.family, _Bounded(site)
             )
 
+    def pause(self) -> None:
+        """
+        Leave connections in the queue until `resume`.
+        """
+        self._port.pauseProducing()
+
+    def resume(self) -> None:
+        """
+        Accept again.
+        """
+        self._port.resumeProducing()
+
     def close(self) -> None:
         """
         Accept no further connection.

@@ -199,11 +199,15 @@ class ServingService(Service):
         announce(self._settings, self._groups)
         self._report_ready(reactor)
         # Not before: its start takes some time of a processor.
-        self._start_evicting(reactor)
+        self._make_evictor(reactor)
+        self._start_evicting()
 
-    def _start_evicting(self, reactor: Any) -> None:
-        if self._bounding is not None and self._evictor is None and self.running:
+    def _make_evictor(self, reactor: Any) -> None:
+        if self._bounding is not None:
             self._evictor = self._bounding.evictor(self._settings, reactor)
+
+    def _start_evicting(self) -> None:
+        if self._evictor is not None and self.running:
             self._evictor.start()
 
     def _ended(self, worker: int) -> None:

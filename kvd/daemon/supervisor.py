@@ -183,6 +183,11 @@ class SupervisorService(ServingService):
         self._pool.distribute_by(self._distribute(reactor))
         self._heed_settings(reactor)
         announce(self._settings, self._groups)
+        # Whatever may fail has to do so now, while the old one goes on.
+        self._open_sites(reactor)
+        for site in self._sites:
+            site.answering.pause()
+        self._make_evictor(reactor)
         if not await predecessor.accepts_no_more(reactor):
             stop(reactor)
             return
@@ -191,10 +196,11 @@ class SupervisorService(ServingService):
         self._attach_again()
         # Not before: an upgrade of this daemon could end it while the old one is about
         # to leave its place to it.
-        self._open_sites(reactor)
+        for site in self._sites:
+            site.answering.resume()
         # Not before: the service manager ignores other processes than the main one.
         self._report_ready(reactor)
-        self._start_evicting(reactor)
+        self._start_evicting()
         await predecessor.ended(signal.raise_signal, reactor)
 
     def _failed(self, failure: Failure, reactor: Any) -> None:

@@ -255,14 +255,23 @@ SupervisorService._distribute = fail
 """
 
 
+FAILS_TO_ANSWER: Final = """
+sys.modules["kvd.admin.control.site"] = None
+"""
+"""
+What answers the operator cannot be imported.
+"""
+
+
+@pytest.mark.parametrize("later", [FAILS_TO_SERVE, FAILS_TO_ANSWER])
 def test_one_that_fails_as_it_begins_to_serve_leaves_all_in_place(
-    steady: tuple[Upgradable, int],
+    steady: tuple[Upgradable, int], later: str
 ) -> None:
     """
     The files of the sockets are the old daemon's still, which goes on.
     """
     daemon, _ = steady
-    daemon.replace_code(new_code("", FAILS_TO_SERVE))
+    daemon.replace_code(new_code("", later))
     try:
         assert "this one goes on" in daemon.refusal()
     finally:
@@ -497,7 +506,7 @@ def test_what_the_old_daemon_does_to_the_last_is_undone(tmp_path: Path) -> None:
 
 
 IN_WHICH_ORDER: Final = """
-from kvd.admin.control.site import ControlSite
+from kvd.admin.answering import Answering
 from kvd.daemon.upgrade.predecessor import Predecessor
 
 def note(what):
@@ -509,13 +518,18 @@ async def await_and_note(self, reactor):
     note("the old one accepts no more")
     return found
 
-def note_and_begin(self, *arguments):
-    note("the operator is answered")
-    begin(self, *arguments)
+def pause_and_note(self):
+    pause(self)
+    note("the operator waits")
 
-accepts_no_more, begin = Predecessor.accepts_no_more, ControlSite.__init__
+def note_and_resume(self):
+    note("the operator is answered")
+    resume(self)
+
+accepts_no_more = Predecessor.accepts_no_more
+pause, resume = Answering.pause, Answering.resume
 Predecessor.accepts_no_more = await_and_note
-ControlSite.__init__ = note_and_begin
+Answering.pause, Answering.resume = pause_and_note, note_and_resume
 """
 """
 It tells in a file what came first.
@@ -533,7 +547,11 @@ def test_only_one_of_both_daemons_answers_the_operator(tmp_path: Path) -> None:
         asked.upgrade()
         assert asked.status()["workers"]
     order = (tmp_path / "order").read_text().splitlines()
-    assert ["the old one accepts no more", "the operator is answered"] == order
+    assert [
+        "the operator waits",
+        "the old one accepts no more",
+        "the operator is answered",
+    ] == order
 
 
 def test_a_daemon_that_ends_attaches_nothing(tmp_path: Path) -> None:

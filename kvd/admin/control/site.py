@@ -124,10 +124,10 @@ class ControlSite:
         for name, change in changes.items():
             root.putChild(name.encode("ascii"), ChangeResource(change))
         site = QuietSite(root, requestFactory=BoundedRequest, reactor=reactor)
-        self._answering = Answering(listener, site, reactor)
+        self.answering = Answering(listener, site, reactor)
 
     def close(self) -> None:
         """
         Accept no further connection.
         """
-        self._answering.close()
+        self.answering.close()

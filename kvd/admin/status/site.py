@@ -318,7 +318,7 @@ class StatusSite:
             is_known = staticmethod(knows)
 
         site = QuietSite(root, requestFactory=RequestHere, reactor=reactor)
-        self._answering = Answering(group.members[0].dup(), site, reactor)
+        self.answering = Answering(group.members[0].dup(), site, reactor)
         self._history.start()
 
     def _sums(self) -> Sequence[Sums]:
@@ -367,7 +367,7 @@ class StatusSite:
         self._history.stop()
         self._disk.close()
         self._events.close()
-        self._answering.close()
+        self.answering.close()
 
 
 def _said(answer: tuple[int, str]) -> tuple[bool, str]:

@@ -36,13 +36,13 @@ class ControlSiteTests(SynchronousTestCase):
         self.addCleanup(group.close)
         self.asked: list[dict[str, Any]] = []
         self.answer: Deferred[None] = succeed(None)
-        site = ControlSite(
+        self.site = ControlSite(
             group.members[0].dup(),
             lambda: {"workers": []},
             {"policy": self.change},
             self.reactor,
         )
-        self.addCleanup(site.close)
+        self.addCleanup(self.site.close)
 
     def change(self, said: dict[str, Any]) -> Deferred[None]:
         """
@@ -175,3 +175,16 @@ class ControlSiteTests(SynchronousTestCase):
             client.close()
 
         assert [] == self.asked
+
+    def test_a_connection_waits_while_it_is_paused(self) -> None:
+        """
+        As that of a new daemon until the old one has left its place.
+        """
+        self.site.answering.pause()
+        client = self.connect()
+        client.send(b"GET /status HTTP/1.1\r\nHost: kvd\r\n\r\n")
+        assert b"" == client.receive()
+
+        self.site.answering.resume()
+        assert client.receive().startswith(b"HTTP/1.1 200 ")
+        client.close()
