@@ -188,7 +188,9 @@ class SupervisorService(ServingService):
         for site in self._sites:
             site.answering.pause()
         self._make_evictor(reactor)
-        if not await predecessor.accepts_no_more(reactor):
+        if not await predecessor.accepts_no_more(self._is_asked_to_end, reactor):
+            # The old one has it again.
+            self._origin.leave_pid_file()
             stop(reactor)
             return
         predecessor.own_files()

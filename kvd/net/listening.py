@@ -152,12 +152,24 @@ class ListenerGroup:
         self.given = len(self.members)
         self.inode = None
 
+    def own_file(self, inode: int | None) -> None:
+        """
+        Another process has left the file of a Unix socket, with this inode, to this
+        one. Where this is closed already, the file is removed.
+        """
+        self.inode = inode
+        if self._is_closed():
+            self._remove_file()
+
+    def _is_closed(self) -> bool:
+        return any(member.fileno() == -1 for member in self.members)
+
     def close(self) -> None:
         """
         Close this process's sockets, and remove the file of a Unix socket if
         it is still the one that was made. Further calls do nothing.
         """
-        if any(member.fileno() == -1 for member in self.members):
+        if self._is_closed():
             return
         # First the file: as long as this listens, nobody puts another in its place.
         self._remove_file()

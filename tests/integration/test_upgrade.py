@@ -282,6 +282,36 @@ def test_one_that_fails_as_it_begins_to_serve_leaves_all_in_place(
     assert daemon.pid()
 
 
+IS_ASKED_TO_END: Final = """
+from kvd.daemon.upgrade.predecessor import Predecessor
+
+async def wait_and_signal(self, *arguments):
+    allowed = await wait(self, *arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return allowed
+
+wait, Predecessor.allowed = Predecessor.allowed, wait_and_signal
+"""
+"""
+The new daemon is asked to end as it is allowed to serve.
+"""
+
+
+def test_one_that_is_asked_to_end_leaves_the_old_one_its_place(tmp_path: Path) -> None:
+    """
+    And its PID file. Else nobody would serve.
+    """
+    daemon = Upgradable(tmp_path)
+    with daemon.serve("kvd.pid") as process:
+        process.read_on()
+        daemon.replace_code(new_code("", IS_ASKED_TO_END))
+        assert "this one goes on" in daemon.refusal()
+        until(lambda: "Server Shut Down." in "".join(process.lines))
+        old = process.process.pid
+        assert old == daemon.pid() == int((tmp_path / "kvd.pid").read_text())
+        assert 200 == ask(process.port, "GET", "/").status
+
+
 STOP: Final = "os.kill(os.getpid(), signal.SIGSTOP)"
 
 BEFORE_ITS_WORKERS: Final = f"""
@@ -513,8 +543,8 @@ def note(what):
     with open("order", "a") as file:
         print(what, file=file)
 
-async def await_and_note(self, reactor):
-    found = await accepts_no_more(self, reactor)
+async def await_and_note(self, *arguments):
+    found = await accepts_no_more(self, *arguments)
     note("the old one accepts no more")
     return found
 
@@ -636,6 +666,7 @@ def test_asked_to_end_at_the_last_moment_both_do(tmp_path: Path, when: str) -> N
         assert -signal.SIGTERM == process.process.wait()
     assert not Path(daemon.control).exists()
     assert not (tmp_path / "kvd.pid").exists()
+    assert "Failed to unlink PID file" not in "".join(process.lines)
 
 
 def rows_of(asked: ControlSocket) -> list[dict[str, Any]]:

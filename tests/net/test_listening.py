@@ -408,6 +408,25 @@ def test_addresses_that_others_reach_are_known(
     assert public is is_public(address)
 
 
+def test_a_file_that_is_left_to_one_that_has_closed_is_removed(
+    tmp_path: Path,
+) -> None:
+    """
+    And only then.
+    """
+    path = tmp_path / "socket"
+    group = open_group(UNIXAddress(str(path)), 1)
+    inode = group.inode
+    group.give_away()
+    group.own_file(inode)
+    assert path.exists()
+    group.give_away()
+    group.close()
+    assert path.exists()
+    group.own_file(inode)
+    assert not path.exists()
+
+
 def test_sockets_that_were_given_away_keep_their_file(tmp_path: Path) -> None:
     """
     It is another process's to remove.

@@ -107,10 +107,11 @@ class Predecessor:
 
     def own_files(self) -> None:
         """
-        Remove the files of the sockets when this daemon ends.
+        Remove the files of the sockets when this daemon ends, or now if it has closed
+        them already.
         """
         for group, handed in self._taken:
-            group.inode = handed.inode
+            group.own_file(handed.inode)
 
     # -- messages -------------------------------------------------------------
 
@@ -140,7 +141,8 @@ class Predecessor:
                 return False
             if "take" in message:
                 self._totals = [Total(*each) for each in message["take"]["totals"]]
-                return True
+                # It may have been withdrawn since, where this process was slow.
+                return "stop" not in self._receive()
             # If the old daemon has died, this one takes its place, as at any start.
             if not self._gone:
                 if sentence := failure():
@@ -162,22 +164,34 @@ class Predecessor:
         """
         return self._totals
 
-    async def accepts_no_more(self, reactor: Any) -> bool:
+    async def accepts_no_more(
+        self, is_ending: Callable[[], bool], reactor: Any
+    ) -> bool:
         """
         Tell the old daemon that this one serves, and wait until it does so no more.
+
+        Args:
+            is_ending: Whether this daemon has been asked to end. Until the old one has
+                left its place, that one goes on then.
+            reactor: Provides the time.
 
         Returns:
             False: this daemon is to end.
         """
         self.restore_stderr()
-        self._send({"serves": True})
+        if not is_ending():
+            self._send({"serves": True})
         while not self._gone:
             message = self._receive()
             if "main" in message:
                 break
             if "stop" in message:
                 return False
-            await deferLater(reactor, LOOK_SECONDS)
+            if not message:
+                if is_ending():
+                    self._send({"error": "it was asked to end"})
+                    return False
+                await deferLater(reactor, LOOK_SECONDS)
         return True
 
     def remember(self, number: int) -> None:

@@ -115,7 +115,7 @@ class Successor:
 
     async def until(self, word: str, check: Callable[[], None]) -> None:
         """
-        Wait for a message.
+        Wait for a message, after which the new daemon has said nothing else, and runs.
 
         Args:
             word: What it says.
@@ -126,6 +126,7 @@ class Successor:
                 long.
         """
         last = self._reactor.seconds() + MOST_SECONDS
+        is_said = False
         while True:
             message = self._receive()
             if "error" in message:
@@ -135,10 +136,11 @@ class Successor:
                 )
             if "started" in message:
                 self.pid = message["started"]
-            if word in message:
-                return
+            is_said = is_said or word in message
             if message:
                 continue
+            if is_said:
+                return
             if self._reactor.seconds() > last:
                 raise ChangeImpossible(
                     f"the new kvd was not ready within {MOST_SECONDS:g} seconds; this"
@@ -157,8 +159,9 @@ class Successor:
             data = self._channel.recv(MAX_MESSAGE_BYTES)
         except BlockingIOError:
             return {}
-        except OSError:
-            data = b""
+        except ConnectionResetError:
+            # It ended before it had read everything. What it had sent is still there.
+            data = self._channel.recv(MAX_MESSAGE_BYTES)
         if data:
             message: dict[str, Any] = json.loads(data)
             return message

@@ -42,6 +42,7 @@ class PredecessorTests(SynchronousTestCase):
         self.predecessor = Predecessor(far, MANIFEST)
         self.ready = False
         self.failure = ""
+        self.is_ending = False
 
     def begin(self) -> Deferred[bool]:
         """
@@ -72,6 +73,14 @@ class PredecessorTests(SynchronousTestCase):
         """
         self.old.send(json.dumps(message).encode())
         self.clock.advance(LOOK_SECONDS)
+
+    def serve(self) -> Deferred[bool]:
+        """
+        Wait until it is the only one that serves.
+        """
+        return Deferred.fromCoroutine(
+            self.predecessor.accepts_no_more(lambda: self.is_ending, self.clock)
+        )
 
     def await_end(self, heeded: list[int]) -> Deferred[None]:
         """
@@ -123,14 +132,14 @@ class PredecessorTests(SynchronousTestCase):
         self.ready = True
         self.clock.advance(LOOK_SECONDS)
         assert self.successResultOf(allowed)
-        more = Deferred.fromCoroutine(self.predecessor.accepts_no_more(self.clock))
+        more = self.serve()
         assert self.successResultOf(more)
 
     def test_it_is_the_only_one_when_the_old_one_says_so(self) -> None:
         """
         And knows when that has ended.
         """
-        only = Deferred.fromCoroutine(self.predecessor.accepts_no_more(self.clock))
+        only = self.serve()
         assert ["serves"] == self.told()
         self.clock.advance(LOOK_SECONDS)
         self.assertNoResult(only)
@@ -153,7 +162,7 @@ class PredecessorTests(SynchronousTestCase):
         self.predecessor.remember(2)
         self.tell({"take": {"totals": []}})
         assert self.successResultOf(allowed)
-        only = Deferred.fromCoroutine(self.predecessor.accepts_no_more(self.clock))
+        only = self.serve()
         self.tell({"signal": 3})
         self.tell({"main": True})
         assert self.successResultOf(only)
@@ -172,9 +181,42 @@ class PredecessorTests(SynchronousTestCase):
         """
         The old daemon was asked to end just then.
         """
-        only = Deferred.fromCoroutine(self.predecessor.accepts_no_more(self.clock))
+        only = self.serve()
         self.tell({"stop": True})
         assert not self.successResultOf(only)
+
+    def test_one_that_is_asked_to_end_does_not_take_the_place(self) -> None:
+        """
+        Neither before it has said that it serves, nor until the old one has left.
+        """
+        self.is_ending = True
+        assert not self.successResultOf(self.serve())
+        assert ["error"] == self.told()
+        self.is_ending = False
+        only = self.serve()
+        assert ["serves"] == self.told()
+        self.is_ending = True
+        self.clock.advance(LOOK_SECONDS)
+        assert ["error"] == self.told()
+        assert not self.successResultOf(only)
+
+    def test_one_that_is_asked_to_end_too_late_has_the_place(self) -> None:
+        """
+        The old one has left already.
+        """
+        only = self.serve()
+        self.is_ending = True
+        self.tell({"main": True})
+        assert self.successResultOf(only)
+
+    def test_permission_may_be_withdrawn_before_it_is_read(self) -> None:
+        """
+        As where this process was slow: it must not write the PID file of the other.
+        """
+        allowed = self.begin()
+        self.old.send(b'{"take": {"totals": []}}')
+        self.tell({"stop": True})
+        assert not self.successResultOf(allowed)
 
     def test_the_same_settings_fit(self) -> None:
         """

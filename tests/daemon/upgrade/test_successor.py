@@ -11,13 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from kvd.daemon.opening import Sockets
 from kvd.daemon.upgrade.manifest import Manifest, make_manifest
 from kvd.daemon.upgrade.successor import Successor
 from kvd.errors import ChangeImpossible
 from kvd.settings import Settings, TCPAddress
+from kvd.system.inherited import VARIABLE
 
 SETTINGS = Settings(procs=2, listen=(TCPAddress("127.0.0.1", 80),))
 
@@ -62,3 +65,39 @@ def test_a_signal_meanwhile_is_this_daemon_s_alone_where_there_is_no_other(
         successor.start(manifest)
     successor.abandon()
     successor.pass_on(signal.SIGHUP)
+
+
+@pytest.mark.parametrize(
+    ("later", "sentence"),
+    [
+        ("", "it ended without a word on standard error; the log may say why"),
+        ("say('error', 'it was asked to end')", "it was asked to end"),
+    ],
+)
+def test_what_it_says_last_counts(
+    tmp_path: Path, manifest: Manifest, later: str, sentence: str
+) -> None:
+    """
+    One that served and has ended since, or is about to, does not serve.
+    """
+    code = (
+        "import json, os, socket\n"
+        f"channel = socket.socket(fileno=int(os.environ[{VARIABLE!r}]))\n"
+        "def say(word, what):\n"
+        "    channel.send(json.dumps({word: what}).encode())\n"
+        f"say('serves', True)\n{later}"
+    )
+    clock = Clock()
+    successor = Successor(["-c", code], str(tmp_path), {}, clock)
+    successor.start(manifest)
+    try:
+        assert successor._process is not None
+        successor._process.wait()
+        serves = Deferred.fromCoroutine(successor.until("serves", lambda: None))
+        caught: list[Failure] = []
+        serves.addErrback(caught.append)
+    finally:
+        successor.abandon()
+
+    (failure,) = caught
+    assert failure.getErrorMessage().endswith(f"this one goes on: {sentence}")
