@@ -172,7 +172,7 @@ class SupervisorService(ServingService):
             lambda: self._is_ready, lambda: self._pool.failure, reactor
         )
         if not (allowed and self.running):
-            stop(reactor)
+            self._end(reactor)
             return
         predecessor.own_sockets()
         if self._bounding is not None and predecessor.totals:
@@ -191,7 +191,7 @@ class SupervisorService(ServingService):
         if not await predecessor.accepts_no_more(self._is_asked_to_end, reactor):
             # The old one has it again.
             self._origin.leave_pid_file()
-            stop(reactor)
+            self._end(reactor)
             return
         predecessor.own_files()
         # Those of the old one may be there, as where a worker of its has hung since.
@@ -207,7 +207,12 @@ class SupervisorService(ServingService):
 
     def _failed(self, failure: Failure, reactor: Any) -> None:
         self._log.failure("kvd cannot take the place of another one", failure=failure)
-        stop(reactor)
+        self._end(reactor)
+
+    def _end(self, reactor: Any) -> None:
+        # A signal has its own way to stop the reactor, which can be stopped only once.
+        if not self._is_asked_to_end():
+            stop(reactor)
 
     # -- another daemon in its place --------------------------------------------------
 

@@ -310,6 +310,7 @@ def test_one_that_is_asked_to_end_leaves_the_old_one_its_place(tmp_path: Path) -
         old = process.process.pid
         assert old == daemon.pid() == int((tmp_path / "kvd.pid").read_text())
         assert 200 == ask(process.port, "GET", "/").status
+    assert "Traceback" not in "".join(process.lines)
 
 
 STOP: Final = "os.kill(os.getpid(), signal.SIGSTOP)"
