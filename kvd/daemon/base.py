@@ -18,7 +18,7 @@ from kvd.access.counting import clear_row, create_counting
 from kvd.access.rights_file import parse_rights
 from kvd.admin.control.status import WorkerState, describe
 from kvd.daemon.announcing import announce, announce_status
-from kvd.daemon.hangup import on_hangup
+from kvd.daemon.hangup import ignores_hangup, on_hangup
 from kvd.daemon.opening import Sockets
 from kvd.daemon.rotation import on_rotation
 from kvd.daemon.systemd.notifying import Notifier
@@ -70,6 +70,7 @@ class ServingService(Service):
         self._control = sockets.control
         self._status = sockets.status
         self._sites: list[Any] = []
+        self._ignores_hangup = ignores_hangup()
         self._bounding = bounding
         self._usage = None if bounding is None else bounding.usage
         self._evictor: EvictorProcess | None = None
@@ -179,7 +180,7 @@ class ServingService(Service):
             self._notifier.reloading()
             self._reload().addCallback(lambda _: self._report_ready(reactor))
 
-        on_hangup(reload, reactor)
+        on_hangup(reload, self._ignores_hangup, reactor)
 
     def _pass_on(self, number: int) -> None:
         """

@@ -12,16 +12,23 @@ from typing import Any
 from kvd.system.signals import stop
 
 
-def on_hangup(reload: Callable[[], None], reactor: Any) -> None:
+def ignores_hangup() -> bool:
+    """
+    Whether this process has been started with SIGHUP ignored, as by nohup(1).
+    """
+    return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def on_hangup(reload: Callable[[], None], ignored: bool, reactor: Any) -> None:
     """
     Handle SIGHUP from now on. It stops the reactor if this process was started at a
     terminal that is gone since.
 
     Args:
         reload: Called in the reactor otherwise.
+        ignored: Whether it goes on without its terminal (`ignores_hangup`).
         reactor: The reactor of this process.
     """
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     at_terminal = has_terminal() and not ignored
 
     def hung_up(number: int, frame: object) -> None:

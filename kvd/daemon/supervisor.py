@@ -74,7 +74,10 @@ class SupervisorService(ServingService):
         super().__init__(settings, sockets, notifier, memory, bounding, held)
         self._origin = origin
         self._predecessor = predecessor
-        self._stand_in = None if predecessor is None else predecessor.manifest.stand_in
+        self._stand_in = None
+        if predecessor is not None:
+            self._stand_in = predecessor.manifest.stand_in
+            self._ignores_hangup = predecessor.manifest.ignores_hangup
         self._programs = programs
         self._chosen = chosen
         self._read = read
@@ -239,6 +242,7 @@ class SupervisorService(ServingService):
                 Sockets(self._groups, self._control, self._status),
                 None if self._bounding is None else self._bounding.totals,
                 self._stand_in if foreground is None else foreground.write,
+                self._ignores_hangup,
             )
             successor.start(manifest)
             await successor.until("ready", self._check_going_on)

@@ -10,10 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
 from tests.integration.test_status import status_of
 from tests.integration.twistd import RUN_TWISTD, Twistd
@@ -111,35 +113,72 @@ def test_a_second_signal_to_end_is_no_mistake(
     assert "Traceback" not in "".join(daemon.lines)
 
 
-def test_when_its_terminal_goes_kvd_ends(tmp_path: Path) -> None:
+def serve_at(
+    terminal: int, folder: Path, disposition: signal.Handlers
+) -> subprocess.Popen[str]:
     """
-    Which is what the signal means first.
+    A daemon that a terminal belongs to.
+
+    Args:
+        terminal: Its descriptor; closed.
+        folder: Where it is started; for its control socket.
+        disposition: What the signal does at the start: that of who runs the tests may
+            be any.
     """
-    ours, theirs = pty.openpty()
+    # It executes the daemon, so that an upgrade starts no other session.
     become_its_session = (
         "import fcntl, os, signal, sys, termios; os.setsid();"
         " fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-        # Who runs the tests may have ignored it.
-        " signal.signal(signal.SIGHUP, signal.SIG_DFL); exec(sys.argv.pop(1))"
+        f" signal.signal(signal.SIGHUP, {int(disposition)});"
+        " os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])"
     )
     daemon = subprocess.Popen(
         [
             *[sys.executable, "-c", become_its_session, RUN_TWISTD],
             *["-n", "--pidfile=", "kvd", "--store=null:", "--procs=1"],
-            *["--control=off", "--listen=tcp:0:interface=127.0.0.1"],
+            *[f"--control={folder}/control", "--listen=tcp:0:interface=127.0.0.1"],
         ],
-        cwd=tmp_path,
-        stdin=theirs,
+        cwd=folder,
+        stdin=terminal,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    os.close(theirs)
+    os.close(terminal)
+    assert daemon.stdout is not None
+    assert any("kvd serves" in line for line in daemon.stdout)
+    return daemon
+
+
+def test_when_its_terminal_goes_kvd_ends(tmp_path: Path) -> None:
+    """
+    Which is what the signal means first.
+    """
+    ours, theirs = pty.openpty()
+    daemon = serve_at(theirs, tmp_path, signal.SIG_DFL)
     try:
-        assert daemon.stdout is not None
-        assert any("kvd serves" in line for line in daemon.stdout)
         os.close(ours)
         assert 0 == daemon.wait(PATIENCE_SECONDS)
     finally:
         daemon.kill()
+        daemon.communicate()
+
+
+def test_one_that_ignores_its_terminal_does_so_once_upgraded(tmp_path: Path) -> None:
+    """
+    As one that nohup(1) has started.
+    """
+    ours, theirs = pty.openpty()
+    daemon = serve_at(theirs, tmp_path, signal.SIG_IGN)
+    try:
+        with closing(ControlSocket(str(tmp_path / "control"))) as asked:
+            asked.upgrade()
+            new = asked.status()["pid"]
+        assert new != daemon.pid
+        os.close(ours)
+        assert daemon.stdout is not None
+        assert any("settings: done" in line for line in daemon.stdout)
+        assert new == status_of(tmp_path / "control")["pid"]
+    finally:
+        daemon.terminate()
         daemon.communicate()

@@ -63,6 +63,9 @@ class Manifest:
     stand_in: int | None
     """The descriptor of a pipe to the process that stands in for the daemon
     (`kvd.daemon.upgrade.stand_in`)."""
+    ignores_hangup: bool
+    """Whether it goes on without its terminal. The new daemon cannot see that itself,
+    since the old one handles SIGHUP."""
 
     def descriptors(self) -> Iterator[int]:
         """
@@ -105,6 +108,8 @@ def decode(message: bytes) -> Manifest:
         fields["totals"],
         fields["stderr"],
         fields["stand_in"],
+        # An older kvd does not say so.
+        fields.get("ignores_hangup", False),
     )
 
 
@@ -113,6 +118,7 @@ def make_manifest(
     sockets: Sockets,
     totals: int | None,
     stand_in: int | None,
+    ignores_hangup: bool = False,
 ) -> Manifest:
     """
     The manifest of this daemon, with what `Manifest` says of each descriptor.
@@ -127,6 +133,7 @@ def make_manifest(
         totals,
         None,
         stand_in,
+        ignores_hangup,
     )
 
 

@@ -65,6 +65,19 @@ def test_keys_of_a_later_version_are_ignored() -> None:
     assert not list(decode(json.dumps(written).encode()).descriptors())
 
 
+def test_an_older_version_does_not_say_whether_it_ignores_its_terminal() -> None:
+    """
+    Then it ends with that.
+    """
+    written = json.loads(
+        make_manifest(SETTINGS, Sockets([], None, None), None, None, True).encode()
+    )
+    assert decode(json.dumps(written).encode()).ignores_hangup
+    del written["ignores_hangup"]
+
+    assert not decode(json.dumps(written).encode()).ignores_hangup
+
+
 def test_another_protocol_is_refused() -> None:
     """
     Such versions need a restart.
