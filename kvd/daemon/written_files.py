@@ -58,7 +58,9 @@ def begin_log(twistd: Mapping[str, Any] | None, user: User | None) -> None:
         twistd: The options of twistd itself; None: something else runs the service.
         user: None: this process stays as it is.
     """
-    if twistd is None or user is None or twistd.get("syslog"):
+    if twistd is None or user is None:
+        return
+    if twistd.get("syslog") or twistd.get("logger"):
         return
     path = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
     if path != "-":

@@ -75,6 +75,7 @@ class LogTests(SynchronousTestCase):
         begin_log({"logfile": None, "nodaemon": True}, self.user)
         begin_log({"logfile": "-"}, self.user)
         begin_log({"logfile": self.path, "syslog": True}, self.user)
+        begin_log({"logfile": self.path, "logger": list}, self.user)
 
         assert [] == os.listdir()
 
