@@ -6,6 +6,7 @@ daemon runs (`kvd.daemon.upgrade.stand_in`).
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import signal
 import sys
@@ -73,7 +74,4 @@ def adopt_orphans() -> None:
     Have daemons whose parent ends become children of this process, also after it has
     executed another program.
     """
-    # Not at the top: it takes memory, and most daemons are never upgraded.
-    import ctypes
-
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
