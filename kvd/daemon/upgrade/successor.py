@@ -5,6 +5,7 @@ The new daemon, as the old one sees it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from twisted.logger import Logger
 from kvd.daemon.upgrade.manifest import MAX_MESSAGE_BYTES, Manifest
 from kvd.errors import ChangeImpossible
 from kvd.system.inherited import VARIABLE
+from kvd.workers.reaping import Reaper
 
 LOOK_SECONDS: Final = 0.02
 
@@ -223,7 +225,10 @@ class Successor:
         self._channel = None
         if self._errors != -1:
             os.close(self._errors)
-        if self._process is None or self._may_serve:
+        if self._process is None:
+            return
+        if self._may_serve:
+            Reaper(self._reactor).reap(self._process, math.inf)
             return
         self._process.kill()
         self._process.wait()

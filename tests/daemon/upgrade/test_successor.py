@@ -21,6 +21,7 @@ from kvd.daemon.upgrade.successor import Successor
 from kvd.errors import ChangeImpossible
 from kvd.settings import Settings, TCPAddress
 from kvd.system.inherited import VARIABLE
+from kvd.workers.reaping import REAP_SECONDS
 
 SETTINGS = Settings(procs=2, listen=(TCPAddress("127.0.0.1", 80),))
 
@@ -101,3 +102,23 @@ def test_what_it_says_last_counts(
 
     (failure,) = caught
     assert failure.getErrorMessage().endswith(f"this one goes on: {sentence}")
+
+
+def test_one_that_has_ended_after_it_was_allowed_to_serve_is_reaped(
+    tmp_path: Path, manifest: Manifest
+) -> None:
+    """
+    Else it would be a zombie for as long as this daemon runs.
+    """
+    clock = Clock()
+    successor = Successor(["-c", ""], str(tmp_path), {}, clock)
+    successor.start(manifest)
+    successor.take([])
+    process = successor._process
+    assert process is not None
+    successor.abandon()
+    # It is not reaped by that.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    clock.advance(REAP_SECONDS)
+
+    assert 0 == process.returncode
