@@ -13,9 +13,10 @@ from unittest import mock
 
 from cryptography import x509
 from twisted.internet import ssl, tcp
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols import tls
+from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from kvd.client.connecting import ClientTLS
@@ -37,6 +38,7 @@ from kvd.s3.engine import ATTEMPTS
 from kvd.s3.health import CHECK_SECONDS
 from kvd.s3.requests import Ask
 from kvd.s3.store import ObjectStore
+from kvd.s3.value import HEAD_BYTES
 from kvd.store.contract.asking import ABSENT, KEY, Asking, holds
 from tests.certificates import Certificate, authority, make_certificate
 from tests.ports import unused_port
@@ -786,3 +788,70 @@ class TLSTests(FaultCase):
 
         assert "shows no certificate that is trusted here" in self.refusal()
         assert [] == self.memory.seen
+
+
+class Holding(Protocol):
+    """
+    Answers each request with the beginning of a reply, and waits.
+    """
+
+    def connectionMade(self) -> None:
+        factory = cast(Any, self.factory)
+        factory.open.append(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        factory = cast(Any, self.factory)
+        factory.count += data.count(b"HTTP/1.1")
+        cast(Any, self.transport).write(factory.said)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        cast(Any, self.factory).open.remove(self)
+
+
+class LeavingTests(FaultCase):
+    """
+    Clients that leave while the engine is waited for.
+    """
+
+    def hold(self, said: bytes) -> Any:
+        """
+        Have all requests answered with the same beginning.
+        """
+        factory: Any = Factory.forProtocol(Holding)
+        factory.noisy, factory.count, factory.open = False, 0, []
+        factory.said = said
+        self.urls[:] = [self.listen(factory)]
+        return factory
+
+    def part(self, first: int, last: int) -> bytes:
+        """
+        The head of a reply with a part of a value.
+        """
+        return (
+            b'HTTP/1.1 206 Partial Content\r\nETag: "tag"\r\n'
+            b"Content-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
+            % (first, last, len(LARGE), last + 1 - first)
+        )
+
+    def test_value_that_is_closed_before_its_rest_comes(self) -> None:
+        """
+        Its connection ends, whether the reply has begun or not; and the engine is not
+        asked again.
+        """
+        rest = self.part(HEAD_BYTES, len(LARGE) - 1)
+        for has_begun in (False, True):
+            factory = self.hold(self.part(0, HEAD_BYTES - 1) + bytes(HEAD_BYTES))
+            value = self.result(self.make_store().open(KEY))
+            factory.said = rest if has_begun else b""
+            read = value.read(HEAD_BYTES, HEAD_BYTES)
+            assert isinstance(read, Deferred)
+            self.reactor.settle(50)
+            assert 2 == factory.count
+            value.close()
+            if not has_begun:
+                cast(Any, factory.open[-1].transport).write(rest)
+            self.reactor.settle(50)
+
+            self.failureResultOf(read, CancelledError)
+            assert 2 == factory.count
+            assert len(factory.open) <= 1, "one that is kept for the next request"
