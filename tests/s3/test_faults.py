@@ -855,3 +855,32 @@ class LeavingTests(FaultCase):
             self.failureResultOf(read, CancelledError)
             assert 2 == factory.count
             assert len(factory.open) <= 1, "one that is kept for the next request"
+
+    def test_wait_for_a_body_that_is_cancelled(self) -> None:
+        """
+        Its connection ends: nobody else knows of it.
+        """
+        for said, ask in (
+            (self.part(0, HEAD_BYTES - 1), lambda store: store.open(KEY)),
+            (
+                b'HTTP/1.1 200 OK\r\nETag: "tag"\r\nContent-Length: 100000\r\n\r\n',
+                lambda store: store.open(KEY, whole=True),
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n<List",
+                lambda store: store.list(b"", b"", 10).next_slice(),
+            ),
+            (
+                b"HTTP/1.1 500 Failed\r\nContent-Length: 100000\r\n\r\n<Error",
+                lambda store: store.list(b"", b"", 10).next_slice(),
+            ),
+        ):
+            factory = self.hold(said)
+            asked = ask(self.make_store())
+            self.reactor.settle(50)
+            assert 1 == len(factory.open)
+            asked.cancel()
+            self.reactor.settle(50)
+
+            self.failureResultOf(asked, CancelledError)
+            assert [] == factory.open
