@@ -569,7 +569,11 @@ class _Missed:
             # The client has left while it waited; nobody would close another value.
             raise CancelledError
         if self._value is None:
-            self._value = await self._near.again(self.info)
+            value = await self._near.again(self.info)
+            if self._is_closed:
+                value.close()
+                raise CancelledError
+            self._value = value
         return await resolved(self._value.read(offset, count))
 
     def close(self) -> None:
