@@ -884,3 +884,15 @@ class LeavingTests(FaultCase):
 
             self.failureResultOf(asked, CancelledError)
             assert [] == factory.open
+
+    def test_check_of_a_gateway_leaves_no_connection(self) -> None:
+        """
+        Nobody reads what it answers, which may never end.
+        """
+        factory = self.hold(b"HTTP/1.1 200 OK\r\n\r\n<Never")
+        self.urls.append(self.urls[0])
+        self.make_engine()
+        self.reactor.settle(50)
+
+        assert 2 == factory.count
+        assert [] == factory.open
