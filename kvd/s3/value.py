@@ -288,7 +288,11 @@ class ObjectValue:
                 raise CancelledError
             self._receiver = receiver
             self._offset = offset
-        self._came(await self._engine.take(self._receiver))
+        data = await self._engine.take(self._receiver)
+        if not data:
+            # The reply was the beginning of what was asked for.
+            raise BrokenBody("The engine sent less of a value than it was asked for.")
+        self._came(data)
         if self._receiver is not None and self._is_long(self._offset):
             self._socket = self._receiver.detach()
 

@@ -808,9 +808,9 @@ class Holding(Protocol):
         cast(Any, self.factory).open.remove(self)
 
 
-class LeavingTests(FaultCase):
+class HoldingCase(FaultCase):
     """
-    Clients that leave while the engine is waited for.
+    Stores over an engine that answers as the test says.
     """
 
     def hold(self, said: bytes) -> Any:
@@ -832,6 +832,36 @@ class LeavingTests(FaultCase):
             b"Content-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
             % (first, last, len(LARGE), last + 1 - first)
         )
+
+
+class ShortTests(HoldingCase):
+    """
+    Replies with less of a value than was asked for.
+    """
+
+    def test_rest_of_a_value_is_asked_for_until_nothing_comes(self) -> None:
+        """
+        A read gives at least one byte, or fails: else its caller would read for ever.
+        """
+        factory = self.hold(self.part(0, HEAD_BYTES - 1) + bytes(HEAD_BYTES))
+        value = self.result(self.make_store().open(KEY))
+        at = HEAD_BYTES
+        for _ in range(3):
+            factory.said = self.part(at, at + 99) + bytes(100)
+            assert bytes(100) == self.result(value.read(at, HEAD_BYTES))
+            at += 100
+        factory.said = self.part(at, at - 1)
+        factory.count = 0
+
+        self.error(EngineFailed, lambda: value.read(at, HEAD_BYTES))
+        assert 1 == factory.count
+        value.close()
+
+
+class LeavingTests(HoldingCase):
+    """
+    Clients that leave while the engine is waited for.
+    """
 
     def test_value_that_is_closed_before_its_rest_comes(self) -> None:
         """
