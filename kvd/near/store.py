@@ -154,6 +154,9 @@ class NearStore:
             found = await self._find(info)
             if found is not None:
                 return self._found(info, found, f"kvd; {status}")
+            filling = self._fillings.get(_name_of(info))
+            if filling is not None:
+                return _Missed(info, None, self, filling)
         known = self._known.get(key)
         try:
             value = await resolved(self._store.open(key))
@@ -166,7 +169,7 @@ class NearStore:
             info = value.info
             value.close()
             return self._found(info, found, "kvd; fwd=stale; fwd-status=304")
-        return _Missed(value, self)
+        return _Missed(value.info, value, self)
 
     def _found(self, info: ValueInfo, value: IValue, cache_status: str) -> IValue:
         """
@@ -516,22 +519,35 @@ class _Missed:
     its beginning.
     """
 
-    cache_status = "kvd; fwd=uri-miss"
+    def __init__(
+        self,
+        info: ValueInfo,
+        value: IValue | None,
+        near: NearStore,
+        filling: Filling | None = None,
+    ) -> None:
+        """
+        Args:
+            info: What the store has said of the value.
+            value: The value in the store; this object's from now on. None: it is opened
+                if it is needed.
+            near: Fills the cache.
+            filling: One that runs, for this reader too.
+        """
+        self.info = info
+        self.cache_status = "kvd; fwd=uri-miss"
+        self._value = value
+        self._near = near
+        self._filling = filling
+        self._has_begun = filling is not None
+        self._is_closed = False
+        if filling is not None:
+            filling.readers += 1
+            # RFC 9211 section 2.6.
+            self.cache_status += "; collapsed"
 
     def lose_file(self) -> bool:
         return False
-
-    def __init__(self, value: IValue, near: NearStore) -> None:
-        """
-        Args:
-            value: The value in the store; this object's from now on.
-            near: Fills the cache.
-        """
-        self.info = value.info
-        self._value: IValue | None = value
-        self._near = near
-        self._filling: Filling | None = None
-        self._has_begun = self._is_closed = False
 
     def fileno(self) -> int | None:
         return None

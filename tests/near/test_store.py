@@ -544,6 +544,42 @@ class FillingTests(CacheCase):
         first.close()
         second.close()
 
+    def test_readers_that_come_later_ask_for_no_byte(self) -> None:
+        """
+        Only whether the value is still the same. The readers may leave in any order,
+        and the filling may fail: they get the value all the same.
+        """
+        for leaves_first, fails in ((False, False), (True, False), (False, True)):
+            self.near = self.open_near()
+            shutil.rmtree(self.path)
+            os.mkdir(self.path)
+            self.near.cache = self.open_store()
+            first = self.opened()
+            self.start(first)
+            self.pass_chunks(2)
+            asked = self.far.opened, self.far.described
+            others = [self.opened() for _ in range(3)]
+            assert (asked[0], asked[1] + 3) == (self.far.opened, self.far.described)
+            assert [f"{MISS}; collapsed"] * 3 == [
+                ICachedValue(each).cache_status for each in others
+            ]
+            others.pop().close()
+            if leaves_first:
+                first.close()
+            if fails:
+                self.far.break_reads_at = 0
+            self.pass_chunks(3)
+            self.far.break_reads_at = None
+            self.pass_chunks(40)
+            for each, offset in zip(others, (0, len(self.content) - 1000), strict=True):
+                read = self.start(each, offset)
+                self.pass_chunks(2)
+                assert self.content[offset:][:1000] == self.successResultOf(read)
+                each.close()
+            if not leaves_first:
+                first.close()
+            assert [] == os.listdir(self.uploads())
+
     def test_a_part_that_is_far_away_comes_from_the_store(self) -> None:
         """
         And begins no filling.

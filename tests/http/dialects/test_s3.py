@@ -529,6 +529,16 @@ class ObjectTests(S3Case):
             assert 200 == status(reply), reply
             assert value == self.stored(b"s3/b/k")
             self.put(b"s3/b/k", b"old")
+        for kind in ("STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "UNSIGNED-PAYLOAD"):
+            # Nothing comes behind such a body.
+            fields = {
+                "x-amz-content-sha256": kind,
+                "x-amz-decoded-content-length": "5",
+                "x-amz-trailer": "X-Amz-Checksum-CRC64NVME",
+            }
+            reply = self.request("PUT /s3/b/k", lines(fields), b"value")
+            assert (400, "InvalidRequest") == (status(reply), code(reply))
+            assert "x-amz-trailer" in body(reply).decode()
         unknown = "x-amz-checksum-xxhash64"
         reply = sent(unknown, unknown, "AAAAAAAAAAA=")
         assert (400, "InvalidRequest") == (status(reply), code(reply))
@@ -917,6 +927,8 @@ class MultipartTests(S3Case):
             (some | {"x-amz-checksum-sha256": "AAAA-2"}, "InvalidRequest"),
             ({kind: "OTHER"}, "InvalidRequest"),
             (whole | {"x-amz-checksum-xxhash64": "AAAAAAAAAAA="}, "InvalidRequest"),
+            ({"x-amz-mp-object-size": "8"}, "InvalidRequest"),
+            ({"x-amz-mp-object-size": "9 bytes"}, "InvalidRequest"),
         ]
         for fields, expected in wrong:
             reply = self.complete(upload, *parts, fields=fields)
@@ -925,6 +937,7 @@ class MultipartTests(S3Case):
             assert b"old" == self.stored(b"s3/b/in/k")
             assert before == self.keys()
         every = {name: of(b"begin-end") for name, of in CHECKSUMS.items()}
+        every["x-amz-mp-object-size"] = "9"
         reply = self.complete(upload, *parts, fields=whole | every)
         assert 200 == status(reply), reply
         assert b"begin-end" == self.stored(b"s3/b/in/k")

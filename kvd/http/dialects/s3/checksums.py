@@ -8,7 +8,7 @@ Whoever sends one wants it to be verified. So one that kvd cannot verify is refu
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,9 +19,12 @@ from kvd.http.wire.aws_chunked import CHECKSUM, CHECKSUMS
 from kvd.http.wire.digests import digest_in
 from kvd.model.digests import Digest
 from kvd.model.requests import Request
+from kvd.model.uploads import PartInfo
 
 _NAMED: Final = b"x-amz-sdk-checksum-algorithm"
+_BEHIND: Final = b"x-amz-trailer"
 _TYPE: Final = b"x-amz-checksum-type"
+_SIZE: Final = b"x-amz-mp-object-size"
 
 # These say which checksums S3 is to keep.
 _NONE: Final = frozenset((_TYPE, b"x-amz-checksum-algorithm", b"x-amz-checksum-mode"))
@@ -36,15 +39,21 @@ def checksums_of(request: Request, trailers: Collection[str] = ()) -> list[Diges
 
     Args:
         request: Its head.
-        trailers: The names of what follows it, in lower case.
+        trailers: The names of what follows it, in lower case; none if nothing can.
 
     Raises:
         BadRequest: One of all of them is malformed or of another algorithm than
-            `CHECKSUMS`; or the one that is announced is not there.
+            `CHECKSUMS`; or the one that is announced is not there, or cannot come.
     """
     for name in trailers:
         if name.startswith(CHECKSUM):
             _check_known(name)
+    announced = request.fields.get(_BEHIND, b"").lower()
+    if not trailers and CHECKSUM.encode("ascii") in announced:
+        raise BadRequest(
+            "x-amz-trailer names a checksum, and none can follow such a body:"
+            " X-Amz-Content-SHA256 has to be STREAMING-...-TRAILER."
+        )
     digests = [digest_in(name, CHECKSUMS[name], text) for name, text in _given(request)]
     named = request.fields.get(_NAMED, b"").decode("latin-1")
     if named:
@@ -85,21 +94,30 @@ class WholeChecksums:
     of_parts: tuple[tuple[str, int], ...]
     """The fields with a checksum of the parts' checksums, and how many parts each says
     there are."""
+    size: str
+    """How many bytes it has, in digits; empty: nothing is said."""
 
-    def check_number(self, parts: int) -> None:
+    def check(self, parts: Sequence[PartInfo]) -> None:
         """
-        Compare how many parts there are.
+        Compare how many parts there are, and how long they are.
 
         Raises:
-            DigestMismatch: It is another number.
+            DigestMismatch: It is another number of parts.
+            BadRequest: It is another length, or none.
         """
         for name, number in self.of_parts:
-            if number != parts:
+            if number != len(parts):
                 raise DigestMismatch(
                     f"{name} is the checksum of {number} parts, and the request names"
-                    f" {parts}: nothing is stored.",
+                    f" {len(parts)}: nothing is stored.",
                     name,
                 )
+        size = sum(part.size for part in parts)
+        if self.size and self.size != str(size):
+            raise BadRequest(
+                f"x-amz-mp-object-size says {self.size:.100}, but the parts have"
+                f" {size} bytes: nothing is stored."
+            )
 
 
 def whole_checksums_of(request: Request) -> WholeChecksums:
@@ -130,4 +148,5 @@ def whole_checksums_of(request: Request) -> WholeChecksums:
         digest_in(name, algorithm, matched[1] if matched else text)
         if matched and matched[2]:
             of_parts.append((name, int(matched[2])))
-    return WholeChecksums(tuple(digests), tuple(of_parts))
+    size = request.fields.get(_SIZE, b"").decode("latin-1")
+    return WholeChecksums(tuple(digests), tuple(of_parts), size)

@@ -117,7 +117,7 @@ async def complete(
     chosen = _chosen(body, {part.number: part for part in stored})
     if isinstance(chosen, Reply):
         return chosen
-    checksums.check_number(len(chosen))
+    checksums.check(chosen)
     published = await values.join_parts(
         bucket.prefix, key, upload, chosen, conditions, checksums.digests
     )
