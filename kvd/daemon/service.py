@@ -17,7 +17,7 @@ from kvd.daemon.supervisor import SupervisorService
 from kvd.daemon.systemd.notifying import take_notifier
 from kvd.daemon.systemd.sockets import leave, take_inherited
 from kvd.daemon.upgrade.origin import origin_of
-from kvd.daemon.written_files import check_written_files
+from kvd.daemon.written_files import begin_log, check_written_files
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import choose_policy, choose_shadow
 from kvd.dispatch.reuseport_programs import ReuseportPrograms
@@ -94,6 +94,7 @@ def makeService(options: Options) -> IService:
             locked = None if predecessor is None else predecessor.manifest.totals
             bounding = open_bounding(settings, near or maker, user, locked)
         check_written_files(settings, user)
+        begin_log(options.parent, user)
         check_read_again(settings, user)
         warn_of_access(settings.credentials, user)
         if predecessor is None:

@@ -5,6 +5,7 @@ Checks, before kvd serves, that it can write the files that it will append to.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -45,6 +46,23 @@ def check_written_files(settings: Settings, user: User | None = None) -> None:
             check_access_log(settings.access_log)
         if settings.record is not None:
             check_record(settings.record)
+
+
+def begin_log(twistd: Mapping[str, Any] | None, user: User | None) -> None:
+    """
+    Create the log file of twistd for the user that this process will switch to. twistd
+    opens it before that, so it would be root's, and no daemon that takes the place of
+    this one could write it. One that exists stays as it is.
+
+    Args:
+        twistd: The options of twistd itself; None: something else runs the service.
+        user: None: this process stays as it is.
+    """
+    if twistd is None or user is None or twistd.get("syslog"):
+        return
+    path = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
+    if path != "-":
+        _begin_for(user, path)
 
 
 def check_off_reactor(settings: Settings, reactor: Any) -> Deferred[None]:

@@ -40,7 +40,12 @@ upgrade takes two seconds of one.
 """
 
 HANG_SECONDS: Final = 3
-OPTIONS: Final = {"hangs": ("--procs=8", f"--hang-timeout={HANG_SECONDS}s")}
+OPTIONS: Final = {
+    "hangs": ("--procs=8", f"--hang-timeout={HANG_SECONDS}s"),
+    # A worker that hangs as its daemon is upgraded is killed when its time to drain is
+    # over, which is to be before its clients give up.
+    "upgrades": (f"--hang-timeout={HANG_SECONDS}s", f"--drain-timeout={HANG_SECONDS}s"),
+}
 LOGS: Final = Path("build", "endurance")
 """
 Where the log of a daemon is kept if something was wrong.
@@ -80,6 +85,9 @@ class Run:
     """When each policy was put in force."""
     found: int = 0
     """How many workers were found to hang."""
+    loads: list[float] = field(default_factory=list)
+    """The load averages of the machine: what waits for a processor tells little of
+    kvd."""
 
     @property
     def settings(self) -> Path:
@@ -102,6 +110,7 @@ class Run:
             if self.done >= self.wanted or time.monotonic() >= self.until:
                 return
             self.done += 1
+            self.loads.append(os.getloadavg()[0])
             yield policy
 
     def upgrade(self, asked: ControlSocket, chance: random.Random) -> None:
@@ -237,7 +246,9 @@ def run_one(kind: str, wanted: int, minutes: float) -> int:
         f" {report.requests} requests, {report.broken + report.refused} without a"
         f" reply, {len(report.wrong)} wrong; the longest took"
         f" {report.longest_seconds * 1000:.0f} ms,"
-        f" {sum(seconds > 1 for _, seconds in report.slow)} more than a second",
+        f" {sum(seconds > 1 for _, seconds in report.slow)} more than a second;"
+        f" the load average was {fmean(run.loads):.1f},"
+        f" and {max(run.loads):.1f} at most",
         flush=True,
     )
     if run.hung:

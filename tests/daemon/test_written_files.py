@@ -13,13 +13,70 @@ import threading
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kvd.daemon.written_files import CHECK_SECONDS, check_off_reactor
+from kvd.daemon.written_files import (
+    CHECK_SECONDS,
+    begin_log,
+    check_off_reactor,
+)
 from kvd.errors import AccessLogUnusable, BadSetting
-from kvd.settings import Settings
+from kvd.settings import Settings, User
 from tests.no_threads import no_more_threads
+from tests.privileges import take_root
 from tests.stepped import SteppedReactor
 
 MANY_SECONDS = 60.0
+
+
+class LogTests(SynchronousTestCase):
+    """
+    `begin_log` leaves the log to the user that twistd becomes.
+    """
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "log")
+        self.user = User(4711, 4712)
+
+    def test_a_new_one_is_that_users(self) -> None:
+        """
+        Though twistd opens it as root.
+        """
+        take_root("giving a file away")
+
+        begin_log({"logfile": self.path}, self.user)
+
+        status = os.stat(self.path)
+        assert (4711, 4712, 0o640) == (
+            *(status.st_uid, status.st_gid, status.st_mode & 0o777),
+        )
+
+    def test_one_that_exists_stays_as_it_is(self) -> None:
+        """
+        It may be of a program that all of them write to.
+        """
+        with open(self.path, "w") as file:
+            file.write("older lines\n")
+        before = os.stat(self.path)
+
+        begin_log({"logfile": self.path}, self.user)
+
+        assert before == os.stat(self.path)
+
+    def test_no_other_file_is_made(self) -> None:
+        """
+        Where the user stays, the log goes elsewhere, or something else runs kvd.
+        """
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(os.path.dirname(self.path))
+
+        begin_log({"logfile": self.path}, None)
+        begin_log(None, self.user)
+        begin_log({"logfile": None, "nodaemon": True}, self.user)
+        begin_log({"logfile": "-"}, self.user)
+        begin_log({"logfile": self.path, "syslog": True}, self.user)
+
+        assert [] == os.listdir()
 
 
 class CheckTests(SynchronousTestCase):
