@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -48,7 +48,8 @@ class Receiver(Protocol):
 
     async def take(self) -> bytes:
         """
-        All bytes that are held, or the next that arrive; none at the end.
+        All bytes that are held, or the next that arrive; none at the end. If the wait
+        is cancelled, the connection is closed.
 
         Raises:
             BrokenOff: The connection ended before the body did.
@@ -59,6 +60,10 @@ class Receiver(Protocol):
             self._taker = Deferred()
             try:
                 await self._timeout.wait_for(self._taker)
+            except CancelledError:
+                # Nobody else may know of this connection.
+                self.stop()
+                raise
             except Silence as error:
                 self.stop()
                 raise TimedOut(

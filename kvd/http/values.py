@@ -469,10 +469,16 @@ class PermittedValues:
             return info.etag, await self._publish(put, info.size, fill)
 
     async def _verify(self, value: IValue, verification: Verification) -> None:
-        offset = 0
-        while offset < value.info.size:
-            await deferLater(self._context.clock, 0.0)
-            data = await resolved(value.read(offset, SLICE_BYTES))
+        context, offset, size = self._context, 0, value.info.size
+        while offset < size:
+            await deferLater(context.clock, 0.0)
+            count = min(SLICE_BYTES, size - offset)
+            descriptor = value.fileno()
+            if descriptor is not None:
+                ahead = context.readahead(descriptor, offset, count)
+                if ahead is not None:
+                    await ahead
+            data = await resolved(value.read(offset, count))
             verification.update(data)
             offset += len(data)
 

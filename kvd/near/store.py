@@ -451,8 +451,32 @@ def _mistake(failure: Failure) -> None:
     _log.failure("a mistake while the near cache was filled", failure=failure)
 
 
+class _Reading:
+    """
+    A reader, for whom the value of the store may have to be opened again.
+    """
+
+    def __init__(self, info: ValueInfo, near: NearStore) -> None:
+        self.info = info
+        self._near = near
+        self._is_closed = False
+
+    async def _open_again(self) -> IValue:
+        """
+        Open the value of the store.
+
+        Raises:
+            CancelledError: The reader has left meanwhile; nobody else would close it.
+        """
+        value = await self._near.again(self.info)
+        if self._is_closed:
+            value.close()
+            raise CancelledError
+        return value
+
+
 @implementer(ICachedValue)
-class _Cached:
+class _Cached(_Reading):
     """
     A value of the cache. If its file cannot be read, the rest comes from the store.
     """
@@ -467,11 +491,10 @@ class _Cached:
             cache_status: See `ICachedValue`.
             near: Has the store.
         """
-        self.info = info
+        super().__init__(info, near)
         self.cache_status = cache_status
         self._value: IValue | None = value
-        self._near = near
-        self._is_lost = self._is_closed = False
+        self._is_lost = False
 
     def fileno(self) -> int | None:
         if self._is_lost or self._value is None:
@@ -498,11 +521,7 @@ class _Cached:
 
     async def _read(self, offset: int, count: int) -> bytes:
         if self._value is None:
-            value = await self._near.again(self.info)
-            if self._is_closed:
-                value.close()
-                raise CancelledError
-            self._value = value
+            self._value = await self._open_again()
         return await resolved(self._value.read(offset, count))
 
     def close(self) -> None:
@@ -513,7 +532,7 @@ class _Cached:
 
 
 @implementer(ICachedValue)
-class _Missed:
+class _Missed(_Reading):
     """
     A value that the cache does not have. It gets there once somebody reads it from near
     its beginning.
@@ -534,13 +553,11 @@ class _Missed:
             near: Fills the cache.
             filling: One that runs, for this reader too.
         """
-        self.info = info
+        super().__init__(info, near)
         self.cache_status = "kvd; fwd=uri-miss"
         self._value = value
-        self._near = near
         self._filling = filling
         self._has_begun = filling is not None
-        self._is_closed = False
         if filling is not None:
             filling.readers += 1
             # RFC 9211 section 2.6.
@@ -569,7 +586,7 @@ class _Missed:
             # The client has left while it waited; nobody would close another value.
             raise CancelledError
         if self._value is None:
-            self._value = await self._near.again(self.info)
+            self._value = await self._open_again()
         return await resolved(self._value.read(offset, count))
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
 from kvd.client.receiving import Receiver
@@ -242,6 +242,7 @@ class ObjectValue:
         self._rest = b""
         """What has come last, of which so much was given:"""
         self._given = 0
+        self._is_closed = False
 
     def fileno(self) -> int | None:
         return None
@@ -258,7 +259,7 @@ class ObjectValue:
         if offset < len(self._head):
             return self._head[offset : offset + count]
         if self._was_taken:
-            self.close()
+            self._leave()
         if offset == self._offset:
             if self._given == len(self._rest) and self._receiver is not None:
                 self._socket = None
@@ -271,16 +272,27 @@ class ObjectValue:
         try:
             await self._take(offset, count)
         except BrokenBody:
-            self.close()
+            self._leave()
+            if self._is_closed:
+                raise CancelledError from None
             await self._take(offset, count)
         return self._cut(count)
 
     async def _take(self, offset: int, count: int) -> None:
         if self._receiver is None or offset != self._offset:
-            self.close()
-            self._receiver = await self._ask(offset, count)
+            self._leave()
+            receiver = await self._ask(offset, count)
+            if self._is_closed:
+                # The reader has left while it waited; nobody else would stop it.
+                receiver.stop()
+                raise CancelledError
+            self._receiver = receiver
             self._offset = offset
-        self._came(await self._engine.take(self._receiver))
+        data = await self._engine.take(self._receiver)
+        if not data:
+            # The reply was the beginning of what was asked for.
+            raise BrokenBody("The engine sent less of a value than it was asked for.")
+        self._came(data)
         if self._receiver is not None and self._is_long(self._offset):
             self._socket = self._receiver.detach()
 
@@ -336,7 +348,7 @@ class ObjectValue:
         self._was_taken = True
         self._offset += count
         if ended or self._offset >= self._end:
-            self.close()
+            self._leave()
 
     def arrival(self) -> Deferred[None]:
         assert self._socket is not None
@@ -345,6 +357,13 @@ class ObjectValue:
         return Deferred.fromCoroutine(self._engine.arrival(self._socket, count))
 
     def close(self) -> None:
+        self._is_closed = True
+        self._leave()
+
+    def _leave(self) -> None:
+        """
+        Leave the connection from which the rest comes.
+        """
         socket, self._socket = self._socket, None
         if socket is not None:
             socket.leave()

@@ -7,10 +7,11 @@ from __future__ import annotations
 from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -98,7 +99,7 @@ class RulesTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        context = double(object())
+        self.context = context = double(object())
         self.store = context.store
         self.clock = context.clock
         self.values = values_for(context, permit(FixedReply(200)), is_open=False)
@@ -134,6 +135,29 @@ class RulesTests(SynchronousTestCase):
             self.do(coroutine)
         assert before == self.store.values
         assert 0 == self.store.uploads
+
+    def test_what_is_verified_is_read_ahead(self) -> None:
+        """
+        Nobody else waits for the disk meanwhile, nor when it is copied then.
+        """
+        source = self.place(b"both/value")
+        steps: list[str] = []
+
+        def ahead(descriptor: int, offset: int, count: int) -> Deferred[None]:
+            steps.append(f"{descriptor}: {count} from {offset}")
+            return deferLater(self.clock, 1.0, lambda: steps.append("ahead"))
+
+        def read(value: MemoryValue, offset: int, count: int) -> bytes:
+            steps.append("read")
+            return VALUE
+
+        self.context.readahead = ahead
+        with (
+            mock.patch.object(MemoryValue, "fileno", return_value=7),
+            mock.patch.object(MemoryValue, "read", read),
+        ):
+            self.do(self.values.copy(source, ADDRESS))
+        assert ["7: 5 from 0", "ahead", "read"] * 2 == steps
 
     def test_nobody_can_poison_a_content_addressed_prefix(self) -> None:
         """

@@ -407,13 +407,13 @@ def test_broken_upload_goes_on(
     """
     body = bytes(range(251)) * 80_000
     (tmp_path / "value").write_bytes(body)
-    with closing(Breaking(daemon.port, 12_000_000)) as way:
+    with closing(Breaking(daemon.port, 18_000_000)) as way:
         browser.open(url(way, "broken/"))
         browser.choose_files("#files", [tmp_path / "value"])
         browser.until(f"{SAID} === '1 of 1 file is uploaded.'")
         assert 1 == way.breaks
-        # The last of it may still have been in the sockets.
-        assert way.bytes < 1.4 * len(body)
+        # The last of it may still have been in the sockets: some megabytes.
+        assert way.bytes < 1.6 * len(body)
     assert body == peer.ask("GET", b"broken/value")[1]
 
 

@@ -697,6 +697,25 @@ class FillingTests(CacheCase):
         ]
         self.failureResultOf(waiting, CancelledError)
 
+    def test_a_client_leaves_while_the_store_is_asked_again(self) -> None:
+        """
+        What has been opened on its behalf is closed.
+        """
+        with mock.patch(
+            "kvd.store.memory.MemoryValue.close", autospec=True
+        ) as closings:
+            value = self.opened()
+            self.start(value)
+            other = self.opened()
+            read = self.start(other, 3 * AHEAD_BYTES)
+            assert 2 == self.far.opened
+            other.close()
+            value.close()
+            self.pass_chunks(3)
+        self.failureResultOf(read, CancelledError)
+        closed = {id(each.args[0]) for each in closings.call_args_list}
+        assert self.far.opened == len(closed)
+
     def test_a_process_without_descriptors(self) -> None:
         """
         Readers get the value from the store, and nothing stays behind.

@@ -13,9 +13,10 @@ from unittest import mock
 
 from cryptography import x509
 from twisted.internet import ssl, tcp
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols import tls
+from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from kvd.client.connecting import ClientTLS
@@ -37,6 +38,7 @@ from kvd.s3.engine import ATTEMPTS
 from kvd.s3.health import CHECK_SECONDS
 from kvd.s3.requests import Ask
 from kvd.s3.store import ObjectStore
+from kvd.s3.value import HEAD_BYTES
 from kvd.store.contract.asking import ABSENT, KEY, Asking, holds
 from tests.certificates import Certificate, authority, make_certificate
 from tests.ports import unused_port
@@ -786,3 +788,141 @@ class TLSTests(FaultCase):
 
         assert "shows no certificate that is trusted here" in self.refusal()
         assert [] == self.memory.seen
+
+
+class Holding(Protocol):
+    """
+    Answers each request with the beginning of a reply, and waits.
+    """
+
+    def connectionMade(self) -> None:
+        factory = cast(Any, self.factory)
+        factory.open.append(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        factory = cast(Any, self.factory)
+        factory.count += data.count(b"HTTP/1.1")
+        cast(Any, self.transport).write(factory.said)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        cast(Any, self.factory).open.remove(self)
+
+
+class HoldingCase(FaultCase):
+    """
+    Stores over an engine that answers as the test says.
+    """
+
+    def hold(self, said: bytes) -> Any:
+        """
+        Have all requests answered with the same beginning.
+        """
+        factory: Any = Factory.forProtocol(Holding)
+        factory.noisy, factory.count, factory.open = False, 0, []
+        factory.said = said
+        self.urls[:] = [self.listen(factory)]
+        return factory
+
+    def part(self, first: int, last: int) -> bytes:
+        """
+        The head of a reply with a part of a value.
+        """
+        return (
+            b'HTTP/1.1 206 Partial Content\r\nETag: "tag"\r\n'
+            b"Content-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
+            % (first, last, len(LARGE), last + 1 - first)
+        )
+
+
+class ShortTests(HoldingCase):
+    """
+    Replies with less of a value than was asked for.
+    """
+
+    def test_rest_of_a_value_is_asked_for_until_nothing_comes(self) -> None:
+        """
+        A read gives at least one byte, or fails: else its caller would read for ever.
+        """
+        factory = self.hold(self.part(0, HEAD_BYTES - 1) + bytes(HEAD_BYTES))
+        value = self.result(self.make_store().open(KEY))
+        at = HEAD_BYTES
+        for _ in range(3):
+            factory.said = self.part(at, at + 99) + bytes(100)
+            assert bytes(100) == self.result(value.read(at, HEAD_BYTES))
+            at += 100
+        factory.said = self.part(at, at - 1)
+        factory.count = 0
+
+        self.error(EngineFailed, lambda: value.read(at, HEAD_BYTES))
+        assert 1 == factory.count
+        value.close()
+
+
+class LeavingTests(HoldingCase):
+    """
+    Clients that leave while the engine is waited for.
+    """
+
+    def test_value_that_is_closed_before_its_rest_comes(self) -> None:
+        """
+        Its connection ends, whether the reply has begun or not; and the engine is not
+        asked again.
+        """
+        rest = self.part(HEAD_BYTES, len(LARGE) - 1)
+        for has_begun in (False, True):
+            factory = self.hold(self.part(0, HEAD_BYTES - 1) + bytes(HEAD_BYTES))
+            value = self.result(self.make_store().open(KEY))
+            factory.said = rest if has_begun else b""
+            read = value.read(HEAD_BYTES, HEAD_BYTES)
+            assert isinstance(read, Deferred)
+            self.reactor.settle(50)
+            assert 2 == factory.count
+            value.close()
+            if not has_begun:
+                cast(Any, factory.open[-1].transport).write(rest)
+            self.reactor.settle(50)
+
+            self.failureResultOf(read, CancelledError)
+            assert 2 == factory.count
+            assert len(factory.open) <= 1, "one that is kept for the next request"
+
+    def test_wait_for_a_body_that_is_cancelled(self) -> None:
+        """
+        Its connection ends: nobody else knows of it.
+        """
+        for said, ask in (
+            (self.part(0, HEAD_BYTES - 1), lambda store: store.open(KEY)),
+            (
+                b'HTTP/1.1 200 OK\r\nETag: "tag"\r\nContent-Length: 100000\r\n\r\n',
+                lambda store: store.open(KEY, whole=True),
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n<List",
+                lambda store: store.list(b"", b"", 10).next_slice(),
+            ),
+            (
+                b"HTTP/1.1 500 Failed\r\nContent-Length: 100000\r\n\r\n<Error",
+                lambda store: store.list(b"", b"", 10).next_slice(),
+            ),
+        ):
+            factory = self.hold(said)
+            asked = ask(self.make_store())
+            self.reactor.settle(50)
+            assert 1 == len(factory.open)
+            asked.cancel()
+            self.reactor.settle(50)
+
+            self.failureResultOf(asked, CancelledError)
+            assert [] == factory.open
+
+    def test_check_of_a_gateway_leaves_no_connection(self) -> None:
+        """
+        Nobody reads what it answers, which may never end.
+        """
+        factory = self.hold(b"HTTP/1.1 200 OK\r\n\r\n<Never")
+        self.urls.append(self.urls[0])
+        self.make_engine()
+        self.reactor.settle(50)
+
+        assert 2 == factory.count
+        assert [] == factory.open

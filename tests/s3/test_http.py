@@ -340,6 +340,27 @@ class StreamTests(OverEngine, ConnectionCase):
             ]
             assert len(clients) <= 1, "only one that is kept for the next request"
 
+    def test_connection_that_is_aborted_while_the_engine_is_waited_for(self) -> None:
+        """
+        As at the end of a drain, or by a reset. The engine is not asked for the rest,
+        although its connection has ended, too.
+        """
+        self.put(b"short", self.body[:400_000])
+        self.patch(memory_engine, "MIB", 100_000)
+        self.memory.stop_next = True
+        client = self.connect_over_tcp()
+        client.send(self.get.replace(b"/k ", b"/short "))
+        self.reactor.settle(20)
+        asked = len(self.memory.seen)
+        for connection in list(self.process.connections):
+            connection.abort()
+        self.later(1)
+
+        assert not self.memory.stop_next
+        assert set() == self.process.connections
+        assert 0 == self.process.answers_due
+        assert asked == len(self.memory.seen)
+
 
 class PassedUploadTests(OverEngine, ConnectionCase):
     """

@@ -119,6 +119,8 @@ class ControlSocket:
             return (
                 f"kvd did not answer at {self._path} within {TIMEOUT_SECONDS:g} seconds"
             )
+        if isinstance(error, ConnectionError | http.client.IncompleteRead):
+            return f"the kvd at {self._path} ended before it had answered"
         return f"the control socket {self._path} cannot be used: {error}"
 
     def close(self) -> None:

@@ -226,10 +226,12 @@ class AwsChunkedBody:
         matched = _TRAILER.fullmatch(line)
         if matched is None or len(self._trailers) >= MAX_TRAILERS:
             raise BadRequest("What follows the last chunk has to be a few fields.")
-        name, value = matched[1].lower(), matched[2]
-        self._trailers[name.decode("ascii")] = value.decode("ascii")
-        if name != _SIGNATURE.encode("ascii"):
-            self._signed += name + b":" + value + b"\n"
+        name, value = matched[1].lower().decode("ascii"), matched[2]
+        if name in self._trailers:
+            raise BadRequest(f"The trailer {name:.100} came twice: send it once.")
+        self._trailers[name] = value.decode("ascii")
+        if name != _SIGNATURE:
+            self._signed += name.encode("ascii") + b":" + value + b"\n"
 
     def _end(self) -> None:
         self._state = _State.END

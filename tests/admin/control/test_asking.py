@@ -88,8 +88,8 @@ def test_the_reason_of_a_refusal_is_raised(serve: Serve) -> None:
         (reply(404, b"<html>"), "does not know restart"),
         (reply(405, b""), "has no workers"),
         (reply(409, b"{}"), "has no workers"),
-        (reply(200, b"{}")[:-1], "cannot be used"),
-        (b"", "cannot be used"),
+        (reply(200, b"{}")[:-1], "ended before it had answered"),
+        (b"", "ended before it had answered"),
     ],
 )
 def test_a_reply_that_is_not_of_a_daemon_names_the_socket(

@@ -486,8 +486,10 @@ class ObjectTests(S3Case):
         named = b"<Delete><Object><Key>k</Key></Object></Delete>"
         for name, of in CHECKSUMS.items():
             fields = lines({name: of(b"damaged")})
-            reply = self.request("POST /s3/b?delete", fields, named)
-            assert (name, 400, "BadDigest") == (name, status(reply), code(reply))
+            # Some clients repeat fields in the query, where they mean nothing.
+            for line in ("POST /s3/b?delete", "POST /s3/b?delete&x-amz-uploadId=1"):
+                reply = self.request(line, fields, named)
+                assert (name, 400, "BadDigest") == (name, status(reply), code(reply))
         assert [b"s3/b/k"] == self.keys()
         fields = lines({"x-amz-checksum-crc64nvme": crc64nvme(named)})
         assert 200 == status(self.request("POST /s3/b?delete", fields, named))

@@ -126,6 +126,21 @@ def test_checksum_behind_the_chunks_is_verified() -> None:
         taken(coding, [trailing(value).replace(CRC.encode(), b"other")])
 
 
+def test_trailer_that_comes_twice_is_refused() -> None:
+    """
+    Else one of both would not be verified.
+    """
+    value = b"value"
+    right = trailing(value)
+    wrong = f"{CRC.upper()}:AAAAAA==\r\n\r\n".encode()
+    with pytest.raises(BadRequest, match="twice"):
+        taken(AwsChunked(len(value), False, (CRC,)), [right[:-2] + wrong])
+    name = f"{CRC}:".encode()
+    first = right.replace(name, f"{CRC}:AAAAAA==\r\n{CRC}:".encode())
+    with pytest.raises(BadRequest, match="twice"):
+        taken(AwsChunked(len(value), False, (CRC,)), [first])
+
+
 @pytest.mark.parametrize("name", CHECKSUMS)
 def test_every_algorithm_is_verified_however_the_body_is_cut(name: str) -> None:
     """

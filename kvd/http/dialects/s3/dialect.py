@@ -272,7 +272,7 @@ def _of_upload(
             conditions=object_conditions(request),
             checksums=whole_checksums_of(request),
         )
-        return _exchange(request, answer, needs)
+        return _exchange(request, answer, needs, with_checksums=False)
     if method == "DELETE" and names == {"uploadId"}:
         return _exchange(request, partial(multipart.abort, **named), needs)
     if method == "GET":
@@ -458,14 +458,23 @@ def _coding_of(request: Request) -> AwsChunked | None:
 
 
 def _exchange(
-    request: Request, answer: Answer, *needs: Put | Get | Delete | List
+    request: Request,
+    answer: Answer,
+    *needs: Put | Get | Delete | List,
+    with_checksums: bool = True,
 ) -> Exchange:
     """
     An exchange whose body has the digests that it has to have.
+
+    Args:
+        request: Its head.
+        answer: See `Exchange`.
+        needs: See `Exchange`.
+        with_checksums: See `_digests_of`.
     """
     if _is_streamed(request):
         raise CodingUnsupported("The body of this request has to come as it is.")
-    digests = _digests_of(request, with_checksums=b"uploadId=" not in request.target)
+    digests = _digests_of(request, with_checksums=with_checksums)
     return Exchange(
         partial(_checked, answer=answer, digests=digests),
         needs,
