@@ -4,6 +4,7 @@ Tests for `kvd.net.readahead`.
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from kvd.net.readahead import (
     is_in_memory,
     is_in_memory_in_python,
 )
+from tests.page_cache import cached_pages, evict
 from tests.store.cases import DISK
 
 BODY = bytes(range(256)) * 4096
@@ -62,9 +64,11 @@ def file_with(*offsets: int) -> Iterator[int]:
     try:
         # So that the kernel reads no more than what is asked for.
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        evict(descriptor)
         for offset in offsets:
             os.pread(descriptor, 1, offset)
+        pages = {offset // mmap.PAGESIZE for offset in offsets}
+        assert len(pages) == cached_pages(descriptor)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -185,7 +189,7 @@ class ReadaheadTests(SynchronousTestCase):
         """
         A file that was dropped from memory is not there, once it is read it is.
         """
-        os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        evict(self.descriptor)
         assert self.readahead.ensure(self.descriptor, 0, len(BODY)) is not None
         self.work.pop()()
         assert self.readahead.ensure(self.descriptor, 0, len(BODY)) is None

@@ -23,6 +23,7 @@ from kvd.store.file import FileStore
 from tests.descriptors import Descriptors
 from tests.http.fast_path.cases import FastPathCase, body_of, field, get, head
 from tests.http.fast_path.test_connections import ConnectionCase
+from tests.page_cache import evict
 from tests.patience import PATIENCE_SECONDS
 from tests.stepped import Client, connect, tcp_pair
 
@@ -113,10 +114,10 @@ class FileTests(FastPathCase):
         Leave a value on the disk alone.
         """
         with open(os.path.join(self.path, key), "rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             if not is_on_a_disk(file.fileno()):
                 self.skipTest("the file system is in memory")
+            os.fsync(file.fileno())
+            evict(file.fileno())
 
     def test_what_the_ordinary_way_reads_is_sent_at_once(self) -> None:
         """
