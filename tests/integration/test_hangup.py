@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from kvd.admin.control.asking import ControlSocket
+from kvd.lab.measuring.processes import wait_for
 from tests.integration.http import ask
 from tests.integration.test_status import status_of
 from tests.integration.twistd import RUN_TWISTD, Twistd
@@ -150,13 +151,29 @@ def serve_at(
     return daemon
 
 
-def test_when_its_terminal_goes_kvd_ends(tmp_path: Path) -> None:
+def await_stand_in(pid: int) -> None:
     """
-    Which is what the signal means first.
+    Wait until the first daemon has become what stands in for it.
+    """
+    program = Path(f"/proc/{pid}/cmdline")
+    assert wait_for(lambda: b"stand_in.py" in program.read_bytes(), PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("stage", ["started", "upgraded", "replaced"])
+def test_when_its_terminal_goes_kvd_ends(tmp_path: Path, stage: str) -> None:
+    """
+    Which is what the signal means first. The kernel sends it to the process that the
+    terminal belongs to, also after another one serves in its place, and after it has
+    ended itself but for its number.
     """
     ours, theirs = pty.openpty()
     daemon = serve_at(theirs, tmp_path, signal.SIG_DFL)
     try:
+        if stage != "started":
+            with closing(ControlSocket(str(tmp_path / "control"))) as asked:
+                asked.upgrade()
+        if stage == "replaced":
+            await_stand_in(daemon.pid)
         os.close(ours)
         assert 0 == daemon.wait(PATIENCE_SECONDS)
     finally:
@@ -164,7 +181,10 @@ def test_when_its_terminal_goes_kvd_ends(tmp_path: Path) -> None:
         daemon.communicate()
 
 
-def test_one_that_ignores_its_terminal_does_so_once_upgraded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["upgraded", "replaced"])
+def test_one_that_ignores_its_terminal_does_so_once_upgraded(
+    tmp_path: Path, stage: str
+) -> None:
     """
     As one that nohup(1) has started.
     """
@@ -175,6 +195,8 @@ def test_one_that_ignores_its_terminal_does_so_once_upgraded(tmp_path: Path) -> 
             asked.upgrade()
             new = asked.status()["pid"]
         assert new != daemon.pid
+        if stage == "replaced":
+            await_stand_in(daemon.pid)
         os.close(ours)
         assert daemon.stdout is not None
         assert any("settings: done" in line for line in daemon.stdout)

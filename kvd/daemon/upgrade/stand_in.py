@@ -72,8 +72,11 @@ def run(main: int, pipe: int) -> None:
         if status is not None:
             _end(status)
         got = signal.sigwaitinfo(waited)
-        # The kernel's own, such as that of Ctrl-C, go to the daemon too.
-        if got.si_signo != signal.SIGCHLD and got.si_code <= 0:
+        if got.si_signo == signal.SIGCHLD:
+            continue
+        # The kernel's own, such as that of Ctrl-C, go to the daemon too: but that a
+        # terminal was closed, it tells only the process that it belonged to.
+        if got.si_code <= 0 or got.si_signo == signal.SIGHUP:
             main = newest(pipe, main)
             try:
                 os.kill(main, got.si_signo)
