@@ -223,10 +223,22 @@ class AsStored:
 
 class AsWritten(EncodedURL):
     """
-    A URL that is sent as it was given.
+    A URL that is sent as it is given.
 
     treq escapes every URL, which fails for IPv6 addresses.
     """
 
+    def __init__(self, text: str) -> None:
+        """
+        Args:
+            text: Percent-encoded. It is taken apart by whoever sends the request, and
+                by nobody else.
+        """
+        # Not by the constructor of the base class: what treq asks for is below.
+        self._text = text
+
     def to_uri(self) -> AsWritten:
         return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        return self._text

@@ -47,7 +47,7 @@ from kvd.client.sockets import BodySocket
 from kvd.client.sources import BytesSource
 from kvd.client.timeouts import Silence, Timeout
 from kvd.errors import EngineFailed, EngineSilent, EngineUnavailable, KvdError
-from kvd.s3.connections import READ_BYTES, Connections
+from kvd.s3.connections import NO_COOKIES, READ_BYTES, Connections
 from kvd.s3.endpoints import Endpoint, Endpoints
 from kvd.s3.failures import (
     SERVER_ERROR,
@@ -140,27 +140,39 @@ class Engine:
             KvdError: The engine answered otherwise, or not.
         """
 
+        try:
+            return await self._ask_once(ask)
+        except Transient as transient:
+            return await self._ask_again(ask, transient)
+
+    async def _ask_again(self, ask: Ask, failed: Transient) -> Reply:
+        """
+        Retry a request after its first attempt, which most do not need.
+        """
+        failures = [failed]
+
+        async def attempt() -> Reply:
+            if failures:
+                raise failures.pop()
+            return await self._ask_once(ask)
+
         def may_repeat(error: BaseException) -> bool:
             body = ask.body
             return isinstance(error, Transient) and (
                 isinstance(body, bytes) or body.rewind()
             )
 
+        retrying = AsyncRetrying(
+            sleep=self._sleep,
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS),
+            retry=retry_if_exception(may_repeat),
+            reraise=True,
+        )
         try:
-            async for attempt in AsyncRetrying(
-                sleep=self._sleep,
-                stop=stop_after_attempt(ATTEMPTS),
-                wait=wait_random_exponential(
-                    FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-                ),
-                retry=retry_if_exception(may_repeat),
-                reraise=True,
-            ):
-                with attempt:
-                    return await self._ask_once(ask)
+            return await retrying(attempt)
         except Transient as transient:
             raise transient.failure from transient.__cause__
-        raise AssertionError("the last attempt returns or raises")
 
     def _sleep(self, seconds: float) -> Awaitable[None]:
         return deferLater(self._clock, seconds, lambda: None)
@@ -205,9 +217,10 @@ class Engine:
         try:
             asked: Deferred[Any] = treq.request(
                 ask.method,
-                AsWritten.from_text(url),
+                AsWritten(url),
                 headers=Headers({name: [text] for name, text in fields.items()}),
                 data=body,
+                cookies=NO_COOKIES,
                 allow_redirects=False,
                 unbuffered=True,
                 # Without it, treq would install Twisted's own.

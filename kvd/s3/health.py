@@ -85,7 +85,7 @@ class HealthChecks:
         reason = ""
         try:
             asked: Deferred[Any] = self._connections.fresh.request(
-                "GET", AsWritten.from_text(f"{endpoint.url}/"), unbuffered=True
+                "GET", AsWritten(f"{endpoint.url}/"), unbuffered=True
             )
             response = await timeout.wait_for(asked, late=discard)
             # Not drained: it may come byte by byte, and never end.

@@ -135,7 +135,8 @@ def read_endpoint(url: str) -> str:
             f"{url!r} is not an endpoint of the S3 store: give a URL without a path,"
             " such as https://s3.example:8333"
         )
-    return f"{parts.scheme}://{parts.netloc}"
+    # In lower case, as a client says it in ``Host``, which is signed.
+    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def _bad(text: str, why: str) -> BadSetting:
