@@ -148,7 +148,8 @@ def _blocks(pem: bytes) -> list[bytes]:
 @implementer(IAgentEndpointFactory)
 class WideEndpoints:
     """
-    Endpoints for HTTP, and for HTTPS.
+    Endpoints for HTTP, and for HTTPS. An agent asks for one with each request, also if
+    it has a connection, so they are kept: each has a TLS context of its own.
     """
 
     def __init__(
@@ -170,8 +171,15 @@ class WideEndpoints:
         self._seconds = connect_seconds
         self._read_bytes = read_bytes
         self._policy = BrowserLikePolicyForHTTPS() if tls is None else _TLSPolicy(tls)
+        self._made: dict[tuple[bytes, bytes, int], IStreamClientEndpoint] = {}
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        server = uri.scheme, uri.host, uri.port
+        if server not in self._made:
+            self._made[server] = self._make(uri)
+        return self._made[server]
+
+    def _make(self, uri: URI) -> IStreamClientEndpoint:
         endpoint = self._endpoint(uri.host.decode("ascii"), uri.port)
         if uri.scheme == b"https":
             creator = self._policy.creatorForNetloc(uri.host, uri.port)
