@@ -176,7 +176,8 @@ class _Auth(S3SigV4Auth):  # type: ignore[misc]
         signed.
         """
         if request.body is None:
-            return UNSIGNED_PAYLOAD
+            unsigned: str = UNSIGNED_PAYLOAD
+            return unsigned
         return sha256(request.body).hexdigest()
 
     def signature(self, string_to_sign: str, request: _Request) -> str:
@@ -247,7 +248,7 @@ class Signer:
         except FAULTS as error:
             raise StoreFault(f"The credentials of the S3 store: {error}") from error
         # As the agent would add it; then it is signed.
-        request = _Request(method, url, {"host": _host(url), **fields}, body)
+        request = _Request(method, url, {"Host": _host(url), **fields}, body)
         region = self._region or identity.region
         auth = self._auth
         if auth is None or (auth.credentials, auth.region) != (frozen, region):

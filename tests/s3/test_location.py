@@ -20,6 +20,10 @@ from kvd.s3.maker import maker
             "//bucket/a?endpoint=https://one:8333,http://[::1]:80/&region=eu-1",
             Location("bucket", "a/", ("https://one:8333", "http://[::1]:80"), "eu-1"),
         ),
+        (
+            "//bucket?endpoint=HTTP://One.Example:8333",
+            Location("bucket", "", ("http://one.example:8333",), None),
+        ),
     ],
 )
 def test_location_is_read(text: str, location: Location) -> None:
