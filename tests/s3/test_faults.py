@@ -920,6 +920,37 @@ class ShortTests(HoldingCase):
         value.close()
 
 
+class NextRequestTests(HoldingCase):
+    """
+    A connection serves one request after the other.
+    """
+
+    def test_it_is_free_once_the_last_bytes_are_taken(self) -> None:
+        """
+        A request that follows at once needs no connection of its own.
+        """
+        factory = self.hold(
+            b'HTTP/1.1 200 OK\r\nETag: "tag"\r\nContent-Length: 5\r\n\r\n'
+        )
+        engine = self.make_engine()
+
+        async def ask_and_take() -> bytes:
+            reply = await engine.ask(Ask("GET", "key"))
+            return await engine.take(engine.receive(reply))
+
+        async def ask_twice() -> tuple[bytes, bytes]:
+            return await ask_and_take(), await ask_and_take()
+
+        asked = Deferred.fromCoroutine(ask_twice())
+        for count in (1, 2):
+            self.reactor.settle(50)
+            assert count == factory.count
+            assert 1 == len(factory.open)
+            cast(Any, factory.open[0].transport).write(b"value")
+
+        assert (b"value", b"value") == self.finish(asked)
+
+
 class LeavingTests(HoldingCase):
     """
     Clients that leave while the engine is waited for.
