@@ -148,8 +148,11 @@ def _blocks(pem: bytes) -> list[bytes]:
 @implementer(IAgentEndpointFactory)
 class WideEndpoints:
     """
-    Endpoints for HTTP, and for HTTPS. An agent asks for one with each request, also if
-    it has a connection, so they are kept: each has a TLS context of its own.
+    Endpoints for HTTP, and for HTTPS.
+
+    An agent asks for one with each request, even where it has a connection, and to make
+    a TLS context takes long. So one is kept for each server, as long as this object
+    lives; authorities that the system gets later are unknown to it.
     """
 
     def __init__(
