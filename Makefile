@@ -125,7 +125,7 @@ docs: $(VENV)/installed
 oldest: $(VENV)/oldest/installed $(COMPILED)
 	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest --quiet $(LIBRARIES_INSIDE)
 
-$(VENV)/oldest/installed: pyproject.toml | $(VENV)/developed
+$(VENV)/oldest/installed: pyproject.toml Makefile | $(VENV)/developed
 	$(PIP) --no-deps --upgrade --target=$(VENV)/oldest \
 		$$(sed -n 's/^ *"\(botocore\|tenacity\|treq\|twisted\)>=\([0-9.]*\)",$$/\1==\2/p' \
 			pyproject.toml)
