@@ -242,11 +242,20 @@ class AsWritten(EncodedURL):
     def __init__(self, text: str) -> None:
         """
         Args:
-            text: Percent-encoded. It is taken apart by whoever sends the request, and
-                by nobody else.
+            text: Percent-encoded.
         """
-        # Not by the constructor of the base class: what treq asks for is below.
+        # The base class would take it apart. An agent does so too, and treq sends it
+        # without a look at its parts.
         self._text = text
+
+    def __getattr__(self, name: str) -> Any:
+        # A treq of a user's own may look at them.
+        if name == "_text":
+            raise AttributeError(name)
+        return getattr(EncodedURL.from_text(self._text), name)
+
+    def replace(self, *args: Any, **changes: Any) -> EncodedURL:
+        return EncodedURL.from_text(self._text).replace(*args, **changes)
 
     def to_uri(self) -> AsWritten:
         return self
