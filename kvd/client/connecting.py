@@ -148,8 +148,11 @@ def _blocks(pem: bytes) -> list[bytes]:
 @implementer(IAgentEndpointFactory)
 class WideEndpoints:
     """
-    Endpoints for HTTP, and for HTTPS. An agent asks for one with each request, also if
-    it has a connection, so they are kept: each has a TLS context of its own.
+    Endpoints for HTTP, and for HTTPS.
+
+    An agent asks for one with each request, even where it has a connection, and to make
+    a TLS context takes long. So one is kept for each server, as long as this object
+    lives; authorities that the system gets later are unknown to it.
     """
 
     def __init__(
@@ -239,11 +242,20 @@ class AsWritten(EncodedURL):
     def __init__(self, text: str) -> None:
         """
         Args:
-            text: Percent-encoded. It is taken apart by whoever sends the request, and
-                by nobody else.
+            text: Percent-encoded.
         """
-        # Not by the constructor of the base class: what treq asks for is below.
+        # The base class would take it apart. An agent does so too, and treq sends it
+        # without a look at its parts.
         self._text = text
+
+    def __getattr__(self, name: str) -> Any:
+        # A treq of a user's own may look at them.
+        if name == "_text":
+            raise AttributeError(name)
+        return getattr(EncodedURL.from_text(self._text), name)
+
+    def replace(self, *args: Any, **changes: Any) -> EncodedURL:
+        return EncodedURL.from_text(self._text).replace(*args, **changes)
 
     def to_uri(self) -> AsWritten:
         return self

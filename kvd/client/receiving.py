@@ -122,7 +122,8 @@ class Receiver(Protocol):
         if self._missing_bytes is not None:
             self._missing_bytes -= len(data)
             if not self._missing_bytes:
-                # The end follows at once, when the connection serves the next request.
+                # The end follows at once. Who takes the last bytes then finds the
+                # connection free for the next request.
                 return
         self._wake()
         if self._held_bytes >= self._enough_bytes and not self._paused:

@@ -5,11 +5,10 @@ The connections to an engine, through treq.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from http.cookiejar import Cookie
-from typing import Any, Final
+from http.cookiejar import Cookie, CookieJar
+from typing import Any, Final, cast
 
 from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import Deferred
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
@@ -37,10 +36,10 @@ with that would fail, and have to be retried.
 """
 
 
-class _NoCookies(IndexableCookieJar):
+class _NoCookies(CookieJar):
     """
-    Keeps none: no engine needs them, and treq took a tenth of its time to see that
-    there are none.
+    Keeps no cookies: no engine needs them, and looking for them took a tenth of treq's
+    time.
     """
 
     def add_cookie_header(self, request: object) -> None:
@@ -55,7 +54,7 @@ class _NoCookies(IndexableCookieJar):
 
 NO_COOKIES: Final = _NoCookies()
 """
-To be given with each request too: else treq makes a jar for it.
+Give it with each request too, or treq makes a jar for it.
 """
 
 
@@ -99,7 +98,9 @@ class Connections:
 
         def treq(pool: HTTPConnectionPool) -> HTTPClient:
             agent = Agent.usingEndpointFactory(reactor, endpoints, pool)
-            return HTTPClient(_Unencoded(agent), NO_COOKIES)
+            # treq 26.7 asks for a jar of its own class, which older ones do not have.
+            # It needs that only to find a cookie by its name.
+            return HTTPClient(_Unencoded(agent), cast(Any, NO_COOKIES))
 
         self.kept = treq(self._pool)
         self.fresh = treq(HTTPConnectionPool(reactor, persistent=False))

@@ -139,15 +139,19 @@ class Engine:
         Raises:
             KvdError: The engine answered otherwise, or not.
         """
-
         try:
             return await self._ask_once(ask)
         except Transient as transient:
-            return await self._ask_again(ask, transient)
+            failed = transient
+        # Not in the block above: this failure would be the context of all later ones.
+        return await self._ask_again(ask, failed)
 
     async def _ask_again(self, ask: Ask, failed: Transient) -> Reply:
         """
-        Retry a request after its first attempt, which most do not need.
+        Retry a request. Few get here, and only they take what tenacity costs.
+
+        Args:
+            failed: How the first attempt failed. It counts as one.
         """
         failures = [failed]
 

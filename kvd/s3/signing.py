@@ -162,7 +162,7 @@ class _Auth(S3SigV4Auth):  # type: ignore[misc]
 
     def headers_to_sign(self, request: _Request) -> _Fields:
         """
-        Asked for twice; between the two, nothing changes.
+        botocore asks twice for each request; no field changes in between.
         """
         if request.signed is None:
             request.signed = _Fields(
@@ -182,7 +182,7 @@ class _Auth(S3SigV4Auth):  # type: ignore[misc]
 
     def signature(self, string_to_sign: str, request: _Request) -> str:
         """
-        With a key that is made once a day.
+        The signature, with a key that is made once a day.
         """
         day = request.context["timestamp"][:8]
         if day != self._day:
