@@ -203,7 +203,7 @@ class Asker:
         try:
             asked: Deferred[Any] = self._treq.request(
                 request.method,
-                AsWritten(request.url),
+                AsWritten.from_text(request.url),
                 headers=fields,
                 data=body,
                 allow_redirects=False,

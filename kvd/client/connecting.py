@@ -5,7 +5,9 @@ Connections with large reads, and replies whose bodies are not decoded.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, cast
 
 from hyperlink import EncodedURL
@@ -54,14 +56,23 @@ class _Wide:
     Connects as another endpoint does, and enlarges the reads.
     """
 
-    def __init__(self, endpoint: IStreamClientEndpoint, read_bytes: int) -> None:
-        self._endpoint = endpoint
+    def __init__(
+        self, make_endpoint: Callable[[], IStreamClientEndpoint], read_bytes: int
+    ) -> None:
+        """
+        Args:
+            make_endpoint: Makes the other one. An agent asks for an endpoint with each
+                request, even where it has a connection, and to make a TLS context takes
+                long.
+            read_bytes: See `WideEndpoints`.
+        """
+        self._make_endpoint = make_endpoint
         self._read_bytes = read_bytes
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         # No line in the log for each connection.
         cast(Any, protocolFactory).noisy = False
-        return self._endpoint.connect(protocolFactory).addCallback(self._widen)
+        return self._make_endpoint().connect(protocolFactory).addCallback(self._widen)
 
     def _widen(self, protocol: Any) -> IProtocol:
         protocol.transport.bufferSize = self._read_bytes
@@ -149,10 +160,6 @@ def _blocks(pem: bytes) -> list[bytes]:
 class WideEndpoints:
     """
     Endpoints for HTTP, and for HTTPS.
-
-    An agent asks for one with each request, even where it has a connection, and to make
-    a TLS context takes long. So one is kept for each server, as long as this object
-    lives; authorities that the system gets later are unknown to it.
     """
 
     def __init__(
@@ -174,20 +181,16 @@ class WideEndpoints:
         self._seconds = connect_seconds
         self._read_bytes = read_bytes
         self._policy = BrowserLikePolicyForHTTPS() if tls is None else _TLSPolicy(tls)
-        self._made: dict[tuple[bytes, bytes, int], IStreamClientEndpoint] = {}
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        server = uri.scheme, uri.host, uri.port
-        if server not in self._made:
-            self._made[server] = self._make(uri)
-        return self._made[server]
+        return _Wide(partial(self._make, uri), self._read_bytes)
 
     def _make(self, uri: URI) -> IStreamClientEndpoint:
         endpoint = self._endpoint(uri.host.decode("ascii"), uri.port)
         if uri.scheme == b"https":
             creator = self._policy.creatorForNetloc(uri.host, uri.port)
             endpoint = wrapClientTLS(creator, endpoint)
-        return _Wide(endpoint, self._read_bytes)
+        return endpoint
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         # An address needs no lookup, which would use a thread.
@@ -234,31 +237,10 @@ class AsStored:
 
 class AsWritten(EncodedURL):
     """
-    A URL that is sent as it is given.
+    A URL that is sent as it was given.
 
     treq escapes every URL, which fails for IPv6 addresses.
     """
 
-    def __init__(self, text: str) -> None:
-        """
-        Args:
-            text: Percent-encoded.
-        """
-        # The base class would take it apart. An agent does so too, and treq sends it
-        # without a look at its parts.
-        self._text = text
-
-    def __getattr__(self, name: str) -> Any:
-        # A treq of a user's own may look at them.
-        if name == "_text":
-            raise AttributeError(name)
-        return getattr(EncodedURL.from_text(self._text), name)
-
-    def replace(self, *args: Any, **changes: Any) -> EncodedURL:
-        return EncodedURL.from_text(self._text).replace(*args, **changes)
-
     def to_uri(self) -> AsWritten:
         return self
-
-    def to_text(self, with_password: bool = False) -> str:
-        return self._text

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from dataclasses import replace
 from random import Random
-from typing import Any, Final, cast
+from typing import Final
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, ParseError
 
@@ -35,11 +35,9 @@ from twisted.web.client import (
     RequestTransmissionFailed,
     ResponseFailed,
 )
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from kvd.client.asking import reason_of
-from kvd.client.connecting import AsWritten
 from kvd.client.errors import BrokenOff, TimedOut
 from kvd.client.receiving import Receiver, discard, drain, receive
 from kvd.client.sending import Body
@@ -47,7 +45,7 @@ from kvd.client.sockets import BodySocket
 from kvd.client.sources import BytesSource
 from kvd.client.timeouts import Silence, Timeout
 from kvd.errors import EngineFailed, EngineSilent, EngineUnavailable, KvdError
-from kvd.s3.connections import NO_COOKIES, READ_BYTES, Connections
+from kvd.s3.connections import READ_BYTES, Connections
 from kvd.s3.endpoints import Endpoint, Endpoints
 from kvd.s3.failures import (
     SERVER_ERROR,
@@ -217,18 +215,9 @@ class Engine:
             if ask.sends is not None:
                 ask.sends(body)
         fresh = ask.fresh or (ask.streams and url.startswith("http:"))
-        treq = self._connections.fresh if fresh else self._connections.kept
         try:
-            asked: Deferred[Any] = treq.request(
-                ask.method,
-                AsWritten(url),
-                headers=Headers({name: [text] for name, text in fields.items()}),
-                data=body,
-                cookies=NO_COOKIES,
-                allow_redirects=False,
-                unbuffered=True,
-                # Without it, treq would install Twisted's own.
-                reactor=cast(Any, self._clock),
+            asked = self._connections.request(
+                ask.method, url, fields, body, fresh=fresh
             )
             progress = (lambda: None) if body is None else body.progress
             response = await self._timeout.wait_for(asked, progress, discard)

@@ -105,17 +105,6 @@ def find_identity() -> Identity:
     return Identity(found, region, authorities)
 
 
-_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-
-
-def _host(url: str) -> str:
-    """
-    The field ``Host`` of a request for a URL.
-    """
-    scheme, _, rest = url.partition("://")
-    return rest.partition("/")[0].removesuffix(_DEFAULT_PORTS[scheme])
-
-
 class _Fields(dict[str, str]):
     """
     The fields that are signed, for botocore: no name comes twice.
@@ -226,7 +215,7 @@ class Signer:
 
         Args:
             method: That of the request.
-            url: The whole URL, percent-encoded.
+            url: The whole URL, percent-encoded; see `kvd.s3.location.read_endpoint`.
             fields: Those that the request has anyway.
             body: All of it; None: it is not known yet, and not signed.
 
@@ -248,11 +237,10 @@ class Signer:
         except FAULTS as error:
             raise StoreFault(f"The credentials of the S3 store: {error}") from error
         # As the agent would add it; then it is signed.
-        request = _Request(method, url, {"Host": _host(url), **fields}, body)
-        region = self._region or identity.region
+        request = _Request(method, url, {"Host": url.split("/", 3)[2], **fields}, body)
         auth = self._auth
-        if auth is None or (auth.credentials, auth.region) != (frozen, region):
-            auth = self._auth = _Auth(frozen, region)
+        if auth is None or auth.credentials != frozen:
+            auth = self._auth = _Auth(frozen, self._region or identity.region)
         auth.add_auth(request)
         return request.headers
 

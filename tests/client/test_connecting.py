@@ -4,51 +4,38 @@ Tests for `kvd.client.connecting`.
 
 from __future__ import annotations
 
+from typing import Any
+from unittest import mock
+
 import pytest
-from hyperlink import EncodedURL
+from twisted.internet import ssl
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.web.client import URI
 
-from kvd.client.connecting import AsWritten, WideEndpoints
+from kvd.client.connecting import ClientTLS, WideEndpoints
+from tests.certificates import authority
 
 
-def test_server_keeps_its_endpoint() -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_connections_are_made_for_who_connects(scheme: str) -> None:
     """
-    Whatever is asked for there.
+    An agent asks for an endpoint with each request: only where it connects, a TLS
+    context is made, with the authorities that the system has by then.
     """
-    endpoints = WideEndpoints(MemoryReactorClock())
-    first, second = (
-        endpoints.endpointForURI(URI.fromBytes(url))
-        for url in (b"https://one.example/a", b"https://one.example:443/b?c")
+    reactor: Any = MemoryReactorClock()
+    endpoints = WideEndpoints(
+        reactor, tls=ClientTLS(authority().cert_pem.encode("ascii"))
     )
+    uri = URI.fromBytes(f"{scheme}://127.0.0.1:8333/a".encode())
+    with mock.patch.object(
+        ssl, "optionsForClientTLS", wraps=ssl.optionsForClientTLS
+    ) as made:
+        for _ in range(3):
+            endpoint = endpoints.endpointForURI(uri)
+        assert 0 == made.call_count
+        for count in (1, 2):
+            endpoint.connect(Factory.forProtocol(Protocol))
+            assert (count if scheme == "https" else 0) == made.call_count
 
-    assert first is second
-
-
-@pytest.mark.parametrize(
-    "url",
-    [b"http://one.example:443", b"https://two.example", b"https://one.example:80"],
-)
-def test_other_server_has_another_endpoint(url: bytes) -> None:
-    """
-    One with another name or port is another, and so is one that does not speak TLS.
-    """
-    endpoints = WideEndpoints(MemoryReactorClock())
-    kept = endpoints.endpointForURI(URI.fromBytes(b"https://one.example"))
-
-    assert kept is not endpoints.endpointForURI(URI.fromBytes(url))
-
-
-def test_url_as_written_is_a_url() -> None:
-    """
-    A treq of a user's own may look at it, and change it.
-    """
-    text = "http://[::1]:8080/a%2fb?c=d"
-    url, parsed = AsWritten(text), EncodedURL.from_text(text)
-
-    assert text == url.to_uri().to_text()
-    assert str(parsed) == str(url)
-    assert (parsed.host, parsed.port, parsed.path) == (url.host, url.port, url.path)
-    assert parsed == url
-    assert hash(AsWritten(text)) == hash(url)
-    assert parsed.add("e", "f") == url.add("e", "f")
+    assert [("127.0.0.1", 8333)] * 2 == [each[:2] for each in reactor.tcpClients]

@@ -25,6 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.errors import StoreFault
+from kvd.s3.location import read_endpoint
 from kvd.s3.signing import Identity, Signer, find_identity
 from tests.chance import new_seed
 from tests.s3.cases import at_once
@@ -79,7 +80,7 @@ def _any_request(random: Random) -> tuple[str, str, dict[str, str], bytes | None
     server = random.choice(
         ["http://engine", "https://engine.example", "http://[::1]", "http://127.0.0.1"]
     )
-    server += random.choice(["", ":80", ":443", ":8333"])
+    server = read_endpoint(server + random.choice(["", ":80", ":443", ":8333"]))
     name = quote(random.randbytes(random.randrange(1, 30)), safe="/~")
     queries = ["", "uploads", "partNumber=2&uploadId=b%2Fa", "list-type=2&prefix=a%20b"]
     query = random.choice(queries)
