@@ -299,7 +299,8 @@ def _of_the_requests(sums: Sequence[Sums]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "kvd_http_requests",
         "Requests that ended, by their method and the class of their status; 499: the"
-        " client left before the reply; 501: kvd does not offer what was asked for.",
+        " client left before the reply; 501: kvd does not offer what was asked for;"
+        " 507: there is no room.",
         labels=["method", "status"],
     )
     durations = HistogramMetricFamily(
