@@ -1172,6 +1172,35 @@ class SignatureTests(S3Case):
             reply = self.request(f"GET {target}")
         assert (403, "AccessDenied") == (status(reply), code(reply))
 
+    def test_checksum_that_is_signed_into_a_url_is_sent(self) -> None:
+        """
+        As a field that the upload must have; then it is verified. In the query it says
+        nothing: the library for JavaScript puts that of an empty body there.
+        """
+        name, right = (
+            "x-amz-checksum-crc32",
+            CHECKSUMS["x-amz-checksum-crc32"](b"value"),
+        )
+        url = f"http://{HOST}/s3/b/k"
+        request = AWSRequest("PUT", url, headers={name: right})
+        S3SigV4QueryAuth(KEY, "s3", "us-east-1", expires=60).add_auth(request)
+        line = f"PUT {request.url.removeprefix(f'http://{HOST}')}"
+        for fields, sent, expected in (
+            ("", b"value", (403, "SignatureDoesNotMatch")),
+            (f"{name}: {right}\r\n", b"other", (400, "BadDigest")),
+        ):
+            reply = self.request(line, fields, sent)
+            assert (sent, expected) == (sent, (status(reply), code(reply)))
+        assert [] == self.keys()
+        assert 200 == status(self.request(line, f"{name}: {right}\r\n", b"value"))
+
+        url += f"?{name}=AAAAAA%3D%3D&x-amz-sdk-checksum-algorithm=CRC32"
+        request = AWSRequest("PUT", url)
+        S3SigV4QueryAuth(KEY, "s3", "us-east-1", expires=60).add_auth(request)
+        line = f"PUT {request.url.removeprefix(f'http://{HOST}')}"
+        assert 200 == status(self.request(line, "", b"other"))
+        assert b"other" == self.stored(b"s3/b/k")
+
     def test_signatures_count_only_in_this_dialect(self) -> None:
         """
         Elsewhere nobody would compare the body with them.
