@@ -460,31 +460,13 @@ def test_bytes_are_given_back_where_there_is_no_further_pipe(
         os.read(pipe._ends.out, 1)
 
 
-def test_a_pipe_is_held_beyond_the_end_of_the_others(sockets: Sockets) -> None:
+@pytest.mark.parametrize("is_larger", [False, True])
+def test_a_pipe_is_held_beyond_the_end_of_the_others(
+    sockets: Sockets, is_larger: bool
+) -> None:
     """
-    And closed as soon as it is empty.
-    """
-    far, near = sockets
-    fill(far)
-    opened = Descriptors("pipe:")
-    pipe = Pipe()
-    to, reader = tcp_pair(window=4096)
-    with to, reader:
-        held = stalled(pipe, near, to).held
-        assert held is not None
-        pipe.close()
-        assert 2 == opened.more
-        while held.count:
-            reader.recv(1 << 20)
-            held.send(to.fileno())
-
-    assert 0 == opened.more
-
-
-def test_a_larger_pipe_is_held_beyond_the_end_of_the_others(sockets: Sockets) -> None:
-    """
-    It does not take the place of one that is closed, and that is not closed again:
-    another file may have its number by then.
+    And closed as soon as it is empty. A larger one does not take the place of one that
+    is closed, and that is not closed again: another file may have its number by then.
     """
     far, near = sockets
     fill(far)
@@ -494,7 +476,8 @@ def test_a_larger_pipe_is_held_beyond_the_end_of_the_others(sockets: Sockets) ->
     with to, reader:
         held = stalled(pipe, near, to).held
         assert held is not None
-        pipe._ends = replace(pipe._ends, size=4096)
+        if is_larger:
+            pipe._ends = replace(pipe._ends, size=4096)
         pipe.close()
         assert 2 == opened.more
         while held.count:
