@@ -12,10 +12,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 from tests.s3 import over_engine
 from tests.s3.over_engine import served, started
 from tests.s3.processes import RunningEngine
@@ -73,18 +75,29 @@ def test_what_is_tried_ends_with_one_interrupt() -> None:
     command = [sys.executable, "-m", "tests.s3.trying"]
     options = ["--listen=tcp:0:interface=127.0.0.1", "--control=off", "--procs=1"]
     lines = []
-    with subprocess.Popen(
-        [*command, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as tried:
+    # Ignored where a shell runs the tests in the background, and then by what they run.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        tried = subprocess.Popen(
+            [*command, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    # It ends the others then too.
+    impatience = Timer(PATIENCE_SECONDS, tried.terminate)
+    impatience.start()
+    with tried:
         assert tried.stdout is not None
         for line in tried.stdout:
             lines.append(line)
             if "kvd serves" in line:
                 os.killpg(tried.pid, signal.SIGINT)
+    assert impatience.is_alive(), lines
+    impatience.cancel()
 
     assert 0 == tried.returncode, lines
     assert "kvd and the nodes have ended" in lines[-1]
