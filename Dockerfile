@@ -26,5 +26,7 @@ VOLUME ["/values", "/run/kvd"]
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["kvd", "status", "--json"]
 # An end by SIGTERM (143) is one in order.
-# Of several --listen, --store and other options, those that follow the image's name count too.
-ENTRYPOINT ["tini", "-e", "143", "--", "twistd", "-n", "--pidfile=", "kvd", "--listen", "tcp:8080", "--store", "file:/values", "--control", "/run/kvd/8080.control"]
+# Options that follow the image's name count too. Among them may be another --store, and two would
+# be refused: without one, the values are in ./values.
+WORKDIR /
+ENTRYPOINT ["tini", "-e", "143", "--", "twistd", "-n", "--pidfile=", "kvd", "--listen", "tcp:8080", "--control", "/run/kvd/8080.control"]

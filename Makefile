@@ -63,9 +63,11 @@ NATIVE_TESTS := tests/http/fast_path tests/http/wire/test_fields.py \
 	tests/store/test_reading.py tests/store/test_replaced.py tests/store/test_conferring.py \
 	tests/ipc/test_row.py
 SANITIZED_TIMES ?= 0.25
-# What extends Twisted's reactor, ports and transports, and uses its private names.
-TWISTED_INSIDE := tests/net/test_private_names.py tests/net/test_reactor.py \
-	tests/net/test_port.py tests/net/test_transport.py tests/net/test_listening.py
+# What extends Twisted's reactor, ports and transports, and uses its private names; and what
+# extends treq and botocore.
+LIBRARIES_INSIDE := tests/net/test_private_names.py tests/net/test_reactor.py \
+	tests/net/test_port.py tests/net/test_transport.py tests/net/test_listening.py \
+	tests/s3/test_signing.py tests/s3/test_engine.py tests/s3/test_faults.py::CookieTests
 
 # Hundreds of processes load kvd: its bytecode is kept, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
@@ -118,14 +120,15 @@ docs: $(VENV)/installed
 	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going \
 		--jobs=auto --doctree-dir=build/doctrees --conf-dir=docs . build/docs
 
-# What hangs on Twisted's inside, with the oldest Twisted that is allowed; all other tests
-# have the newest. It stands in a folder of its own, before the newest.
+# What hangs on the inside of libraries, with the oldest ones that are allowed; all other
+# tests have the newest. They stand in a folder of their own, before the newest.
 oldest: $(VENV)/oldest/installed $(COMPILED)
-	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest --quiet $(TWISTED_INSIDE)
+	PYTHONPATH=$(VENV)/oldest $(BIN)/python -m pytest --quiet $(LIBRARIES_INSIDE)
 
-$(VENV)/oldest/installed: pyproject.toml | $(VENV)/developed
+$(VENV)/oldest/installed: pyproject.toml Makefile | $(VENV)/developed
 	$(PIP) --no-deps --upgrade --target=$(VENV)/oldest \
-		"$$(sed -n 's/.*"\(twisted\)>=\([0-9.]*\)",$$/\1==\2/p' pyproject.toml)"
+		$$(sed -n 's/^ *"\(botocore\|tenacity\|treq\|twisted\)>=\([0-9.]*\)",$$/\1==\2/p' \
+			pyproject.toml)
 	touch $@
 
 # pytest runs all test cases too. That they need nothing of pytest, a share shows: those

@@ -553,6 +553,12 @@ class ChangeImpossible(OperatorError):
     """
 
 
+class DaemonEnds(ChangeImpossible):
+    """
+    The daemon is ending, and makes no more changes.
+    """
+
+
 class PlaceTaken(ChangeImpossible):
     """
     Another process serves in the place of the daemon, and can make the change.

@@ -5,7 +5,9 @@ Connections with large reads, and replies whose bodies are not decoded.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, cast
 
 from hyperlink import EncodedURL
@@ -54,14 +56,23 @@ class _Wide:
     Connects as another endpoint does, and enlarges the reads.
     """
 
-    def __init__(self, endpoint: IStreamClientEndpoint, read_bytes: int) -> None:
-        self._endpoint = endpoint
+    def __init__(
+        self, make_endpoint: Callable[[], IStreamClientEndpoint], read_bytes: int
+    ) -> None:
+        """
+        Args:
+            make_endpoint: Makes the other one. An agent asks for an endpoint with each
+                request, even where it has a connection, and to make a TLS context takes
+                long.
+            read_bytes: See `WideEndpoints`.
+        """
+        self._make_endpoint = make_endpoint
         self._read_bytes = read_bytes
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         # No line in the log for each connection.
         cast(Any, protocolFactory).noisy = False
-        return self._endpoint.connect(protocolFactory).addCallback(self._widen)
+        return self._make_endpoint().connect(protocolFactory).addCallback(self._widen)
 
     def _widen(self, protocol: Any) -> IProtocol:
         protocol.transport.bufferSize = self._read_bytes
@@ -172,11 +183,14 @@ class WideEndpoints:
         self._policy = BrowserLikePolicyForHTTPS() if tls is None else _TLSPolicy(tls)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        return _Wide(partial(self._make, uri), self._read_bytes)
+
+    def _make(self, uri: URI) -> IStreamClientEndpoint:
         endpoint = self._endpoint(uri.host.decode("ascii"), uri.port)
         if uri.scheme == b"https":
             creator = self._policy.creatorForNetloc(uri.host, uri.port)
             endpoint = wrapClientTLS(creator, endpoint)
-        return _Wide(endpoint, self._read_bytes)
+        return endpoint
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         # An address needs no lookup, which would use a thread.

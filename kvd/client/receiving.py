@@ -32,16 +32,20 @@ class Receiver(Protocol):
     it holds enough, the connection is not read.
     """
 
-    def __init__(self, timeout: Timeout, enough_bytes: int) -> None:
+    def __init__(
+        self, timeout: Timeout, enough_bytes: int, length: int | None = None
+    ) -> None:
         """
         Args:
             timeout: Of each wait for more.
             enough_bytes: While it holds so much, the connection is not read.
+            length: That of the body; None: it is unknown.
         """
         self._timeout = timeout
         self._enough_bytes = enough_bytes
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._missing_bytes = length
         self._paused = False
         self._end: Failure | None = None
         self._taker: Deferred[None] | None = None
@@ -115,6 +119,12 @@ class Receiver(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._held.append(data)
         self._held_bytes += len(data)
+        if self._missing_bytes is not None:
+            self._missing_bytes -= len(data)
+            if not self._missing_bytes:
+                # The end follows at once. Who takes the last bytes then finds the
+                # connection free for the next request.
+                return
         self._wake()
         if self._held_bytes >= self._enough_bytes and not self._paused:
             self._paused = True
@@ -146,7 +156,9 @@ def receive(
         timeout: See `Receiver`.
         enough_bytes: See `Receiver`.
     """
-    receiver = Receiver(timeout, enough_bytes)
+    length = response.length
+    known = length if isinstance(length, int) else None
+    receiver = Receiver(timeout, enough_bytes, known)
     response.deliverBody(receiver)
     return receiver
 

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvd.errors import OperatorError, PlaceTaken
+from kvd.errors import DaemonEnds, OperatorError, PlaceTaken
 from kvd.net.credentials import credentials_of
 from kvd.settings import TLS, Address, Settings, SystemdAddress, UNIXAddress
 from kvd.workers.changes import Changes
@@ -114,7 +114,7 @@ class Reload:
         return new
 
     def _refused(self, failure: Failure) -> None:
-        if failure.check(PlaceTaken):
+        if failure.check(DaemonEnds, PlaceTaken):
             self._log.info(
                 "the settings are not applied here: {reason}",
                 reason=failure.getErrorMessage(),

@@ -32,7 +32,7 @@ from kvd.daemon.written_files import check_off_reactor
 from kvd.dispatch.arrangement import ChosenPolicy
 from kvd.dispatch.distribution import PolicyDistribution
 from kvd.dispatch.reuseport_programs import Fallback, ReuseportPrograms
-from kvd.errors import ChangeImpossible
+from kvd.errors import DaemonEnds
 from kvd.net.credentials import warn_of_dates
 from kvd.settings import Settings
 from kvd.system.signals import end_once, stop
@@ -260,10 +260,10 @@ class SupervisorService(ServingService):
     def _check_going_on(self) -> None:
         """
         Raises:
-            ChangeImpossible: kvd is ending, or has been asked to.
+            DaemonEnds: kvd is ending, or has been asked to.
         """
         if self._is_asked_to_end():
-            raise ChangeImpossible("kvd is ending")
+            raise DaemonEnds("kvd is ending")
         self._changes.check_going_on()
 
     def _take_back(self) -> None:

@@ -15,22 +15,24 @@ completes expire: whoever begins one removes others of the same folder.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from typing import Any, Final
 
 from kvd.errors import Fault, KeyAbsent, StoreBusy, UploadAbsent
+from kvd.http.wire.fields import size_of
 from kvd.http.wire.targets import key_of_segments
 from kvd.interfaces import IStore, IValue
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.reserved import MULTIPART
 from kvd.model.uploads import PartInfo
-from kvd.model.values import Metadata, ValueInfo
+from kvd.model.values import LEAST_METADATA_BYTES, Metadata, ValueInfo
 from kvd.store.level import list_folder
 from kvd.store.waiting import resolved
 
@@ -47,6 +49,12 @@ Of a value.
 LIFETIME_SECONDS: Final = 86400.0
 """
 After the last part, where the settings name no other time for uploads.
+"""
+
+_JOINED: Final = "parts.joined"
+"""
+The name in the metadata of a value that says of which parts it consists. It lasts as
+long as the value, without anything to sweep.
 """
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -172,6 +180,40 @@ class Multipart:
             value.close()
             raise absent()
         return value
+
+    def marked(
+        self, metadata: Metadata, upload: str, parts: Iterable[tuple[int, str]]
+    ) -> Metadata:
+        """
+        Metadata with which a value can be told to be what became of parts
+        (`is_joined`); as it is, if it has no room for more in every store.
+
+        Args:
+            metadata: Of the value.
+            upload: The name of the upload.
+            parts: The number and the entity tag of each.
+        """
+        marked = {**metadata, _JOINED: self._mark(upload, parts)}
+        return marked if size_of(marked) <= LEAST_METADATA_BYTES else metadata
+
+    def is_joined(
+        self, info: ValueInfo, upload: str, parts: Iterable[tuple[int, str]]
+    ) -> bool:
+        """
+        Whether a value of this key is what became of parts.
+
+        Args:
+            info: Describes it.
+            upload: See `marked`.
+            parts: See `marked`.
+        """
+        return info.metadata.get(_JOINED) == self._mark(upload, parts)
+
+    def _mark(self, upload: str, parts: Iterable[tuple[int, str]]) -> str:
+        # With the key: copies of the value have the same metadata.
+        named = [self._key.decode("latin-1"), upload, *parts]
+        text = json.dumps(named).encode("ascii")
+        return hashlib.sha256(text).hexdigest()[:32]
 
     async def remove(self, upload: str) -> None:
         """

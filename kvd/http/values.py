@@ -4,7 +4,7 @@ The values of the store, as far as the sender of one request may use them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -379,7 +379,9 @@ class PermittedValues:
         uploads, context = self._parts(folder, key), self._context
         metadata = await uploads.record(upload)
         put = self._put(key, conditions, metadata)
-        put = replace(put, digests=(*put.digests, *digests))
+        named = ((part.number, part.etag) for part in parts)
+        marked = uploads.marked(put.metadata, upload, named)
+        put = replace(put, metadata=marked, digests=(*put.digests, *digests))
         size = sum(part.size for part in parts)
         limit = context.limits.value_bytes
         if limit is not None and size > limit:
@@ -398,6 +400,17 @@ class PermittedValues:
         published = await self._publish(put, size, fill)
         await uploads.remove_published(upload)
         return published
+
+    async def joined(
+        self, folder: bytes, key: Key, upload: str, parts: Iterable[tuple[int, str]]
+    ) -> ValueInfo | None:
+        """
+        See `Values`.
+        """
+        self._put(key, UNCONDITIONAL)
+        info = await self._current(key)
+        uploads = self._parts(folder, key)
+        return info if info and uploads.is_joined(info, upload, parts) else None
 
     async def drop_parts(self, folder: bytes, key: Key, upload: str) -> None:
         """

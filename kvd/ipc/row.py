@@ -31,12 +31,13 @@ The methods that are counted by their names. Clients can make up any others, so 
 are counted together, under the last name.
 """
 
-STATUSES: Final = ("2xx", "3xx", "4xx", "5xx", "499", "501")
+STATUSES: Final = ("2xx", "3xx", "4xx", "5xx", "499", "501", "507")
 """
 The classes of statuses. 499 is no status that kvd sends: the client left before the
 reply, as the access log has it. 501 is what kvd does not offer, such as a method, and
 also another version of HTTP (505): a client's doing, while 5xx are failures, for which
-somebody may be called.
+somebody may be called. 507 is no room: whoever may store values can cause it where
+there are quotas.
 """
 
 (
@@ -84,6 +85,7 @@ the reply.
 
 
 _NOT_OFFERED: Final = (501, 505)
+_NO_ROOM: Final = 507
 
 
 def _class_of(status: int) -> str:
@@ -91,6 +93,8 @@ def _class_of(status: int) -> str:
         return "499"
     if status in _NOT_OFFERED:
         return "501"
+    if status == _NO_ROOM:
+        return "507"
     # What is no status at all is a mistake of ours.
     return f"{status // 100}xx" if 200 <= status < 500 else "5xx"
 

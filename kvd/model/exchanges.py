@@ -4,7 +4,7 @@ What a dialect may ask of the store while it answers one request.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Final, Protocol, TypeVar
 
 from kvd.model.conditions import UNCONDITIONAL, Conditions
@@ -281,6 +281,21 @@ class Values(Protocol):
             DigestMismatch: It has another one; the parts stay.
             UploadAbsent: There is no such upload of this key, or no longer.
             ValueTooLarge: A value may not be so large.
+        """
+
+    async def joined(
+        self, folder: bytes, key: Key, upload: str, parts: Iterable[tuple[int, str]]
+    ) -> ValueInfo | None:
+        """
+        Describe the value that `join_parts` made of parts, if the key has it still;
+        None if not, or if it cannot be told, because the value has much metadata. Needs
+        the right to write the key.
+
+        Args:
+            folder: See `begin_parts`.
+            key: Where it was published.
+            upload: The name of the upload.
+            parts: The number and the entity tag of each.
         """
 
     async def drop_parts(self, folder: bytes, key: Key, upload: str) -> None:

@@ -14,8 +14,9 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from twisted.logger import Logger
 
@@ -240,7 +241,63 @@ def _read(path: str, what: str, *, secret: bool = False) -> str:
     return data.decode("latin-1")
 
 
-def warn_of_dates(all_credentials: Iterable[Credentials]) -> None:
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """
+    Until when the contents of a file are good.
+    """
+
+    path: str
+    kind: Literal["certificate", "crl"]
+    at: float
+    """In seconds since the epoch. Clients refuse the certificate from then on, or kvd
+    refuses clients, as a list of revoked certificates was to be replaced by then."""
+
+
+@lru_cache(maxsize=1)
+def expiries_of(all_credentials: tuple[Credentials, ...]) -> tuple[Expiry, ...]:
+    """
+    Until when the certificates and the lists of revoked ones are good, by their files.
+
+    The address's own certificate counts, not those of its authorities; of several lists
+    in a file, the one that is due first.
+    """
+    if not all_credentials:
+        # Loads nothing.
+        return ()
+    # The status is asked for each second, and a folder may have many certificates: so
+    # the answer is remembered, until other files are read.
+    from cryptography.x509 import load_pem_x509_certificate
+
+    found: dict[str, Expiry] = {}
+    for path, cert in _certificates_in(all_credentials).items():
+        end = load_pem_x509_certificate(cert.encode("latin-1")).not_valid_after_utc
+        found[path] = Expiry(path, "certificate", end.timestamp())
+    for credentials in all_credentials:
+        crl = credentials.tls.crl
+        due = [
+            each.next_update_utc.timestamp()
+            for each in ([] if crl is None else _lists_in(crl, credentials.crl))
+            if each.next_update_utc is not None
+        ]
+        if crl is not None and due:
+            found[crl] = Expiry(crl, "crl", min(due))
+    return tuple(found.values())
+
+
+def _certificates_in(all_credentials: Iterable[Credentials]) -> dict[str, str]:
+    """
+    The certificates of kvd by their files. In each, the first one is the address's own;
+    those that signed it follow.
+    """
+    certs: dict[str, str] = {}
+    for credentials in all_credentials:
+        certs[credentials.tls.cert] = credentials.cert
+        certs |= {each.path: each.cert for each in credentials.named}
+    return certs
+
+
+def warn_of_dates(all_credentials: Sequence[Credentials]) -> None:
     """
     Log a warning for each certificate that clients will not accept at present, and for
     each list of revoked certificates that is out of date.
@@ -251,10 +308,7 @@ def warn_of_dates(all_credentials: Iterable[Credentials]) -> None:
     from cryptography.x509 import load_pem_x509_certificate
 
     now = datetime.now(UTC)
-    certs: dict[str, str] = {}
     for credentials in all_credentials:
-        certs[credentials.tls.cert] = credentials.cert
-        certs |= {each.path: each.cert for each in credentials.named}
         crl = credentials.tls.crl
         for each in [] if crl is None else _lists_in(crl, credentials.crl):
             following = each.next_update_utc
@@ -266,8 +320,7 @@ def warn_of_dates(all_credentials: Iterable[Credentials]) -> None:
                     path=crl,
                     end=f"{following:%Y-%m-%d %H:%M:%S} UTC",
                 )
-    for path, cert in certs.items():
-        # The first one is the address's own; those that signed it follow.
+    for path, cert in _certificates_in(all_credentials).items():
         certificate = load_pem_x509_certificate(cert.encode("latin-1"))
         begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if now > end:

@@ -78,6 +78,9 @@ class Choice:
     """The table of the settings file that contains it; None: the top level."""
     key: str = ""
     """The key in the settings file, if it is not the name."""
+    named_once: bool = False
+    """Whether it names something of which there could be several, but is one: a second
+    one on the command line would look as if it were used too."""
 
     @property
     def repeatable(self) -> bool:
@@ -115,6 +118,7 @@ CHOICES: Final[Sequence[Choice]] = (
         ["file:./values"],
         "Where values are stored, as SCHEME:PATH.",
         "s",
+        named_once=True,
     ),
     Choice(
         "fallback-store",
@@ -123,6 +127,7 @@ CHOICES: Final[Sequence[Choice]] = (
         ["off"],
         "A store from which values are read that --store does not have, while kvd sync"
         " moves them; removals reach both; off: none.",
+        named_once=True,
     ),
     Choice(
         "near",
@@ -133,6 +138,7 @@ CHOICES: Final[Sequence[Choice]] = (
         " away, as file:PATH?max-size=SIZE&fresh=TIME&stale=TIME: how much it may take,"
         " how long the store is not asked again (0s), and how much longer older values"
         " are served while it cannot be asked (0s); off: none.",
+        named_once=True,
     ),
     Choice(
         "policy",
@@ -319,6 +325,7 @@ CHOICES: Final[Sequence[Choice]] = (
         ["off"],
         'The rights file: who may read, write, delete and list which keys; "kvd user"'
         " writes it; off: every client may do everything.",
+        named_once=True,
     ),
     Choice(
         "access-log",
@@ -327,6 +334,7 @@ CHOICES: Final[Sequence[Choice]] = (
         ["off"],
         "A file that gets a line for each request; -: standard output; off: none.",
         "a",
+        named_once=True,
     ),
     Choice(
         "access-log-format",
@@ -364,6 +372,7 @@ CHOICES: Final[Sequence[Choice]] = (
         ["off"],
         'A file that gets a record of each connection, for "kvd simulate"; at 64 MiB it'
         " is renamed to FILE.1 and a new one begins; off: none.",
+        named_once=True,
     ),
     Choice(
         "splice",
@@ -405,6 +414,7 @@ CHOICES: Final[Sequence[Choice]] = (
         ["off"],
         "The address of the status site, such as tcp:8081, which only this machine can"
         " reach unless interface= is given; off: none.",
+        named_once=True,
     ),
     Choice(
         "drain-timeout",

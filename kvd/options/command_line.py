@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from getopt import GetoptError
+from getopt import GetoptError, getopt
 from typing import Any
 
 from twisted.python import usage
@@ -36,6 +36,11 @@ def _describe(choice: Choice) -> str:
 
 def _forms(name: str, short: str | None) -> str:
     return f"-{short}, --{name}" if short else f"--{name}"
+
+
+_NAMED_ONCE = frozenset(choice.name for choice in CHOICES if choice.named_once) | {
+    "config"
+}
 
 
 class Options(usage.Options):
@@ -79,6 +84,7 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
+            self._check_once(sys.argv[1:] if options is None else options)
             super().parseOptions(options)
             if self.parent is not None:
                 check_folder(self.parent)
@@ -94,6 +100,22 @@ class Options(usage.Options):
             # twistd itself would print all of its usage before the sentence.
             end = "" if sentence.endswith((".", "?")) else "."
             raise SystemExit(f"kvd: {sentence}{end} Try: twistd kvd --help") from error
+
+    def _check_once(self, options: Sequence[str]) -> None:
+        try:
+            given, _ = getopt(list(options), self.shortOpt, self.longOpt)
+        except GetoptError:
+            # The parser finds that too, and says it.
+            return
+        first: dict[str, str] = {}
+        for form, text in given:
+            option = form.lstrip("-")
+            name = self.synonyms.get(option, option)
+            if name in _NAMED_ONCE and first.setdefault(name, text) != text:
+                raise usage.UsageError(
+                    f"--{name} is given twice, {first[name]!r} and {text!r}, and only"
+                    " one can count: give it once"
+                )
 
     def _hint(self, error: usage.UsageError) -> str:
         # getopt's error names only the option that it does not know.

@@ -74,12 +74,15 @@ def read_near(text: str) -> NearCache | None:
     if text == "off":
         return None
     location, question, rest = text.rpartition("?")
-    given = dict(part.partition("=")[::2] for part in rest.split("&"))
+    parts = [part.partition("=")[::2] for part in rest.split("&")]
+    given = dict(parts)
     if not question or "max-size" not in given or not given.keys() <= _NEAR_OPTIONS:
         raise BadSetting(
             f"{text!r} is not of the form SCHEME:PATH?max-size=SIZE&fresh=TIME&stale="
             "TIME, such as file:./cache?max-size=50GiB"
         )
+    if len(given) < len(parts):
+        raise BadSetting(f"{text!r} has a part twice: give each once")
     store = read_store(location)
     if not IBoundedStoreMaker.providedBy(load(IStoreDeclaration, store.scheme)):
         raise BadSetting(

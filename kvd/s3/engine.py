@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import Random
-from typing import Any, Final, cast
+from typing import Final
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, ParseError
 
@@ -35,11 +35,9 @@ from twisted.web.client import (
     RequestTransmissionFailed,
     ResponseFailed,
 )
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from kvd.client.asking import reason_of
-from kvd.client.connecting import AsWritten
 from kvd.client.errors import BrokenOff, TimedOut
 from kvd.client.receiving import Receiver, discard, drain, receive
 from kvd.client.sending import Body
@@ -139,6 +137,26 @@ class Engine:
         Raises:
             KvdError: The engine answered otherwise, or not.
         """
+        try:
+            return await self._ask_once(ask)
+        except Transient as transient:
+            failed = transient
+        # Not in the block above: this failure would be the context of all later ones.
+        return await self._ask_again(ask, failed)
+
+    async def _ask_again(self, ask: Ask, failed: Transient) -> Reply:
+        """
+        Retry a request. Few get here, and only they take what tenacity costs.
+
+        Args:
+            failed: How the first attempt failed. It counts as one.
+        """
+        failures = [failed]
+
+        async def attempt() -> Reply:
+            if failures:
+                raise failures.pop()
+            return await self._ask_once(ask)
 
         def may_repeat(error: BaseException) -> bool:
             body = ask.body
@@ -146,21 +164,17 @@ class Engine:
                 isinstance(body, bytes) or body.rewind()
             )
 
+        retrying = AsyncRetrying(
+            sleep=self._sleep,
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS),
+            retry=retry_if_exception(may_repeat),
+            reraise=True,
+        )
         try:
-            async for attempt in AsyncRetrying(
-                sleep=self._sleep,
-                stop=stop_after_attempt(ATTEMPTS),
-                wait=wait_random_exponential(
-                    FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-                ),
-                retry=retry_if_exception(may_repeat),
-                reraise=True,
-            ):
-                with attempt:
-                    return await self._ask_once(ask)
+            return await retrying(attempt)
         except Transient as transient:
             raise transient.failure from transient.__cause__
-        raise AssertionError("the last attempt returns or raises")
 
     def _sleep(self, seconds: float) -> Awaitable[None]:
         return deferLater(self._clock, seconds, lambda: None)
@@ -201,17 +215,9 @@ class Engine:
             if ask.sends is not None:
                 ask.sends(body)
         fresh = ask.fresh or (ask.streams and url.startswith("http:"))
-        treq = self._connections.fresh if fresh else self._connections.kept
         try:
-            asked: Deferred[Any] = treq.request(
-                ask.method,
-                AsWritten.from_text(url),
-                headers=Headers({name: [text] for name, text in fields.items()}),
-                data=body,
-                allow_redirects=False,
-                unbuffered=True,
-                # Without it, treq would install Twisted's own.
-                reactor=cast(Any, self._clock),
+            asked = self._connections.request(
+                ask.method, url, fields, body, fresh=fresh
             )
             progress = (lambda: None) if body is None else body.progress
             response = await self._timeout.wait_for(asked, progress, discard)

@@ -4,7 +4,7 @@ Checks which of several endpoints of an engine answer.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
@@ -18,7 +18,6 @@ from twisted.web.client import (
 )
 
 from kvd.client.asking import reason_of
-from kvd.client.connecting import AsWritten
 from kvd.client.receiving import discard
 from kvd.client.timeouts import Silence, Timeout
 from kvd.s3.connections import Connections
@@ -84,9 +83,8 @@ class HealthChecks:
         was_down = endpoint.failures > 0
         reason = ""
         try:
-            asked: Deferred[Any] = self._connections.fresh.request(
-                "GET", AsWritten.from_text(f"{endpoint.url}/"), unbuffered=True
-            )
+            url = f"{endpoint.url}/"
+            asked = self._connections.request("GET", url, fresh=True)
             response = await timeout.wait_for(asked, late=discard)
             # Not drained: it may come byte by byte, and never end.
             discard(response)

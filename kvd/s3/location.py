@@ -103,6 +103,9 @@ def read_location(text: str) -> Location:
     return Location(parts.netloc, prefix, endpoints, region)
 
 
+_PORTS: Final = {"http": 80, "https": 443}
+
+
 def read_endpoint(url: str) -> str:
     """
     Check the URL of an endpoint.
@@ -125,7 +128,7 @@ def read_endpoint(url: str) -> str:
     except ValueError:
         port = 0
     if (
-        parts.scheme not in ("http", "https")
+        parts.scheme not in _PORTS
         or not parts.hostname
         or port == 0
         or parts.path not in ("", "/")
@@ -135,7 +138,12 @@ def read_endpoint(url: str) -> str:
             f"{url!r} is not an endpoint of the S3 store: give a URL without a path,"
             " such as https://s3.example:8333"
         )
-    return f"{parts.scheme}://{parts.netloc}"
+    # As a client says it in ``Host``, which is signed: in lower case, and without the
+    # port that is meant anyway.
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if port is None or port == _PORTS[parts.scheme]:
+        return f"{parts.scheme}://{host}"
+    return f"{parts.scheme}://{host}:{port}"
 
 
 def _bad(text: str, why: str) -> BadSetting:

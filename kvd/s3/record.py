@@ -108,16 +108,16 @@ def describe(key: Key, reply: Reply, size: int) -> Stored:
         size: Its size in bytes.
     """
     tag = reply.field("ETag")
-    seconds = _last_modified(reply)
     etag = reply.field(ETAG_FIELD)
     changed = reply.field(f"{_PREFIX}changed")
     begun = reply.field(f"{_PREFIX}begun")
     if not _ETAG.fullmatch(etag) or not _TIME.fullmatch(changed or begun):
+        seconds = _last_modified(reply)
         foreign = f"{tag.strip(chr(34))}-{int(seconds):x}"
         kind = reply.field("Content-Type")
         metadata = {"content-type": kind} if kind else NO_METADATA
         return Stored(ValueInfo(key, size, foreign, seconds, metadata), tag, None)
-    when = float(changed) if changed else max(seconds, float(begun))
+    when = float(changed) if changed else max(_last_modified(reply), float(begun))
     sha256 = reply.field(f"{_PREFIX}sha256")
     info = ValueInfo(key, size, etag, when, _metadata_of(reply))
     return Stored(info, tag, sha256 if _SHA256.fullmatch(sha256) else None)

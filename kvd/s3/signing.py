@@ -7,11 +7,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
+from hmac import digest
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
-from botocore.auth import S3SigV4Auth
+from botocore.auth import UNSIGNED_PAYLOAD, S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
 from botocore.session import Session
@@ -20,11 +21,6 @@ from kvd.errors import NoThread, StoreFault
 from kvd.store.waiting import OffReactor
 
 DEFAULT_REGION: Final = "us-east-1"
-
-# The bytes of a body that is sent as it comes are unknown when its head is signed.
-_UNSIGNED: Final = SimpleNamespace(s3={"payload_signing_enabled": False})
-_SIGNED: Final = SimpleNamespace(s3={"payload_signing_enabled": True})
-
 
 FAULTS: Final = (BotoCoreError, LookupError, OSError, RuntimeError, ValueError)
 """
@@ -109,6 +105,83 @@ def find_identity() -> Identity:
     return Identity(found, region, authorities)
 
 
+class _Fields(dict[str, str]):
+    """
+    The fields that are signed, for botocore: no name comes twice.
+    """
+
+    def get_all(self, name: str) -> tuple[str, ...]:
+        """
+        All values of a name.
+        """
+        return (self[name],)
+
+
+class _Request:
+    """
+    A request, for botocore. `AWSRequest` keeps its fields in a message of `email`, and
+    prepares a body anew each time: two thirds of what a signature took.
+    """
+
+    params: Final = ()
+    """The query is in the URL."""
+
+    def __init__(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.headers = headers
+        self.body = body
+        self.context: dict[str, Any] = {}
+        self.signed: _Fields | None = None
+
+
+class _Auth(S3SigV4Auth):  # type: ignore[misc]
+    """
+    The signer of botocore, for requests of kvd: none of their fields is one that
+    others change on the way.
+    """
+
+    def __init__(self, credentials: Any, region: str) -> None:
+        super().__init__(credentials, "s3", region)
+        self.region = region
+        self._day = ""
+        self._key = b""
+
+    def headers_to_sign(self, request: _Request) -> _Fields:
+        """
+        botocore asks twice for each request; no field changes in between.
+        """
+        if request.signed is None:
+            request.signed = _Fields(
+                {name.lower(): value for name, value in request.headers.items()}
+            )
+        return request.signed
+
+    def payload(self, request: _Request) -> str:
+        """
+        The bytes of a body that is sent as it comes are unknown when its head is
+        signed.
+        """
+        if request.body is None:
+            unsigned: str = UNSIGNED_PAYLOAD
+            return unsigned
+        return sha256(request.body).hexdigest()
+
+    def signature(self, string_to_sign: str, request: _Request) -> str:
+        """
+        The signature, with a key that is made once a day.
+        """
+        day = request.context["timestamp"][:8]
+        if day != self._day:
+            key = f"AWS4{self.credentials.secret_key}".encode()
+            for part in (day, self.region, "s3", "aws4_request"):
+                key = digest(key, part.encode(), "sha256")
+            self._day, self._key = day, key
+        return digest(self._key, string_to_sign.encode(), "sha256").hex()
+
+
 class Signer:
     """
     Signs requests.
@@ -132,6 +205,7 @@ class Signer:
         self._region = region
         self._find = find
         self._identity = identity
+        self._auth: _Auth | None = None
 
     async def sign(
         self, method: str, url: str, fields: Mapping[str, str], body: bytes | None
@@ -141,7 +215,7 @@ class Signer:
 
         Args:
             method: That of the request.
-            url: The whole URL, percent-encoded.
+            url: The whole URL, percent-encoded; see `kvd.s3.location.read_endpoint`.
             fields: Those that the request has anyway.
             body: All of it; None: it is not known yet, and not signed.
 
@@ -162,10 +236,13 @@ class Signer:
             raise
         except FAULTS as error:
             raise StoreFault(f"The credentials of the S3 store: {error}") from error
-        request = AWSRequest(method, url, headers=dict(fields), data=body)
-        request.context["client_config"] = _UNSIGNED if body is None else _SIGNED
-        signed(request, frozen, self._region or identity.region)
-        return {name: str(value) for name, value in request.headers.items()}
+        # As the agent would add it; then it is signed.
+        request = _Request(method, url, {"Host": url.split("/", 3)[2], **fields}, body)
+        auth = self._auth
+        if auth is None or auth.credentials != frozen:
+            auth = self._auth = _Auth(frozen, self._region or identity.region)
+        auth.add_auth(request)
+        return request.headers
 
 
 def signed(request: AWSRequest, credentials: Any, region: str) -> None:

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy, choose_shadow
-from kvd.errors import ChangeImpossible, PlaceTaken
+from kvd.errors import ChangeImpossible, DaemonEnds, PlaceTaken
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.settings import MAX_PROCS, RightsFile, Settings
 from kvd.system.code import check_code
@@ -240,7 +240,7 @@ class Changes:
         Wait until no change is under way.
 
         Raises:
-            ChangeImpossible: kvd is ending.
+            DaemonEnds: kvd is ending.
         """
         return Deferred.fromCoroutine(self._until_idle())
 
@@ -252,12 +252,12 @@ class Changes:
         """
         Raises:
             PlaceTaken: Another process serves in the place of this one.
-            ChangeImpossible: kvd is ending.
+            DaemonEnds: kvd is ending.
         """
         if self._handed_over:
             raise PlaceTaken("another process serves in the place of this one")
         if self._pool.stopping:
-            raise ChangeImpossible("kvd is ending")
+            raise DaemonEnds("kvd is ending")
 
     def rights(self, users: RightsFile | None) -> None:
         """
@@ -366,8 +366,10 @@ class Changes:
             if result is None:
                 self._log.info("{change}: done", change=name, happened="change")
             else:
-                # The client that asked may have disconnected.
-                self._log.warn(
+                # The client that asked may have disconnected. An end is no mishap.
+                is_over = result.check(DaemonEnds, PlaceTaken)
+                self._log.emit(
+                    LogLevel.info if is_over else LogLevel.warn,
                     "{change}: not done: {reason}",
                     change=name,
                     reason=result.getErrorMessage(),

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.daemon.hangup import has_terminal
 from kvd.daemon.reload import Reload
 from kvd.daemon.written_files import check_written_files
-from kvd.errors import BadSetting, ChangeImpossible, PlaceTaken
+from kvd.errors import BadSetting, ChangeImpossible, DaemonEnds, PlaceTaken
 from kvd.settings import RightsFile, Settings, StoreLocation, TCPAddress
 from tests.certificates import localhost
 
@@ -276,6 +276,16 @@ class ReloadTests(SynchronousTestCase):
 
         assert LogLevel.info is event["log_level"]
         assert "another process serves" in formatEvent(event)
+
+    def test_the_end_of_the_daemon_is_no_failure(self) -> None:
+        """
+        The signal to end may follow at once.
+        """
+        self.changes.answer = fail(DaemonEnds("kvd is ending"))
+        (event,) = self.reload(lambda: SETTINGS)
+
+        assert LogLevel.info is event["log_level"]
+        assert "kvd is ending" in formatEvent(event)
 
     def test_a_terminal_is_noticed(self) -> None:
         """

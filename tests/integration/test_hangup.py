@@ -10,7 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,39 @@ def test_without_workers_it_is_reported(tmp_path: Path) -> None:
         assert 404 == ask(daemon.port, "GET", "/k").status
 
 
+def test_an_end_right_after_is_no_failure(tmp_path: Path) -> None:
+    """
+    The settings are read again while requests in flight are finished.
+    """
+    with Twistd(["--store=null:", "--procs=1", "--control=off"], tmp_path) as daemon:
+        with uploading(daemon.port) as client:
+            # So that both come at once.
+            numbers = (signal.SIGSTOP, signal.SIGHUP, signal.SIGTERM, signal.SIGCONT)
+            for number in numbers:
+                daemon.process.send_signal(number)
+            read_until(daemon, "the settings are not applied here: kvd is ending")
+            client.sendall(b"xy")
+            assert client.recv(1000).startswith(b"HTTP/1.1 201 ")
+        daemon.stop()
+
+    assert not [line for line in daemon.lines if "#error]" in line or "#warn]" in line]
+
+
+@contextmanager
+def uploading(port: int) -> Iterator[socket.socket]:
+    """
+    A connection whose request is in flight until two more bytes are sent.
+    """
+    address = ("127.0.0.1", port)
+    with socket.create_connection(address, timeout=PATIENCE_SECONDS) as client:
+        client.sendall(
+            b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+            b"Expect: 100-continue\r\n\r\n"
+        )
+        assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+        yield client
+
+
 @pytest.mark.parametrize("procs", ["0", "1"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_to_end_is_no_mistake(
@@ -93,15 +127,7 @@ def test_a_second_signal_to_end_is_no_mistake(
     """
     options = ["--store=null:", f"--procs={procs}", "--control=off"]
     with Twistd(options, tmp_path) as daemon:
-        client = socket.create_connection(
-            ("127.0.0.1", daemon.port), timeout=PATIENCE_SECONDS
-        )
-        with client:
-            client.sendall(
-                b"PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
-                b"Expect: 100-continue\r\n\r\n"
-            )
-            assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+        with uploading(daemon.port) as client:
             daemon.process.send_signal(number)
             read_until(daemon, f"Received {number.name}")
             for _ in range(3):

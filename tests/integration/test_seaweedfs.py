@@ -5,6 +5,10 @@ the double of it (`tests.s3.memory_engine`).
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,3 +63,29 @@ class TestKvdOverSeaweedFS(over_engine.DaemonContract):
     """
     What a client sees of kvd over SeaweedFS.
     """
+
+
+def test_what_is_tried_ends_with_one_interrupt() -> None:
+    """
+    ``make engine``: ^C reaches all processes of a terminal, and make tells of a status
+    that is not 0. kvd hears of it once, and the nodes after kvd.
+    """
+    command = [sys.executable, "-m", "tests.s3.trying"]
+    options = ["--listen=tcp:0:interface=127.0.0.1", "--control=off", "--procs=1"]
+    lines = []
+    with subprocess.Popen(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as tried:
+        assert tried.stdout is not None
+        for line in tried.stdout:
+            lines.append(line)
+            if "kvd serves" in line:
+                os.killpg(tried.pid, signal.SIGINT)
+
+    assert 0 == tried.returncode, lines
+    assert "kvd and the nodes have ended" in lines[-1]
+    assert 1 == sum("Received SIG" in line for line in lines)

@@ -27,6 +27,7 @@ from tests.certificates import (
 from tests.integration.commands import run_kvd
 from tests.integration.http import TIMEOUT_SECONDS, ask
 from tests.integration.test_hangup import read_until
+from tests.integration.test_status import status_of
 from tests.integration.twistd import Twistd
 
 pytestmark = pytest.mark.integration
@@ -162,17 +163,28 @@ def serial(port: int, context: ssl.SSLContext) -> int:
         return int(str(shown["serialNumber"]), 16)
 
 
+def end_of(path: Path, certificate: Certificate) -> dict[str, object]:
+    """
+    When a certificate in a file expires, as the status has it.
+    """
+    at = certificate.certificate.not_valid_after_utc.timestamp()
+    return {"path": str(path), "kind": "certificate", "at": at}
+
+
 def test_certificates_are_renewed_without_losing_anybody(tmp_path: Path) -> None:
     """
     SIGHUP reads them again. An upload goes on meanwhile, on the connection that it has.
     A certificate without its key changes nothing, and the log names both; nor does it
-    when workers die and are replaced.
+    when workers die and are replaced. The status says when each expires.
     """
     context = client_context()
     renewed = make_certificate(
         "localhost", authority(), [x509.DNSName("localhost")], until=2 * HOUR
     )
-    options = serving(tmp_path, "--procs=2", "--policy=reuseport")
+    control = tmp_path / "control"
+    options = serving(
+        tmp_path, "--procs=2", "--policy=reuseport", f"--control={control}"
+    )
     cert, key = tmp_path / "cert.pem", tmp_path / "cert.key"
     with Twistd(options, tmp_path) as daemon, secure(daemon.ports[1], context) as old:
         port = daemon.ports[1]
@@ -181,6 +193,7 @@ def test_certificates_are_renewed_without_losing_anybody(tmp_path: Path) -> None
         )
         session = old.session
         assert localhost().certificate.serial_number == serial(port, context)
+        assert [end_of(cert, localhost())] == status_of(control)["expiries"]
 
         cert.write_text(renewed.cert_pem)
         daemon.process.send_signal(signal.SIGHUP)
@@ -198,6 +211,7 @@ def test_certificates_are_renewed_without_losing_anybody(tmp_path: Path) -> None
         read_until(daemon, "settings: done")
         serials = {serial(port, context) for _ in range(8)}
         assert {renewed.certificate.serial_number} == serials
+        assert [end_of(cert, renewed)] == status_of(control)["expiries"]
         # Keys of session tickets are new too.
         with secure(port, context, session) as connection:
             assert not connection.session_reused

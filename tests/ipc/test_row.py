@@ -31,7 +31,10 @@ STEPS = st.lists(
             st.sampled_from(METHODS).map(word_of_method),
             st.booleans(),
             st.sampled_from(
-                [0, 100, 200, 206, 304, 404, CLIENT_LEFT, 500, 501, 505, 999, 5000]
+                [
+                    *(0, 100, 200, 206, 304, 404, CLIENT_LEFT),
+                    *(500, 501, 505, 507, 999, 5000),
+                ]
             ),
             st.floats(0, 1e9) | st.sampled_from([0.0, 5e-324, 2.0**-17, 2.0**7]),
         ),

@@ -22,7 +22,9 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from kvd.errors import CredentialsUnusable
 from kvd.net.credentials import (
+    Expiry,
     credentials_of,
+    expiries_of,
     pack,
     read_credentials,
     unpack,
@@ -310,3 +312,38 @@ def test_a_list_that_is_out_of_date_is_told() -> None:
     (first, second) = warnings(used)
     assert "a list of revoked certificates in /crl.pem was to be replaced" in first
     assert "the certificate in /a.pem expired" in second
+
+
+def test_when_what_clients_see_expires_is_known() -> None:
+    """
+    Of each file, also if several addresses have it: of an address's own certificate,
+    not of those that signed it; of those for further names; of the list that is due
+    first.
+    """
+    soon = make_certificate("x", until=timedelta(minutes=5))
+    files = TLS("/cert.pem", "/key.pem", "/ca.pem", crl="/crl.pem")
+    lists = revoked_by(authority()) + revoked_by(authority(), until=-HOUR)
+    used = replace(
+        credentials(ca=authority(), tls=files),
+        cert=localhost().cert_pem + soon.cert_pem,
+        crl=lists,
+        named=(NamedCertificate("/a.pem", ("a",), soon.cert_pem, "key"),),
+    )
+    plain = replace(used, tls=TLS("/cert.pem", "/key.pem"), crl="", named=())
+    until = revoked_by(authority(), until=-HOUR)
+    due = x509.load_pem_x509_crl(until.encode()).next_update_utc
+
+    found = {(each.path, each.kind): each for each in expiries_of((used, plain))}
+    assert [
+        ("/a.pem", "certificate"),
+        ("/cert.pem", "certificate"),
+        ("/crl.pem", "crl"),
+    ] == sorted(found)
+    for path, certificate in (("/cert.pem", localhost()), ("/a.pem", soon)):
+        end = certificate.certificate.not_valid_after_utc
+        assert (
+            Expiry(path, "certificate", end.timestamp()) == (found[path, "certificate"])
+        )
+    assert due is not None
+    assert abs(due.timestamp() - found["/crl.pem", "crl"].at) < 60
+    assert () == expiries_of(())

@@ -31,6 +31,8 @@ from kvd.settings import (
 from kvd.system.inherited import VARIABLE
 from tests.declared import declare_doubles
 
+FALLBACK = ("--fallback-store", "null:", "off")
+
 
 class OptionsCase(SynchronousTestCase):
     """
@@ -510,6 +512,40 @@ class RefusedTests(OptionsCase):
                     ["--access-log and --record both write", "/log'"],
                 )
             ]
+        )
+
+    def test_what_can_be_named_once_is_not_named_twice(self) -> None:
+        """
+        A second store could be meant to be used beside the first one, which would be
+        left out silently. In any form of the option; the same once more does no harm,
+        and a number that comes later counts, as in most programs.
+        """
+        given = [
+            (["--store=null:", "-sfile:/v"], "--store", "null:", "file:/v"),
+            (["--fallback", "null:", "--fallback-store=off"], *FALLBACK),
+            (["--users=/a", "--users=/b"], "--users", "/a", "/b"),
+            (["-a/a", "-a", "/b"], "--access-log", "/a", "/b"),
+            (["--record=/a", "--record=/b"], "--record", "/a", "/b"),
+            (["--status=tcp:0", "--status=off"], "--status", "tcp:0", "off"),
+            (["--near=off", "--near=file:/n"], "--near", "off", "file:/n"),
+            (["-c/a", "--config=/b"], "--config", "/a", "/b"),
+        ]
+        for words, option, first, second in given:
+            assert self.refusal(*words) == (
+                f"{option} is given twice, {first!r} and {second!r}, and only one can"
+                " count: give it once"
+            )
+        settings = self.settings("--store=file:/v", "-s", "file:/v", "-j1", "--procs=2")
+        assert StoreLocation("file", "/v") == settings.store
+        assert 2 == settings.procs
+
+    def test_a_part_of_a_near_cache_is_given_once(self) -> None:
+        """
+        Of two sizes, one would not count.
+        """
+        text = "file:/n?max-size=1GiB&max-size=2GiB"
+        assert f"--near: {text!r} has a part twice: give each once" == (
+            self.refusal(f"--near={text}")
         )
 
     def test_the_same_twice_is_refused(self) -> None:

@@ -35,16 +35,20 @@ class SeaweedFS:
     if there are several.
     """
 
-    def __init__(self, folder: Path, nodes: int = 1, volumes: int = 40) -> None:
+    def __init__(
+        self, folder: Path, nodes: int = 1, volumes: int = 40, apart: bool = False
+    ) -> None:
         """
         Args:
             folder: Has the files of all nodes.
             nodes: How many there are.
             volumes: How many of 64 MB each of them has room for. What was replaced
                 takes room too, for a while.
+            apart: Whether ^C at the terminal does not reach them.
         """
         self.folder = folder
         self._most_volumes = volumes
+        self._group = 0 if apart else None
         folder.mkdir(parents=True, exist_ok=True)
         self._masters = [unused_port() for _ in range(nodes)]
         self._filers = [unused_port() for _ in range(nodes)]
@@ -132,6 +136,7 @@ class SeaweedFS:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "GOMAXPROCS": "2"},
+                process_group=self._group,
             )
 
     def _is_ready(self) -> bool:

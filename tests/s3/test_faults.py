@@ -59,9 +59,20 @@ class Said(Protocol):
     def dataReceived(self, data: bytes) -> None:
         factory, transport = cast(Any, self.factory), cast(Any, self.transport)
         factory.count += 1
+        factory.heard.append(data)
         transport.write(factory.said)
         if factory.closes:
             transport.loseConnection()
+
+
+def saying(said: bytes, *, closes: bool) -> Any:
+    """
+    A factory of `Said`, with what its protocols have heard.
+    """
+    factory: Any = Factory.forProtocol(Said)
+    factory.noisy, factory.count, factory.heard = False, 0, []
+    factory.said, factory.closes = said, closes
+    return factory
 
 
 class FaultCase(EngineCase, Asking):
@@ -73,9 +84,7 @@ class FaultCase(EngineCase, Asking):
         """
         Have all requests answered with the same bytes.
         """
-        factory: Any = Factory.forProtocol(Said)
-        factory.noisy, factory.count = False, 0
-        factory.said, factory.closes = said, closes
+        factory = saying(said, closes=closes)
         self.urls[:] = [self.listen(factory)]
         return factory
 
@@ -342,6 +351,19 @@ class FailingTests(FaultCase):
 
         assert b"old" == self.get(store)
 
+    def test_last_attempt_alone_is_told(self) -> None:
+        """
+        What went wrong in the attempts before it is in the log, and no context of its
+        error: a traceback would have both, as if one had led to the other.
+        """
+        self.memory.fail_next = [(503, "SlowDown"), (403, "AccessDenied")]
+        asked = Deferred.fromCoroutine(self.make_engine().ask(Ask("GET", "key")))
+        self.wait_for(asked)
+        error = self.failureResultOf(asked).value
+
+        assert isinstance(error, StoreFault)
+        assert error.__context__ is None
+
     def test_wrong_credentials(self) -> None:
         """
         500, with what to look at.
@@ -427,6 +449,32 @@ class RefusedRequestsTests(FaultCase):
         self.finish(gatherResults(asked))
 
         assert 10 * count == len(self.memory.seen)
+
+
+class CookieTests(FaultCase):
+    """
+    Engines, and balancers before them, that set cookies.
+    """
+
+    def test_none_comes_back(self) -> None:
+        """
+        What one request was told is not said by the next.
+        """
+        factory = self.say(
+            b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 5\r\n'
+            b"Set-Cookie: told=secret; Path=/\r\n\r\nvalue",
+            closes=False,
+        )
+        engine = self.make_engine()
+        for _ in range(3):
+            asked = Deferred.fromCoroutine(engine.ask(Ask("GET", "key")))
+            engine.dismiss(self.finish(asked))
+            self.reactor.settle()
+
+        assert 3 == len(factory.heard)
+        for head in factory.heard:
+            assert b"cookie" not in head.lower()
+            assert 1 == head.count(b"\r\nHost: 127.0.0.1:")
 
 
 class ConditionTests(FaultCase):
@@ -613,9 +661,8 @@ class EndpointsTests(FaultCase):
         A large value cannot be sent again by kvd. Its client sends it again, to the
         other gateway.
         """
-        factory: Any = Factory.forProtocol(Said)
-        factory.noisy, factory.count, factory.closes = False, 0, False
-        factory.said = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        said = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        factory = saying(said, closes=False)
         self.urls[0] = self.listen(factory)
         store = self.make_store()
         self.reactor.settle(20)
@@ -690,8 +737,7 @@ class EndpointsTests(FaultCase):
         """
         It is asked every few seconds, and requests go to the other one.
         """
-        factory: Any = Factory.forProtocol(Said)
-        factory.noisy, factory.count, factory.said, factory.closes = False, 0, b"", 0
+        factory = saying(b"", closes=False)
         self.urls[0] = self.listen(factory)
         store = self.make_store()
         self.reactor.settle(20)
@@ -746,6 +792,22 @@ class TLSTests(FaultCase):
         assert b"value" == self.get(store)
         self.put_large(store)
         assert LARGE == self.get(store)
+
+    def test_one_context_for_all_requests(self) -> None:
+        """
+        Not one for each, with all authorities.
+        """
+        self.tls = ClientTLS(authority().cert_pem.encode())
+        self.serve_tls(self.made(x509.IPAddress(IPv4Address("127.0.0.1"))))
+        store = self.make_store()
+        with mock.patch.object(
+            ssl, "optionsForClientTLS", wraps=ssl.optionsForClientTLS
+        ) as made:
+            self.put(store)
+            for _ in range(3):
+                assert b"value" == self.get(store)
+
+        assert 1 == made.call_count
 
     def test_nothing_goes_past_the_encryption(self) -> None:
         """
@@ -856,6 +918,37 @@ class ShortTests(HoldingCase):
         self.error(EngineFailed, lambda: value.read(at, HEAD_BYTES))
         assert 1 == factory.count
         value.close()
+
+
+class NextRequestTests(HoldingCase):
+    """
+    A connection serves one request after the other.
+    """
+
+    def test_it_is_free_once_the_last_bytes_are_taken(self) -> None:
+        """
+        A request that follows at once needs no connection of its own.
+        """
+        factory = self.hold(
+            b'HTTP/1.1 200 OK\r\nETag: "tag"\r\nContent-Length: 5\r\n\r\n'
+        )
+        engine = self.make_engine()
+
+        async def ask_and_take() -> bytes:
+            reply = await engine.ask(Ask("GET", "key"))
+            return await engine.take(engine.receive(reply))
+
+        async def ask_twice() -> tuple[bytes, bytes]:
+            return await ask_and_take(), await ask_and_take()
+
+        asked = Deferred.fromCoroutine(ask_twice())
+        for count in (1, 2):
+            self.reactor.settle(50)
+            assert count == factory.count
+            assert 1 == len(factory.open)
+            cast(Any, factory.open[0].transport).write(b"value")
+
+        assert (b"value", b"value") == self.finish(asked)
 
 
 class LeavingTests(HoldingCase):

@@ -18,7 +18,16 @@ from kvd.s3.maker import maker
         ("//bucket/a/b/", Location("bucket", "a/b/", (), None)),
         (
             "//bucket/a?endpoint=https://one:8333,http://[::1]:80/&region=eu-1",
-            Location("bucket", "a/", ("https://one:8333", "http://[::1]:80"), "eu-1"),
+            Location("bucket", "a/", ("https://one:8333", "http://[::1]"), "eu-1"),
+        ),
+        (
+            "//bucket?endpoint=HTTP://One.Example:0443,https://TWO:443,http://three:",
+            Location(
+                "bucket",
+                "",
+                ("http://one.example:443", "https://two", "http://three"),
+                None,
+            ),
         ),
     ],
 )

@@ -7,16 +7,27 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
+from urllib.parse import quote
 
 import pytest
+from botocore import auth
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.errors import StoreFault
+from kvd.s3.location import read_endpoint
 from kvd.s3.signing import Identity, Signer, find_identity
+from tests.chance import new_seed
 from tests.s3.cases import at_once
 
 URL = "http://engine.example:8333/values/one"
@@ -44,6 +55,46 @@ class Renewing:
         self.renewals += self.due
         self.due = False
         return ReadOnlyCredentials("key", "secret", f"token-{self.renewals}")
+
+
+@contextmanager
+def botocore_at(now: datetime) -> Iterator[None]:
+    """
+    Have botocore sign at a given time.
+    """
+    clock = SimpleNamespace(utcnow=lambda: now)
+    with (
+        mock.patch.object(auth, "get_current_datetime", return_value=now, create=True),
+        # botocore 1.37 has no such function.
+        mock.patch.object(auth, "datetime", SimpleNamespace(datetime=clock)),
+    ):
+        yield
+
+
+def _any_credentials(random: Random) -> ReadOnlyCredentials:
+    token = random.choice([None, "token", "another"])
+    return ReadOnlyCredentials("key", f"secret-{random.randrange(3)}", token)
+
+
+def _any_request(random: Random) -> tuple[str, str, dict[str, str], bytes | None]:
+    server = random.choice(
+        ["http://engine", "https://engine.example", "http://[::1]", "http://127.0.0.1"]
+    )
+    server = read_endpoint(server + random.choice(["", ":80", ":443", ":8333"]))
+    name = quote(random.randbytes(random.randrange(1, 30)), safe="/~")
+    queries = ["", "uploads", "partNumber=2&uploadId=b%2Fa", "list-type=2&prefix=a%20b"]
+    query = random.choice(queries)
+    url = f"{server}/values/{name}" + (f"?{query}" if query else "")
+    every = {
+        "range": "bytes=0-65535",
+        "if-none-match": "*",
+        "content-type": "text/plain;  charset=utf-8",
+        "x-amz-meta-kvd-metadata": "e30=",
+    }
+    some = random.sample(sorted(every), random.randrange(len(every) + 1))
+    body = random.choice([b"", random.randbytes(40), None])
+    method = random.choice(["GET", "HEAD", "PUT", "POST", "DELETE"])
+    return method, url, {name: every[name] for name in some}, body
 
 
 class SignerTests(SynchronousTestCase):
@@ -75,6 +126,32 @@ class SignerTests(SynchronousTestCase):
         assert 64 == len(fields["X-Amz-Content-SHA256"])
         unknown = self.sign(signer, None)
         assert "UNSIGNED-PAYLOAD" == unknown["X-Amz-Content-SHA256"]
+
+    def test_each_is_the_one_that_botocore_makes(self) -> None:
+        """
+        Of any request, at any time, whoever signs: what is kept from one to the next
+        belongs to it.
+        """
+        random = Random(new_seed())
+        frozen = _any_credentials(random)
+        changing = SimpleNamespace(get_frozen_credentials=lambda: frozen)
+        signer = Signer(at_once, find=lambda: Identity(changing, "eu-1"))
+        now = datetime(2026, 11, 30, 23, 59, 0)
+        for _ in range(300):
+            now += timedelta(seconds=random.choice([0, 1, 40, 90_000, -90_000]))
+            if not random.randrange(5):
+                frozen = _any_credentials(random)
+            method, url, fields, body = _any_request(random)
+            with botocore_at(now):
+                signed = self.successResultOf(
+                    Deferred.fromCoroutine(signer.sign(method, url, fields, body))
+                )
+                request = AWSRequest(method, url, headers=fields, data=body)
+                config = {"payload_signing_enabled": body is not None}
+                request.context["client_config"] = SimpleNamespace(s3=config)
+                S3SigV4Auth(frozen, "s3", "eu-1").add_auth(request)
+            del signed["Host"]
+            assert dict(request.headers.items()) == signed
 
     def test_credentials_are_renewed_in_a_thread(self) -> None:
         """

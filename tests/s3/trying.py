@@ -25,12 +25,16 @@ def main() -> int:
     Run all of it.
 
     Returns:
-        The status of kvd.
+        The status of kvd; 0 if it was to end.
     """
     # As ^C: what was started has to end too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="kvd-engine-") as folder:
-        engine = SeaweedFS(Path(folder), NODES)
+        # What is started hears of ^C from here, in order: kvd finishes its requests
+        # while the engine serves.
+        engine = SeaweedFS(Path(folder), NODES, apart=True)
+        interrupted = False
         try:
             print(f"{NODES} nodes of SeaweedFS start in {folder}", flush=True)
             engine.start()
@@ -42,17 +46,30 @@ def main() -> int:
                 [*command, *sys.argv[1:]],
                 cwd=folder,
                 env={**os.environ, **engine.environment},
+                process_group=0,
             )
-            while True:
-                try:
-                    return kvd.wait()
-                except KeyboardInterrupt:
-                    # It finishes its requests, whoever else was interrupted.
-                    kvd.terminate()
+            while (status := _status_of(kvd)) is None:
+                interrupted = True
+                kvd.terminate()
         except KeyboardInterrupt:
-            return 130
+            # While the nodes started.
+            interrupted, status = True, 0
         finally:
             engine.stop()
+    if interrupted:
+        print("kvd and the nodes have ended, and their folder is removed", flush=True)
+        return 0
+    return status if status >= 0 else 128 - status
+
+
+def _status_of(kvd: subprocess.Popen[bytes]) -> int | None:
+    """
+    The status of kvd when it has ended; None: this process is to end before.
+    """
+    try:
+        return kvd.wait()
+    except KeyboardInterrupt:
+        return None
 
 
 if __name__ == "__main__":

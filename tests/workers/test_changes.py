@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import capturedLogs
+from twisted.logger import LogLevel, capturedLogs
 
 from kvd.dispatch.arrangement import Arrangement
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy
@@ -776,13 +776,16 @@ class OneAtATimeTests(ChangesCase):
 
     def test_the_end_of_kvd_ends_it(self) -> None:
         """
-        And nothing can be changed any more.
+        And nothing can be changed any more. That is no reason to warn somebody.
         """
         ended = self.begin(self.changes.restart)
         self.be_ready(3)
-        self.pool.stop()
-        self.look()
+        with capturedLogs() as events:
+            self.pool.stop()
+            self.look()
         assert ["kvd is ending"] == ended
+        levels = [e["log_level"] for e in events if "change" in e]
+        assert [LogLevel.info] == levels
 
         for change in (
             self.changes.restart,

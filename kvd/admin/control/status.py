@@ -17,6 +17,7 @@ from kvd.ipc.counts import Sums
 from kvd.ipc.histogram import BOUNDS_SECONDS
 from kvd.ipc.row import STATUSES
 from kvd.ipc.scoreboard import Scoreboard
+from kvd.net.credentials import expiries_of
 from kvd.net.listening import ListenerGroup
 from kvd.settings import Settings
 from kvd.workers.heartbeat import ProcessState
@@ -117,6 +118,7 @@ def describe(
         "uptime_seconds": round(uptime_seconds, 3),
         "draining": draining,
         "hangs": hangs,
+        "expiries": [asdict(each) for each in expiries_of(settings.credentials)],
         "totals": totals,
         "workers": rows,
         "processes": [asdict(process) for process in processes],

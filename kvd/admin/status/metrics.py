@@ -97,6 +97,8 @@ class _SnapshotCollector(Collector):
         if snapshot.status["shadow"] is not None:
             yield from _of_the_shadow(snapshot.status)
         yield from _of_the_queues(snapshot.status["accept_queues"])
+        if snapshot.status["expiries"]:
+            yield _of_the_credentials(snapshot.status["expiries"])
         yield from _of_the_requests(snapshot.sums)
         if snapshot.space is not None:
             yield from _of_the_disk(snapshot.status, snapshot.space)
@@ -113,7 +115,10 @@ def _of_the_daemon(snapshot: Snapshot) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "kvd",
         "What is running.",
-        {name: status[name] for name in ("version", "policy", "store", "durability")},
+        {
+            name: _readable(status[name])
+            for name in ("version", "policy", "store", "durability")
+        },
     )
     yield GaugeMetricFamily(
         "kvd_uptime_seconds", "Time since the daemon started.", status["uptime_seconds"]
@@ -292,6 +297,19 @@ def _of_the_queues(queues: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     yield limit
 
 
+def _of_the_credentials(expiries: Sequence[Mapping[str, Any]]) -> Metric:
+    gauge = GaugeMetricFamily(
+        "kvd_tls_expiry_timestamp_seconds",
+        "When a certificate expires, or a list of revoked ones is to be replaced (crl),"
+        " in seconds since the epoch.",
+        labels=["kind", "path"],
+    )
+    for expiry in expiries:
+        path = _readable(expiry["path"])
+        gauge.add_metric([expiry["kind"], path], expiry["at"])
+    return gauge
+
+
 def _of_the_requests(sums: Sequence[Sums]) -> Iterator[Metric]:
     """
     What all workers together have served, also those that there are no more.
@@ -299,7 +317,8 @@ def _of_the_requests(sums: Sequence[Sums]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "kvd_http_requests",
         "Requests that ended, by their method and the class of their status; 499: the"
-        " client left before the reply; 501: kvd does not offer what was asked for.",
+        " client left before the reply; 501: kvd does not offer what was asked for;"
+        " 507: there is no room.",
         labels=["method", "status"],
     )
     durations = HistogramMetricFamily(
@@ -460,3 +479,10 @@ def _of_the_reactors(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _cumulated(counts: Sequence[int]) -> list[tuple[str, float]]:
     return list(zip(_LABELS, accumulate(counts), strict=True))
+
+
+def _readable(text: str) -> str:
+    """
+    The name of a file, whose bytes need not be UTF-8, as a label, which has to be.
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

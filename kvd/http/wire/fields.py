@@ -326,6 +326,14 @@ def metadata_of(request: Request) -> Metadata:
     return stored
 
 
+def size_of(metadata: Metadata) -> int:
+    """
+    How many bytes of metadata there are, as stores count: a byte beyond ASCII becomes
+    two.
+    """
+    return sum(len(name) + len(value.encode()) for name, value in metadata.items())
+
+
 def check_size(metadata: Metadata) -> None:
     """
     Check that metadata is not too large.
@@ -333,8 +341,7 @@ def check_size(metadata: Metadata) -> None:
     Raises:
         MetadataTooLarge: It is.
     """
-    # As stores count: a byte beyond ASCII becomes two.
-    size = sum(len(name) + len(value.encode()) for name, value in metadata.items())
+    size = size_of(metadata)
     if size > MAX_METADATA_BYTES:
         names = ", ".join(metadata).title()
         raise MetadataTooLarge(

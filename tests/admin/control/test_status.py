@@ -95,7 +95,7 @@ def test_totals_never_fall() -> None:
     }
     statuses = describe(Settings(procs=3), [], [], board, 1.0)["totals"]["statuses"]
     assert {"2xx": 3} == {status: count for status, count in statuses.items() if count}
-    assert {"2xx", "3xx", "4xx", "5xx", "499", "501"} == set(statuses)
+    assert {"2xx", "3xx", "4xx", "5xx", "499", "501", "507"} == set(statuses)
     assert all_of_them == totals("ready", "ready", "ready")
     assert all_of_them == totals("ready", "starting", "ended")
     board.workers = 1

@@ -24,11 +24,19 @@ from kvd.dispatch.policies.leastbusy import LeastBusy
 from kvd.dispatch.shadow import Shadow
 from kvd.ipc.scoreboard import Scoreboard
 from kvd.net.listening import open_group
-from kvd.settings import NearCache, Settings, StoreLocation, TCPAddress
+from kvd.settings import (
+    TLS,
+    Credentials,
+    NearCache,
+    Settings,
+    StoreLocation,
+    TCPAddress,
+)
 from kvd.store.space import Space
 from kvd.testing import view
 from kvd.workers.heartbeat import ProcessState
 from tests.admin.status.worked import scoreboard, serve
+from tests.certificates import authority, credentials, localhost, revoked_by
 
 Labels = Mapping[str, str]
 
@@ -40,13 +48,18 @@ def taken(
     shadow: Mapping[str, Any] | None = None,
     usage: Sequence[dict[str, Any]] = (),
     near: NearCache | None = None,
+    credentials: tuple[Credentials, ...] = (),
 ) -> Snapshot:
     """
     A snapshot of workers in these states.
     """
     counts = None if shadow is None else dict(shadow)
     workers = [WorkerState(n, 100 + n, state, 0) for n, state in enumerate(states)]
-    settings = Settings(procs=len(states) if procs is None else procs, near=near)
+    settings = Settings(
+        procs=len(states) if procs is None else procs,
+        near=near,
+        credentials=credentials,
+    )
     group = open_group(TCPAddress("127.0.0.1", 0), len(states))
     try:
         status = describe(
@@ -89,6 +102,13 @@ def rendered(snapshot: Snapshot) -> dict[tuple[str, frozenset[tuple[str, str]]],
         for sample in family.samples
     }
 
+
+SECURE = replace(
+    credentials(
+        ca=authority(), tls=TLS("/cert.pem", "/key.pem", "/ca.pem", crl="/crl.pem")
+    ),
+    crl=revoked_by(authority()),
+)
 
 NEAR = NearCache(StoreLocation("file", "/cache"), 1 << 30, 0.0)
 
@@ -238,7 +258,7 @@ def test_requests_are_counted_by_method_and_status() -> None:
         ("GET", "2xx"): 2,
         ("GET", "4xx"): 2,
         ("HEAD", "3xx"): 2,
-        ("PUT", "5xx"): 2,
+        ("PUT", "507"): 2,
         ("OPTIONS", "2xx"): 2,
         ("other", "5xx"): 2,
         ("other", "499"): 2,
@@ -249,6 +269,37 @@ def test_requests_are_counted_by_method_and_status() -> None:
     assert 4 == seen[key(f"{name}_bucket", le="0.5", method="GET")]
     assert 8 == seen[key(f"{name}_count", method="other")]
     assert pytest.approx(0.6) == seen[key(f"{name}_sum", method="PUT")]
+
+
+def test_the_end_of_certificates_is_told() -> None:
+    """
+    As seconds since the epoch; so is when a list of revoked certificates is to be
+    replaced. Without TLS there is neither.
+    """
+    name = "kvd_tls_expiry_timestamp_seconds"
+    with scoreboard(1) as board:
+        seen = rendered(taken(board, "ready", credentials=(SECURE,)))
+        without = rendered(taken(board, "ready"))
+
+    end = localhost().certificate.not_valid_after_utc.timestamp()
+    assert end == seen[key(name, kind="certificate", path="/cert.pem")]
+    assert end < seen[key(name, kind="crl", path="/crl.pem")] + 60
+    assert not [each for each, _ in without if each.startswith("kvd_tls_")]
+
+
+def test_names_of_files_need_not_be_text() -> None:
+    """
+    Bytes that are no UTF-8 are shown, which Prometheus does not read otherwise.
+    """
+    tls = TLS("/\udcff.pem", "/key.pem")
+    with scoreboard(1) as board:
+        snapshot = taken(board, "ready", credentials=(replace(credentials(), tls=tls),))
+        status = {**snapshot.status, "store": "file:/\udcff"}
+        seen = rendered(replace(snapshot, status=status))
+
+    labels = [dict(labels) for _, labels in seen]
+    assert "file:/\\xff" in [each.get("store") for each in labels]
+    assert "/\\xff.pem" in [each.get("path") for each in labels]
 
 
 def test_the_disk_is_reported() -> None:
@@ -481,7 +532,7 @@ def test_all_metrics_are_documented() -> None:
         counts = {"policy": "leastbusy", "model": False, **shadow.counts([0])}
         snapshots = (
             taken(board, "ready", shadow=counts, usage=USAGE),
-            taken(board, "ready", usage=USAGE[:1], near=NEAR),
+            taken(board, "ready", usage=USAGE[:1], near=NEAR, credentials=(SECURE,)),
         )
         bodies = [render(snapshot, "")[0] for snapshot in snapshots]
 

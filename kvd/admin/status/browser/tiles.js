@@ -7,9 +7,11 @@ function effectiveWorkers(balance, workers) {
   return `equals ${(balance * workers).toFixed(1)} of ${workers} workers`;
 }
 
-// Of statuses, those of a kind: of 4xx also 501, which is a client's doing too.
+// Of statuses, those of a kind: of 4xx also 501, which is a client's doing too; of 5xx
+// also 507.
 function inClass(statuses, kind) {
-  return kind === "4xx" ? statuses["4xx"] + statuses["501"] : statuses[kind];
+  const other = { "4xx": "501", "5xx": "507" }[kind];
+  return statuses[kind] + statuses[other];
 }
 
 // What there was in the steps of the last hour.

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from kvd.errors import PreconditionFailed, UploadAbsent, ValueFixed
 from kvd.http.dialects.s3.checksums import WholeChecksums
 from kvd.http.dialects.s3.documents import (
     document,
@@ -24,7 +25,7 @@ from kvd.model.exchanges import Values
 from kvd.model.keys import Key
 from kvd.model.replies import Reply
 from kvd.model.uploads import PartInfo
-from kvd.model.values import Metadata
+from kvd.model.values import Metadata, ValueInfo
 
 LEAST_PART_BYTES: Final = 5 * 1024 * 1024
 """
@@ -111,23 +112,40 @@ async def complete(
     checksums: WholeChecksums,
 ) -> Reply:
     """
-    Publish the object.
+    Publish the object; or say again that it was, to a client that lost the reply, or
+    did not wait for it.
     """
-    stored = await values.parts_of(bucket.prefix, key, upload)
-    chosen = _chosen(body, {part.number: part for part in stored})
-    if isinstance(chosen, Reply):
-        return chosen
-    checksums.check(chosen)
-    published = await values.join_parts(
-        bucket.prefix, key, upload, chosen, conditions, checksums.digests
-    )
-    tag = element("ETag", tag_of(published.info.etag))
+    named = _parts_in(body)
+    if isinstance(named, Reply):
+        return named
+    try:
+        stored = await values.parts_of(bucket.prefix, key, upload)
+        chosen = _chosen(named, {part.number: part for part in stored})
+        if isinstance(chosen, Reply):
+            info = await values.joined(bucket.prefix, key, upload, named)
+            return chosen if info is None else _completed(bucket, key, info)
+        checksums.check(chosen)
+        published = await values.join_parts(
+            bucket.prefix, key, upload, chosen, conditions, checksums.digests
+        )
+    except (PreconditionFailed, UploadAbsent, ValueFixed):
+        # Of the upload, some may be there until all of it is removed.
+        info = await values.joined(bucket.prefix, key, upload, named)
+        if info is None:
+            raise
+        return _completed(bucket, key, info)
+    return _completed(bucket, key, published.info)
+
+
+def _completed(bucket: Bucket, key: Key, info: ValueInfo) -> Reply:
+    tag = element("ETag", tag_of(info.etag))
     return document("CompleteMultipartUploadResult", *_named(bucket, key), tag)
 
 
-def _chosen(body: bytes, stored: dict[int, PartInfo]) -> Sequence[PartInfo] | Reply:
+def _parts_in(body: bytes) -> Sequence[tuple[int, str]] | Reply:
     """
-    The parts that a client names; or what is wrong with them.
+    The numbers and the entity tags of the parts that a client names; or what is wrong
+    with them.
     """
     named = read(body, "CompleteMultipartUpload").findall("Part")
     if not 0 < len(named) <= MOST_PARTS:
@@ -136,20 +154,32 @@ def _chosen(body: bytes, stored: dict[int, PartInfo]) -> Sequence[PartInfo] | Re
             "MalformedXML",
             f"An object has 1 to {MOST_PARTS} parts, not {len(named)}.",
         )
-    chosen: list[PartInfo] = []
+    found: list[tuple[int, str]] = []
     for each in named:
         text = (each.findtext("PartNumber") or "").strip()
         number = int(text) if _NUMBER.fullmatch(text) else 0
+        found.append((number, own_tag(each.findtext("ETag") or "")))
+    return found
+
+
+def _chosen(
+    named: Sequence[tuple[int, str]], stored: dict[int, PartInfo]
+) -> Sequence[PartInfo] | Reply:
+    """
+    The parts that a client names; or what is wrong with them.
+    """
+    chosen: list[PartInfo] = []
+    for number, etag in named:
         if chosen and number <= chosen[-1].number:
             return refusal(
                 400, "InvalidPartOrder", "The parts have to be in ascending order."
             )
         part = stored.get(number)
-        if part is None or own_tag(each.findtext("ETag") or "") != part.etag:
+        if part is None or etag != part.etag:
             return refusal(
                 400,
                 "InvalidPart",
-                f"There is no part {text:.20} with this entity tag: upload it again.",
+                f"There is no part {number} with this entity tag: upload it again.",
             )
         chosen.append(part)
     small = [part for part in chosen[:-1] if part.size < LEAST_PART_BYTES]
