@@ -35,7 +35,6 @@ from twisted.web.client import (
     RequestTransmissionFailed,
     ResponseFailed,
 )
-from twisted.web.iweb import IResponse
 
 from kvd.client.asking import reason_of
 from kvd.client.errors import BrokenOff, TimedOut
@@ -183,9 +182,7 @@ class Engine:
         endpoint = self._endpoints.choose(ask.endpoint)
         endpoint.active += 1
         try:
-            reply = Reply(*await self._send(ask, endpoint), endpoint)
-            if reply.status >= 300 and reply.status not in ask.expected:
-                reply = await self._refused(ask, reply)
+            reply = await self._send(ask, endpoint)
             if not _is_of_engine(ask, reply):
                 self.dismiss(reply)
                 self._endpoints.failed(endpoint)
@@ -195,6 +192,10 @@ class Engine:
                         " object."
                     )
                 )
+            if reply.status < SERVER_ERROR:
+                self._endpoints.worked(endpoint)
+            if reply.status >= 300 and reply.status not in ask.expected:
+                reply = await self._refused(ask, reply)
         except (KvdError, Transient) as error:
             # Clients are not told where the engine is.
             self._log.warn("at {url}: {error}", url=endpoint.url, error=error)
@@ -203,7 +204,7 @@ class Engine:
             endpoint.active -= 1
         return reply
 
-    async def _send(self, ask: Ask, endpoint: Endpoint) -> tuple[int, IResponse]:
+    async def _send(self, ask: Ask, endpoint: Endpoint) -> Reply:
         url = self._url(ask, endpoint)
         known = ask.body if isinstance(ask.body, bytes) else None
         fields = await self._signer.sign(ask.method, url, ask.fields, known)
@@ -251,9 +252,7 @@ class Engine:
         finally:
             if body is not None:
                 body.abandon()
-        if response.code < SERVER_ERROR:
-            self._endpoints.worked(endpoint)
-        return response.code, response
+        return Reply(response.code, response, endpoint)
 
     def _url(self, ask: Ask, endpoint: Endpoint) -> str:
         url = f"{endpoint.url}/{self.bucket}"

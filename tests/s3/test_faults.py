@@ -34,6 +34,7 @@ from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.s3 import multipart_upload
 from kvd.s3.connections import IDLE_SECONDS
+from kvd.s3.endpoints import Endpoints
 from kvd.s3.engine import ATTEMPTS
 from kvd.s3.health import CHECK_SECONDS
 from kvd.s3.requests import Ask
@@ -283,6 +284,21 @@ class UnreachableTests(FaultCase):
 
         self.say(b"SSH-2.0-OpenSSH\r\n", closes=False)
         self.error(EngineFailed, lambda: self.make_store().open(KEY))
+
+    def test_something_else_does_not_work(self) -> None:
+        """
+        That it answers is no sign: it is left alone for longer each time.
+        """
+        self.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", closes=False)
+        store = self.make_store()
+        with (
+            mock.patch.object(Endpoints, "worked") as worked,
+            mock.patch.object(Endpoints, "failed") as failed,
+        ):
+            self.error(EngineFailed, lambda: store.open(KEY))
+
+        assert 0 == worked.call_count
+        assert ATTEMPTS == failed.call_count
 
 
 class IdleTests(FaultCase):
