@@ -5,10 +5,10 @@ The socket below the body of a reply, for a caller that has the kernel move the 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
@@ -43,63 +43,108 @@ class BodySocket:
         """
         Args:
             connection: The socket; its connection closes it.
-            reactor: Watches it in `wait`, and knows the time.
+            reactor: Watches it, and knows the time.
         """
         self._connection = connection
         self._reactor = reactor
-        self._waiting: Deferred[None] | None = None
-        self._late: IDelayedCall | None = None
+        self._take: Callable[[], int] | None = None
+        self._silent: Callable[[], object] | None = None
+        self._silent_seconds = 0.0
+        self._is_watched = False
+        """Whether the reactor watches it: until something comes that nobody waits for,
+        since mostly it is waited for again before that."""
+        self._timer: IDelayedCall | None = None
+        self._due = 0.0
+        """When the timer looks whether something has come. It is set anew when it does,
+        not each time that something comes."""
         self._began = 0.0
+        """When the present wait began."""
         self._wanted = LEAST_BYTES
         self._mark = 1
 
-    def wait(self, count: int = 1) -> Deferred[None]:
+    def watch(
+        self,
+        count: int,
+        take: Callable[[], int],
+        silent_seconds: float,
+        silent: Callable[[], object],
+    ) -> None:
         """
-        Wait until bytes, or the end, have come. May be cancelled.
+        Have bytes taken whenever some, or the end, have come.
 
         Args:
             count: How many are to come. If there are many and they come fast, some of
                 them are waited for, but not for long. Not to be read by the connection
                 afterwards: it would wait for them too.
+            take: Takes what has come, and returns how many bytes are to come then; 0:
+                nothing is waited for any more.
+            silent_seconds: The longest wait.
+            silent: Called after that, when nothing is waited for any more.
         """
-        self._set_mark(max(1, min(count, self._wanted)))
-        if self._mark > 1:
-            self._began = self._reactor.seconds()
-            self._late = self._reactor.callLater(LATE_SECONDS, self._is_late)
-        waiting: Deferred[None] = Deferred(lambda _: self._unwatch())
-        self._waiting = waiting
-        self._reactor.addReader(self)
-        return waiting
+        self._take = take
+        self._silent, self._silent_seconds = silent, silent_seconds
+        self._wait(count)
+        if not self._is_watched:
+            self._is_watched = True
+            self._reactor.addReader(self)
+
+    def _wait(self, count: int) -> None:
+        mark = count if count < self._wanted else self._wanted
+        if mark != self._mark:
+            self._set_mark(mark)
+        now = self._began = self._reactor.seconds()
+        longest = self._silent_seconds if mark == 1 else LATE_SECONDS
+        if self._timer is None:
+            self._set_timer(now, longest)
+        elif now + longest < self._due:
+            self._timer.cancel()
+            self._set_timer(now, longest)
+
+    def _set_timer(self, now: float, seconds: float) -> None:
+        self._due = now + seconds
+        self._timer = self._reactor.callLater(seconds, self._look)
 
     def _set_mark(self, mark: int) -> None:
-        if mark == self._mark:
-            return
         self._mark = mark
         # One that has failed is readable without it.
         with suppress(OSError):
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
 
-    def _is_late(self) -> None:
-        self._late = None
-        self._wanted = LEAST_BYTES
-        # If something has come, the reactor reports it now.
-        self._set_mark(1)
+    def _look(self) -> None:
+        """
+        The wait has lasted long, if it is still the one that the timer was set for.
+        """
+        self._timer = None
+        if self._take is None:
+            return
+        now = self._reactor.seconds()
+        if self._mark > 1 and now >= self._began + LATE_SECONDS:
+            self._wanted = LEAST_BYTES
+            # If something has come, the reactor reports it now.
+            self._set_mark(1)
+        longest = self._silent_seconds if self._mark == 1 else LATE_SECONDS
+        if now < self._began + longest:
+            self._set_timer(now, self._began + longest - now)
+            return
+        silent = self._silent
+        assert silent is not None
+        self.leave()
+        silent()
 
     def leave(self) -> None:
         """
-        Cancel a wait. Due before the connection is closed or read again.
+        Wait no more. Due before the connection is closed or read again.
         """
-        if self._waiting is not None:
-            self._waiting.cancel()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        self._take = self._silent = None
+        self._unwatch()
 
     def _unwatch(self) -> None:
-        self._waiting = None
-        self._reactor.removeReader(self)
-        late, self._late = self._late, None
-        if late is not None:
-            late.cancel()
-            if self._reactor.seconds() - self._began < SHORT_SECONDS:
-                self._wanted = min(2 * self._wanted, MOST_BYTES)
+        if self._is_watched:
+            self._is_watched = False
+            self._reactor.removeReader(self)
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -108,14 +153,28 @@ class BodySocket:
         return "body"
 
     def doRead(self) -> None:
-        waiting = self._waiting
-        if waiting is not None:
+        take = self._take
+        if take is None:
             self._unwatch()
-            waiting.callback(None)
+            return
+        if self._mark > 1 and self._reactor.seconds() - self._began < SHORT_SECONDS:
+            self._wanted = min(2 * self._wanted, MOST_BYTES)
+        count = take()
+        if self._take is not take:
+            # It has left, and may wait for something else.
+            return
+        if count:
+            self._wait(count)
+        else:
+            self._take = self._silent = None
 
     def connectionLost(self, reason: Failure) -> None:
-        # The next read finds out.
+        # The reactor watches no more. Whoever takes the next bytes finds out.
+        self._is_watched = False
         self.doRead()
+        if self._take is not None and not self._is_watched:
+            self._is_watched = True
+            self._reactor.addReader(self)
 
 
 def socket_of(transport: Any) -> BodySocket | None:

@@ -213,6 +213,25 @@ class ConnectionLifecycle:
         self.transport.limit_unsent(pieces.most_unsent)
         self.transport.after_flush(taken)
 
+    def relay(self) -> None:
+        """
+        A body is moved on from now on, until `relayed`.
+        """
+        self._wait(State.RELAY)
+
+    def relayed(self) -> bool:
+        """
+        It is moved no longer. `advance` is called afterwards.
+
+        Returns:
+            Whether the connection is still there.
+        """
+        if self._state is not State.RELAY:
+            return False
+        self._receive()
+        self._count_sent()
+        return True
+
     def replied(self, keep: bool) -> None:
         """
         The whole reply is written: the connection forgets this request's handler.
@@ -322,6 +341,11 @@ class ConnectionLifecycle:
         if self._state is State.CLOSING and self.transport.is_delivered():
             self._wait(State.LINGER)
         state = self._state
+        if state is State.RELAY:
+            self._count_sent()
+            if not self.transport.waits_for_peer:
+                # The store has bounds of its own.
+                self._timeouts.start(now)
         joined = self._joined
         if joined is not None and joined.served is not None and state is State.IDLE:
             self._timeouts.start_from(joined.served)
@@ -337,7 +361,7 @@ class ConnectionLifecycle:
         See `Timeouts.is_over`. What the kernel knows costs a system call.
         """
         transport = self.transport
-        if self._state in (State.SENDING, State.CLOSING):
+        if self._state in (State.SENDING, State.RELAY, State.CLOSING):
             # Received bytes do not count: a client that only sends reads nothing.
             return transport.bytes_delivered, transport.unheard_bytes()
         if self._state is State.LINGER:

@@ -12,7 +12,7 @@ from typing import Final
 
 from kvd.http.wire.reader import RequestReader
 from kvd.interfaces import IStreamedUpload
-from kvd.net.splice import PIPE_BYTES, Held, Pipe, Stopped
+from kvd.net.splice import PIPE_BYTES, Passage, Pipe, Stopped
 from kvd.net.transport import ServerTransport
 
 MOVE_FROM_BYTES: Final = 64 * 1024
@@ -63,7 +63,7 @@ class BodyMover:
         self._transport = transport
         self._reader = reader
         self._moved = 0
-        self._held: Held | None = None
+        self._passage: Passage | None = None
         self._checked_moved = -1
         self._is_slow = False
         pipe.movers += 1
@@ -104,7 +104,7 @@ class BodyMover:
         Whether bytes that were taken from the client wait for a socket. They count as
         moved when it has taken them.
         """
-        return self._held is not None
+        return self._passage is not None and self._passage.held > 0
 
     def pass_on(
         self, upload: IStreamedUpload, descriptor: int, turn: int
@@ -124,21 +124,22 @@ class BodyMover:
         Raises:
             OSError: The client's socket has failed.
         """
-        assert self._held is None
+        assert not self.holds
         if not self._pipe.may_move(self, turn):
             return 0
         left = self._reader.movable
-        source, limit = self._transport.fileno(), min(left, upload.movable)
-        passed = self._pipe.pass_on(source, descriptor, limit)
-        self._held = passed.held
-        count = passed.count
+        passage = self._passage
+        if passage is None or passage.target != descriptor:
+            passage = self._passage = Passage(self._transport.fileno(), descriptor)
+        count = self._pipe.pass_on(passage, min(left, upload.movable))
         self._took(upload, count)
-        held = 0 if passed.held is None else passed.held.count
+        held = passage.held
         # The mark of a file's: more than the pipe takes at once would only wait.
         mark = min(self._low_water_mark(count + held), PIPE_BYTES)
         self._transport.set_low_water_mark(max(1, min(mark, left - count - held)))
-        if passed.rest or passed.ended:
-            return Stopped(count, passed.rest, passed.ended)
+        if passage.rest or passage.ended:
+            rest, passage.rest = passage.rest, b""
+            return Stopped(count, rest, passage.ended)
         return count
 
     def send_held(self, upload: IStreamedUpload, descriptor: int) -> int:
@@ -148,24 +149,19 @@ class BodyMover:
         Returns:
             How many bytes were moved.
         """
-        held = self._held
-        assert held is not None
-        try:
-            count = held.send(descriptor)
-        except OSError:
-            # It has failed, which the upload learns from the reactor.
-            return 0
+        passage = self._passage
+        assert passage is not None
+        assert passage.target == descriptor
+        # If it has failed, the upload learns that from the reactor.
+        count = self._pipe.pass_on(passage, 0)
         self._took(upload, count)
-        if not held.count:
-            self._held = None
         return count
 
     def take_held(self) -> bytes:
         """
         What is held, to be written; no bytes if nothing is.
         """
-        held, self._held = self._held, None
-        return b"" if held is None else held.take()
+        return b"" if self._passage is None else self._pipe.take_held(self._passage)
 
     def _took(self, upload: IStreamedUpload, count: int) -> None:
         self._reader.moved(count)
@@ -188,7 +184,7 @@ class BodyMover:
         arrived although it is less than the low-water mark. It is not, while its bytes
         wait for a socket.
         """
-        if self._moved == self._checked_moved and self._held is None:
+        if self._moved == self._checked_moved and not self.holds:
             self._is_slow = True
             self._transport.set_low_water_mark(1)
         self._checked_moved = self._moved
@@ -200,11 +196,11 @@ class BodyMover:
         Returns:
             How many bytes were.
         """
-        held, self._held = self._held, None
+        passage, self._passage = self._passage, None
         dropped = 0
-        if held is not None:
-            dropped = held.count
-            held.drop()
+        if passage is not None:
+            dropped = passage.held
+            passage.drop()
         self._pipe.movers -= 1
         self._pipe.forget(self)
         self._transport.set_low_water_mark(1)

@@ -166,7 +166,7 @@ class Parts(Source):
             stream.taken(count, ended)
             self._taken(b"")
 
-        return Stream(stream.descriptor, stream.count, taken, stream.arrival)
+        return Stream(stream.descriptor, stream.count, taken, stream.watch)
 
     def sent(self, count: int) -> None:
         """

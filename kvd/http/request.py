@@ -41,6 +41,7 @@ from kvd.http.access_log import Entry, sender_of
 from kvd.http.dialects.choice import Mount
 from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
+from kvd.http.relay import Relay
 from kvd.http.reply_fields import Fields, refusal_fields
 from kvd.http.source import FilePart, OpenFile, Source, Stream
 from kvd.http.values import values_for
@@ -87,6 +88,8 @@ class RequestHandler:
     _counted_for: Any = None
     """The client among whose open connections this is counted; None: nobody."""
     _source: Source | None = None
+    _relay: Relay | None = None
+    """Moves its bytes."""
     _framed = False
     _sent = 0
     _status = 0
@@ -486,24 +489,49 @@ class RequestHandler:
         return self._context.pipe is not None and transport.is_plain_tcp
 
     def _pass_on(self, stream: Stream) -> None:
-        connection, pipe = self._connection, self._context.pipe
-        source = self._source
-        assert pipe is not None
-        assert source is not None
-        count = min(stream.count, self._context.pieces.bytes)
-        passed, ended = connection.transport.pass_on(pipe, stream.descriptor, count)
-        stream.taken(passed, ended)
-        self._sent += passed
-        if passed == stream.count and not source.has_more():
-            self._end_source()
-        elif passed == count or ended or connection.transport.queued:
+        connection, context = self._connection, self._context
+        assert context.pipe is not None
+        transport = connection.transport
+        if transport.queued:
             connection.when_taken(self._next_chunk)
+            return
+        connection.relay()
+        relay = self._relay = Relay(
+            transport, context.pipe, context.pieces, stream, self._relayed
+        )
+        if relay.begin():
+            # The caller goes on by itself.
+            connection.relayed()
+            self._passed_on(relay)
+
+    def _relayed(self, relay: Relay, error: StoreFault | None) -> None:
+        connection = self._connection
+        if not connection.relayed():
+            return
+        try:
+            if error is None:
+                self._passed_on(relay)
+            else:
+                self.fail(error)
+        except Exception as failure:
+            self.fail(failure)
+        connection.advance()
+
+    def _passed_on(self, relay: Relay) -> None:
+        source, stream = self._source, relay.stream
+        assert source is not None
+        self._end_relay()
+        stream.taken(relay.taken, relay.ended)
+        if relay.taken == stream.count and not source.has_more():
+            self._end_source()
         else:
+            self._next_chunk()
 
-            def arrived(_: None) -> None:
-                self._next_chunk()
-
-            self.when(stream.arrival(), arrived)
+    def _end_relay(self) -> None:
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.stop()
+            self._sent += relay.taken
 
     def _send_chunk(self, data: bytes) -> None:
         connection = self._connection
@@ -562,6 +590,7 @@ class RequestHandler:
         """
         The connection was lost before the reply was complete.
         """
+        self._end_relay()
         self._close_source()
         self.abandon()
         self._status = self._status or CLIENT_LEFT

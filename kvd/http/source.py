@@ -8,8 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred
-
+from kvd.errors import StoreFault
 from kvd.interfaces import Answer
 
 
@@ -34,7 +33,7 @@ class Stream:
     count: int
     taken: Callable[[int, bool], None]
     """See `kvd.interfaces.IStreamedValue`."""
-    arrival: Callable[[], Deferred[None]]
+    watch: Callable[[int, Callable[[], int], Callable[[StoreFault], object]], None]
     """See there."""
 
 

@@ -4,31 +4,32 @@ What a connection is doing: one state at any time, and which may follow which.
 A connection serves one request after the other. Its state says what it waits for. While
 its code runs, the state is the one in which the connection would take the next bytes.
 
-=========  ==========================  ================================================
-state      waits for                   goes on to
-=========  ==========================  ================================================
-PROXY      the header of a proxy       HANDSHAKE, IDLE; the end
-HANDSHAKE  the rest of a handshake     IDLE, when it is complete; the end
-IDLE       the first byte of a head    HEAD, BODY; SLICE, SENDING; the end
-HEAD       the rest of a head          BODY; the end
-BODY       the rest of a request       IDLE, HEAD; STORE, DELAY, SLICE, SENDING; the end
-STORE      an answer of the store      BODY, when it comes
-DELAY      its refusal to be due       BODY, when it is; the end
-SLICE      its next time slice         IDLE or BODY, when it comes
-SENDING    the kernel to take a reply  IDLE or BODY, when it is taken
-CLOSING    the client to receive it    LINGER
-LINGER     the client to close         CLOSED
-BROKEN     the reactor to report this  CLOSED
-CLOSED     nothing                     never left
-=========  ==========================  ================================================
+=========  ===================  =====================================================
+state      waits for            goes on to
+=========  ===================  =====================================================
+PROXY      a proxy's header     HANDSHAKE, IDLE; the end
+HANDSHAKE  the rest of one      IDLE, when it is complete; the end
+IDLE       the first byte       HEAD, BODY; SLICE, SENDING; the end
+HEAD       the rest of a head   BODY; the end
+BODY       more of a request    IDLE, HEAD; STORE, DELAY, SLICE, SENDING, RELAY; the end
+STORE      the store's answer   BODY, when it comes
+DELAY      the time to refuse   BODY, when it comes; the end
+SLICE      its next time slice  IDLE or BODY, when it comes
+SENDING    a reply to be taken  IDLE or BODY, when the kernel has taken it
+RELAY      a body on its way    BODY, when the kernel has taken all that comes
+CLOSING    it to be received    LINGER
+LINGER     the client to close  CLOSED
+BROKEN     the reactor's word   CLOSED
+CLOSED     nothing              never left
+=========  ===================  =====================================================
 
 "The end" is CLOSING, or LINGER where the client has the whole reply already. Every
 state but CLOSED may go on to BROKEN, when kvd breaks the connection off, and to CLOSED,
 when it is lost.
 
 BODY begins with a complete head, even if no body follows it, and lasts until the
-request and its reply are complete, with STORE, DELAY, SLICE and SENDING in between.
-It outlasts a reply that was sent early: the rest of a refused body is skipped.
+request and its reply are complete, with STORE, DELAY, SLICE, SENDING and RELAY in
+between. It outlasts a reply that was sent early: the rest of a refused body is skipped.
 
 Beside its state, a connection knows what may still come from the client (`Input`). A
 client that has closed its half is served to the end of what it sent, whatever the
@@ -60,6 +61,7 @@ class State(IntEnum):
     DELAY = auto()
     SLICE = auto()
     SENDING = auto()
+    RELAY = auto()
     CLOSING = auto()
     LINGER = auto()
     BROKEN = auto()
@@ -81,7 +83,9 @@ RECEIVING: Final = frozenset((State.IDLE, State.HEAD, State.BODY))
 Bytes of the client are taken as they come.
 """
 
-WAITING: Final = frozenset((State.STORE, State.DELAY, State.SLICE, State.SENDING))
+WAITING: Final = frozenset(
+    (State.STORE, State.DELAY, State.SLICE, State.SENDING, State.RELAY)
+)
 """
 Something else has to happen before more bytes are taken.
 """
@@ -106,6 +110,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.DELAY: ENDING | {State.BODY},
     State.SLICE: _LOSS | {State.IDLE, State.BODY},
     State.SENDING: _LOSS | {State.IDLE, State.BODY},
+    State.RELAY: _LOSS | {State.BODY},
     State.CLOSING: _LOSS | {State.LINGER},
     State.LINGER: _LOSS,
     State.BROKEN: frozenset((State.CLOSED,)),

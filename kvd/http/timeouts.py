@@ -13,15 +13,16 @@ STORE          (the store has bounds of its own)
 DELAY          (kvd is late then, not the client)
 SLICE          (kvd is slow then, not the client)
 SENDING        aborted
+RELAY          aborted, if it is the client that is waited for, not the store
 CLOSING        aborted
 LINGER         closed
 =============  =================================
 
 The time of BODY starts anew with every byte that comes, which the connection says
-(`Timeouts.start`). That of SENDING, CLOSING and LINGER starts anew with every byte that
-moves: out of the kernel, not into it, whose buffers hold a minute's worth of a slow
-reader's bytes. All connections are checked a few times a second, so that no request
-pays for a timer.
+(`Timeouts.start`). That of SENDING, RELAY, CLOSING and LINGER starts anew with every
+byte that moves: out of the kernel, not into it, whose buffers hold a minute's worth of
+a slow reader's bytes. All connections are checked a few times a second, so that no
+request pays for a timer.
 
 A reader that takes `READER_BYTES` within its time makes progress. Where the client may
 read more than that before this kernel hears of it, it gets as many times more time:
@@ -49,7 +50,9 @@ READER_BYTES: Final = 60_000
 What a slow reader reads: by default, 1,000 bytes a second.
 """
 
-_PROGRESS_COUNTS: Final = frozenset((State.SENDING, State.CLOSING, State.LINGER))
+_PROGRESS_COUNTS: Final = frozenset(
+    (State.SENDING, State.RELAY, State.CLOSING, State.LINGER)
+)
 
 Bounds: TypeAlias = Mapping[State, float]
 """
@@ -72,6 +75,7 @@ def bounds_of(limits: Limits) -> Bounds:
         State.DELAY: never,
         State.SLICE: never,
         State.SENDING: limits.reader_seconds,
+        State.RELAY: limits.reader_seconds,
         State.CLOSING: limits.reader_seconds,
         State.LINGER: LINGER_SILENT_SECONDS,
         State.BROKEN: never,

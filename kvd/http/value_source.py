@@ -80,7 +80,7 @@ class ValueSource(Source):
         descriptor = value.socket(self._offset)
         if descriptor is None:
             return None
-        return Stream(descriptor, self.remaining, self._moved, value.arrival)
+        return Stream(descriptor, self.remaining, self._moved, value.watch)
 
     def _moved(self, count: int, ended: bool) -> None:
         assert self._streamed is not None

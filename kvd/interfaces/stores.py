@@ -8,12 +8,13 @@ is raised, or the Deferred fails with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from kvd.errors import StoreFault
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
 from kvd.model.uploads import UploadRecord
@@ -70,22 +71,32 @@ class IStreamedValue(IValue):
         The socket is the value's: do not close it. Report to `taken` what you took.
         """
 
+    def watch(
+        count: int,
+        take: Callable[[], int],
+        failed: Callable[[StoreFault], object],
+    ) -> None:
+        """
+        Have bytes taken from the socket whenever some, or the end, have come, until
+        nothing is waited for any more, or the value is closed.
+
+        Args:
+            count: How many bytes are to come; more than 0.
+            take: Takes what has come, and returns how many bytes are to come then; 0:
+                nothing is waited for any more. It may be called before so many have
+                come, or any.
+            failed: Called in place of it if none came for too long; then nothing is
+                waited for any more.
+        """
+
     def taken(count: int, ended: bool) -> None:
         """
-        Bytes were taken from the socket.
+        Bytes were taken from the socket, which nobody waits for any more.
 
         Args:
             count: How many.
             ended: Whether the socket has ended or failed. If that was before the end of
                 the value, `read` gives the bytes that follow, if it can.
-        """
-
-    def arrival() -> Deferred[None]:
-        """
-        Wait until bytes, or the end, have come on the socket. May be cancelled.
-
-        Raises:
-            StoreFault: None came for too long.
         """
 
 

@@ -1,6 +1,6 @@
 /*
- * The loop of kvd.net.splice.Pipe.move, compiled: it makes two system calls for some
- * hundred kilobytes, and the interpreter took as long as these calls.
+ * kvd.net.splice.move, compiled: it makes two system calls for some hundred kilobytes, and
+ * the interpreter took as long as these calls.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -12,14 +12,19 @@
 
 #define FLAGS (SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
 
-/* Move the content of the pipe to the target. Returns how many bytes it took. */
+/* Move the content of the pipe to the target. Returns how many bytes it took; *failed says
+   whether it has failed. */
 static Py_ssize_t
-empty(int pipe, int target, Py_ssize_t filled)
+empty(int pipe, int target, Py_ssize_t filled, int *failed)
 {
     Py_ssize_t emptied = 0;
     while (emptied < filled) {
         ssize_t written = splice(pipe, NULL, target, NULL, (size_t)(filled - emptied),
                                  FLAGS);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0 && errno != EAGAIN)
+            *failed = 1;
         if (written <= 0)
             break;
         emptied += written;
@@ -28,13 +33,14 @@ empty(int pipe, int target, Py_ssize_t filled)
 }
 
 PyDoc_STRVAR(move_doc,
-"move(source, pipe_in, pipe_out, pipe_bytes, target, limit) -> int | tuple\n"
+"move(source, pipe_in, pipe_out, pipe_bytes, target, limit, held) -> int | tuple\n"
 "\n"
-"Move what is there, without waiting for more.\n"
+"Empty the pipe, which holds so many bytes, and move what is there, without waiting for\n"
+"more.\n"
 "\n"
-"Returns how many bytes have reached the target; or that, how many were left in the\n"
-"pipe because the target did not take them, and whether the source has ended or\n"
-"failed, if some were or if it has.\n"
+"Returns how many bytes have reached the target; or that, how many are left in the\n"
+"pipe because the target did not take them, whether the source has ended or failed,\n"
+"and whether the target has failed, if any of these is so.\n"
 "\n"
 "Raises OSError: the source has failed, and nothing was moved.");
 
@@ -42,14 +48,17 @@ static PyObject *
 move(PyObject *Py_UNUSED(module), PyObject *args)
 {
     int source, pipe_in, pipe_out, target;
-    Py_ssize_t pipe_bytes, limit, count = 0, left = 0;
-    if (!PyArg_ParseTuple(args, "iiinin:move", &source, &pipe_in, &pipe_out,
-                          &pipe_bytes, &target, &limit))
+    Py_ssize_t pipe_bytes, limit, held, taken = 0;
+    if (!PyArg_ParseTuple(args, "iiininn:move", &source, &pipe_in, &pipe_out,
+                          &pipe_bytes, &target, &limit, &held))
         return NULL;
-    int reason = 0, ended = 0;
+    int reason = 0, ended = 0, failed = 0;
+    Py_ssize_t count, left;
     Py_BEGIN_ALLOW_THREADS
-    while (count < limit && left == 0) {
-        Py_ssize_t wanted = limit - count < pipe_bytes ? limit - count : pipe_bytes;
+    count = empty(pipe_out, target, held, &failed);
+    left = held - count;
+    while (taken < limit && left == 0) {
+        Py_ssize_t wanted = limit - taken < pipe_bytes ? limit - taken : pipe_bytes;
         ssize_t filled = splice(source, NULL, pipe_in, NULL, (size_t)wanted, FLAGS);
         if (filled < 0 && errno == EINTR)
             continue;
@@ -58,7 +67,8 @@ move(PyObject *Py_UNUSED(module), PyObject *args)
             ended = filled == 0;
             break;
         }
-        Py_ssize_t emptied = empty(pipe_out, target, filled);
+        Py_ssize_t emptied = empty(pipe_out, target, filled, &failed);
+        taken += filled;
         count += emptied;
         left = filled - emptied;
     }
@@ -71,7 +81,8 @@ move(PyObject *Py_UNUSED(module), PyObject *args)
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     if (left || ended)
-        return Py_BuildValue("nnO", count, left, ended ? Py_True : Py_False);
+        return Py_BuildValue("nnOO", count, left, ended ? Py_True : Py_False,
+                             failed ? Py_True : Py_False);
     return PyLong_FromSsize_t(count);
 }
 
@@ -83,7 +94,7 @@ static PyMethodDef functions[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "kvd.native._splice",
-    .m_doc = "The loop of kvd.net.splice.Pipe.move, compiled.",
+    .m_doc = "kvd.net.splice.move, compiled.",
     .m_size = -1,
     .m_methods = functions,
 };

@@ -17,10 +17,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet import tcp
-from twisted.python.failure import Failure
 
 from kvd.net.sockets import bytes_held, is_near, unheard_bytes
-from kvd.net.splice import Held, Pipe
 
 LOW_ROUND_TRIP_MICROSECONDS: Final = 100
 """
@@ -64,14 +62,14 @@ class SendingConnection(tcp.Connection):
     _after_flush: Callable[[], None] | None = None
     _most_unsent: int | None = None
     _asked_to_write = False
-    _held: Held | None = None
+    _flushes = False
 
     @property
     def queued(self) -> bool:
         """
         Whether bytes wait for the socket.
         """
-        return bool(self._held or self._tempDataLen or self.dataBuffer)
+        return bool(self._tempDataLen or self.dataBuffer)
 
     @property
     def bytes_delivered(self) -> int:
@@ -124,10 +122,10 @@ class SendingConnection(tcp.Connection):
         if isinstance(sent, int):
             self.bytes_sent += sent
             return sent
-        self._lose_peer()
+        self.lose_peer()
         return len(data)
 
-    def _lose_peer(self) -> None:
+    def lose_peer(self) -> None:
         """
         Writing has failed.
         """
@@ -157,8 +155,8 @@ class SendingConnection(tcp.Connection):
         """
         if self.queued or not self.connected:
             return 0
-        if count >= LARGE_FILE_BYTES and not self._fitted and self.has_low_round_trip():
-            self._fit_buffer()
+        if count >= LARGE_FILE_BYTES and not self._fitted:
+            self.fit_buffer()
         try:
             sent = os.sendfile(self.socket.fileno(), descriptor, offset, count)
         except BlockingIOError:
@@ -168,61 +166,6 @@ class SendingConnection(tcp.Connection):
             return 0
         self.bytes_sent += sent
         return sent or None
-
-    def pass_on(self, pipe: Pipe, source: int, count: int) -> tuple[int, bool]:
-        """
-        Let the kernel move bytes from another socket to this one (splice(2)); those
-        that this one does not take now are queued, in the pipe.
-
-        Args:
-            pipe: Moves them.
-            source: The descriptor of the other socket, which does not block.
-            count: How many bytes at most.
-
-        Returns:
-            How many bytes were taken from the other socket; 0 if others are queued
-            before them, or if none have come. Whether that socket has ended or failed.
-        """
-        if self.queued or not self.connected:
-            return 0, False
-        if not self._fitted and self.has_low_round_trip():
-            self._fit_buffer()
-        try:
-            passed = pipe.pass_on(source, self.socket.fileno(), count)
-        except OSError:
-            return 0, True
-        self.bytes_sent += passed.count
-        taken = passed.count
-        if passed.held is not None:
-            taken += passed.held.count
-            self._held = passed.held
-            self.startWriting()
-        elif passed.rest:
-            taken += len(passed.rest)
-            self.write(passed.rest)
-        return taken, passed.ended
-
-    def _send_held(self) -> bool:
-        """
-        Send what is queued in a pipe. Returns whether nothing of it is left.
-        """
-        held = self._held
-        assert held is not None
-        try:
-            self.bytes_sent += held.send(self.socket.fileno())
-        except OSError:
-            self._drop_held()
-            self._lose_peer()
-            return True
-        if held.count:
-            return False
-        self._held = None
-        return True
-
-    def _drop_held(self) -> None:
-        held, self._held = self._held, None
-        if held is not None:
-            held.drop()
 
     def has_low_round_trip(self) -> bool:
         """
@@ -239,10 +182,16 @@ class SendingConnection(tcp.Connection):
                 self._round_trip_lookups = 0
         return self._low_round_trip
 
-    def _fit_buffer(self) -> None:
+    def fit_buffer(self) -> bool:
         """
-        Have the kernel take little of a file at once.
+        Have the kernel take little of a large body at once, if the peer has a low
+        round-trip time.
+
+        Returns:
+            Whether that is decided; False: look again.
         """
+        if self._fitted or not self.has_low_round_trip():
+            return self._fitted or not self._round_trip_lookups
         self._fitted = True
         try:
             self.socket.setsockopt(
@@ -251,6 +200,7 @@ class SendingConnection(tcp.Connection):
         except OSError:
             # The peer is gone: the next send fails.
             pass
+        return True
 
     def limit_unsent(self, count: int | None) -> None:
         """
@@ -279,8 +229,18 @@ class SendingConnection(tcp.Connection):
         self._after_flush = callback
         if self.peer_left:
             self._flush_later()
+        elif self._flushes:
+            # The reactor watches for it still.
+            self._asked_to_write = True
         else:
             self.startWriting()
+
+    @property
+    def waits_for_peer(self) -> bool:
+        """
+        Whether `after_flush` will call back.
+        """
+        return self._after_flush is not None
 
     def _flush_later(self) -> None:
         # Not when the socket takes more: to the reactor, one that was reset is lost.
@@ -296,18 +256,22 @@ class SendingConnection(tcp.Connection):
         """
         See `FileDescriptor.doWrite`; calls back after the last queued byte.
         """
-        if self._held is not None and not self._send_held():
-            return None
-        if self._after_flush is None:
+        callback = self._after_flush
+        if callback is None:
             return super().doWrite()
-        if self.queued:
+        is_watched = True
+        if self._tempDataLen or self.dataBuffer:
             result = super().doWrite()
             if self.queued:
                 return result
+            is_watched = False
         # Usually there is more to send, and nothing changes for the reactor.
-        self._asked_to_write = False
-        callback, self._after_flush = self._after_flush, None
-        callback()
+        self._asked_to_write, self._flushes = False, is_watched
+        self._after_flush = None
+        try:
+            callback()
+        finally:
+            self._flushes = False
         if not self._asked_to_write and self.connected:
             self.stopWriting()
         return None
@@ -319,14 +283,6 @@ class SendingConnection(tcp.Connection):
         self._asked_to_write = True
         super().startWriting()
 
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        See `tcp.Connection.connectionLost`.
-        """
-        self._drop_held()
-        super().connectionLost(reason)
-
     def _drop_queue(self) -> None:
-        self._drop_held()
         self.dataBuffer, self.offset = b"", 0
         self._tempDataBuffer, self._tempDataLen = [], 0

@@ -3,7 +3,7 @@ Moving bytes from a socket to a file, or to another socket, inside the kernel.
 
 splice(2) wants a pipe between the two. One is enough for files: it is empty whenever
 `Pipe.move` returns, so it belongs to nobody in between. A socket may take only a part:
-then the pipe stays with its connection until that has taken the rest, and other bodies
+then the pipe stays with that `Passage` until it has taken the rest, and other bodies
 go through another one. (A user without privileges gets 64 pipes of 1 MiB; later ones
 are small.)
 """
@@ -92,60 +92,41 @@ def _open_pipe() -> _Ends:
     return _Ends(out, into, size)
 
 
-class Held:
+class Passage:
     """
-    Bytes in a pipe, which the socket behind it has not taken yet.
+    The way of one body from a socket to another one.
+
+    It lives as long as the body, so that a turn of the reactor makes nothing anew.
     """
 
-    def __init__(
-        self, ends: _Ends, count: int, emptied: Callable[[_Ends], None]
-    ) -> None:
+    __slots__ = ("ended", "ends", "failed", "held", "rest", "source", "target")
+
+    def __init__(self, source: int, target: int) -> None:
         """
         Args:
-            ends: The pipe; this object's from now on.
-            count: How many bytes are in it.
-            emptied: Gets it back.
+            source: The descriptor of a socket that does not block.
+            target: That of another one.
         """
-        self.count = count
-        self._ends = ends
-        self._emptied = emptied
-
-    def send(self, target: int) -> int:
-        """
-        Move what the socket takes now. Once nothing is left, this object is done with.
-
-        Args:
-            target: The descriptor of the socket.
-
-        Returns:
-            How many bytes were moved.
-
-        Raises:
-            OSError: The socket has failed.
-        """
-        try:
-            sent = os.splice(self._ends.out, target, self.count, flags=_FLAGS)
-        except BlockingIOError:
-            return 0
-        self.count -= sent
-        if not self.count:
-            self._emptied(self._ends)
-        return sent
-
-    def take(self) -> bytes:
-        """
-        Read them, for another way. Then this object is done with.
-        """
-        taken = _read(self._ends.out, self.count)
-        self.count = 0
-        self._emptied(self._ends)
-        return taken
+        self.source = source
+        self.target = target
+        self.held = 0
+        """So many bytes were taken from the source, and wait in a pipe."""
+        self.ends: _Ends | None = None
+        """That pipe; None: none waits."""
+        self.rest = b""
+        """These were taken, and wait for nothing: there was no pipe left for them."""
+        self.ended = False
+        """Whether the source has ended or failed."""
+        self.failed = False
+        """Whether the target has."""
 
     def drop(self) -> None:
         """
-        Nobody wants them any more.
+        Nobody wants what is held any more.
         """
-        self._ends.close()
+        ends, self.ends, self.held = self.ends, None, 0
+        if ends is not None:
+            ends.close()
 
 
 def _read(descriptor: int, count: int) -> bytes:
@@ -160,25 +141,9 @@ def _read(descriptor: int, count: int) -> bytes:
     return b"".join(pieces)
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """
-    What was taken from one socket for another.
-    """
-
-    count: int
-    """So many bytes the other has taken."""
-    held: Held | None = None
-    """These come after them."""
-    rest: bytes = b""
-    """Or these, where there is no further pipe."""
-    ended: bool = False
-    """Whether the socket that they came from has ended or failed."""
-
-
 class Mover(Protocol):
     """
-    Moves bytes from a socket through an empty pipe to a file.
+    Moves bytes from a socket through a pipe to a file or another socket.
     """
 
     def __call__(
@@ -189,33 +154,52 @@ class Mover(Protocol):
         pipe_bytes: int,
         target: int,
         limit: int,
+        held: int,
         /,
-    ) -> int | tuple[int, int, bool]:
+    ) -> int | tuple[int, int, bool, bool]:
         """
-        Move what is there, without waiting for more.
+        Empty the pipe, and move what is there, without waiting for more.
+
+        Args:
+            source: The socket.
+            pipe_in: Where the pipe is filled.
+            pipe_out: Where it is emptied.
+            pipe_bytes: What it can hold.
+            target: The file, or the other socket.
+            limit: How many bytes are taken from the source at most.
+            held: How many are in the pipe already. If they stay there, no more are
+                taken.
 
         Returns:
-            How many bytes have reached the file; or that, how many were left in the
-            pipe because the file did not take them, and whether the socket has
-            ended or failed, if some were or if it has.
+            How many bytes have reached the target; or that, how many are left in the
+            pipe because the target did not take them, whether the source has ended or
+            failed, and whether the target has failed, if any of these is so.
 
         Raises:
-            OSError: The socket has failed, and nothing was moved.
+            OSError: The source has failed, and nothing was moved.
         """
 
 
 def move(
-    source: int, pipe_in: int, pipe_out: int, pipe_bytes: int, target: int, limit: int
-) -> int | tuple[int, int, bool]:
+    source: int,
+    pipe_in: int,
+    pipe_out: int,
+    pipe_bytes: int,
+    target: int,
+    limit: int,
+    held: int,
+) -> int | tuple[int, int, bool, bool]:
     """
     See `Mover`. What ``kvd/native/splice.c`` does too: with it, 40 MB to ``null:`` took
     a fifth less of CPU time.
     """
-    count = 0
-    while count < limit:
+    taken = 0
+    count, failed = _empty(pipe_out, target, held)
+    left = held - count
+    while taken < limit and not left:
         try:
             filled = os.splice(
-                source, pipe_in, min(limit - count, pipe_bytes), flags=_FLAGS
+                source, pipe_in, min(limit - taken, pipe_bytes), flags=_FLAGS
             )
         except BlockingIOError:
             break
@@ -223,27 +207,32 @@ def move(
             if not count:
                 raise
             # What came before it counts.
-            return count, 0, True
+            return count, 0, True, False
         if not filled:
-            return count, 0, True
-        emptied = _empty(pipe_out, target, filled)
+            return count, 0, True, False
+        emptied, failed = _empty(pipe_out, target, filled)
+        taken += filled
         count += emptied
-        if emptied < filled:
-            return count, filled - emptied, False
-    return count
+        left = filled - emptied
+    return (count, left, False, failed) if left else count
 
 
-def _empty(pipe_out: int, target: int, filled: int) -> int:
+def _empty(pipe_out: int, target: int, filled: int) -> tuple[int, bool]:
+    """
+    Returns how many bytes were moved, and whether the target has failed.
+    """
     emptied = 0
     while emptied < filled:
         try:
             written = os.splice(pipe_out, target, filled - emptied, flags=_FLAGS)
-        except OSError:
+        except BlockingIOError:
             break
+        except OSError:
+            return emptied, True
         if not written:
             break
         emptied += written
-    return emptied
+    return emptied, False
 
 
 _native = compiled("_splice")
@@ -296,41 +285,71 @@ class Pipe:
         Raises:
             OSError: The socket has failed, and nothing was moved.
         """
-        moved = self._move(source, target, limit)
+        moved = self._move(source, target, limit, self._ends, 0)
         if isinstance(moved, int):
             return moved
-        count, left, ended = moved
+        count, left, ended, _ = moved
         return Stopped(count, self._take(left), ended)
 
-    def pass_on(self, source: int, target: int, limit: int) -> Passed:
+    def pass_on(self, passage: Passage, limit: int) -> int:
         """
-        Move what is there to another socket, without waiting for more.
+        Move what a passage holds to its target, and what is there after it, without
+        waiting for more. What the target does not take is held.
 
         Args:
-            source: A non-blocking socket.
-            target: Another one.
-            limit: How many bytes at most; more than 0.
+            passage: The way; it says what has become of it.
+            limit: How many bytes are taken from its source at most.
+
+        Returns:
+            How many bytes the target has taken.
 
         Raises:
-            OSError: The socket that they come from has failed, and nothing was moved.
+            OSError: The source has failed, and nothing was moved.
         """
-        moved = self._move(source, target, limit)
+        held = passage.held
+        ends = passage.ends or self._ends
+        moved = self._move(passage.source, passage.target, limit, ends, held)
         if isinstance(moved, int):
-            return Passed(moved)
-        count, left, ended = moved
-        if not left:
-            return Passed(count, ended=ended)
+            count, left = moved, 0
+        else:
+            count, left, passage.ended, passage.failed = moved
+        if left:
+            if not held:
+                self._hold(passage, left)
+            else:
+                passage.held = left
+        elif held:
+            self._let_go(passage)
+        return count
+
+    def _hold(self, passage: Passage, left: int) -> None:
+        """
+        Leave a passage the pipe with what is left in it.
+        """
         try:
             other = self._spare.pop() if self._spare else _open_pipe()
         except OSError:
-            return Passed(count, rest=self._take(left), ended=ended)
-        ends, self._ends = self._ends, other
-        return Passed(count, Held(ends, left, self._emptied), ended=ended)
+            passage.rest = self._take(left)
+            return
+        passage.ends, self._ends = self._ends, other
+        passage.held = left
 
-    def _emptied(self, ends: _Ends) -> None:
+    def take_held(self, passage: Passage) -> bytes:
+        """
+        Read what a passage holds, for another way.
+        """
+        if passage.ends is None:
+            return b""
+        taken = _read(passage.ends.out, passage.held)
+        self._let_go(passage)
+        return taken
+
+    def _let_go(self, passage: Passage) -> None:
         """
         A pipe that was held is empty.
         """
+        ends, passage.ends, passage.held = passage.ends, None, 0
+        assert ends is not None
         if not self._is_closed and ends.size > self._ends.size:
             ends, self._ends = self._ends, ends
         if self._is_closed or len(self._spare) == MOST_SPARE:
@@ -339,19 +358,20 @@ class Pipe:
             self._spare.append(ends)
 
     def _move(
-        self, source: int, target: int, limit: int
-    ) -> int | tuple[int, int, bool]:
+        self, source: int, target: int, limit: int, ends: _Ends, held: int
+    ) -> int | tuple[int, int, bool, bool]:
         """
         See `Mover`.
         """
         limit = min(limit, self.share())
-        ends = self._ends
         began = self._clock()
-        moved = self._mover(source, ends.into, ends.out, ends.size, target, limit)
+        moved = self._mover(source, ends.into, ends.out, ends.size, target, limit, held)
         seconds = self._clock() - began
         self._spent_seconds += seconds
         if isinstance(moved, int) and moved >= LEAST_BYTES:
-            self._learn(seconds / moved)
+            # A disk that stalls takes a hundred times as long: that counts at once, and
+            # is forgotten after some twenty moves.
+            self._pace += (seconds / moved - self._pace) / 4
         return moved
 
     def may_move(self, who: object, turn: int) -> bool:
@@ -396,11 +416,6 @@ class Pipe:
         if share_seconds >= MOST_BYTES * self._pace:
             return MOST_BYTES
         return max(LEAST_BYTES, int(share_seconds / self._pace))
-
-    def _learn(self, pace: float) -> None:
-        # A disk that stalls takes a hundred times as long: that counts at once, and is
-        # forgotten after some twenty moves.
-        self._pace += (pace - self._pace) / 4
 
     def _take(self, count: int) -> bytes:
         """

@@ -10,7 +10,7 @@ time is not retried, for its client has waited long enough.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import Random
 from typing import Final
@@ -283,20 +283,22 @@ class Engine:
         except BrokenOff as error:
             raise BrokenBody("The engine broke off in the middle.") from error
 
-    async def arrival(self, socket: BodySocket, count: int) -> None:
+    def watch(
+        self,
+        socket: BodySocket,
+        count: int,
+        take: Callable[[], int],
+        failed: Callable[[EngineSilent], object],
+    ) -> None:
         """
-        Wait for the next bytes on a socket.
+        Have the next bytes of a body taken from its socket.
 
         Args:
-            count: See `BodySocket.wait`.
-
-        Raises:
-            EngineSilent: None came for too long.
+            count: See `BodySocket.watch`.
+            take: See there.
+            failed: Called if none came for too long.
         """
-        try:
-            await self._timeout.wait_for(socket.wait(count))
-        except Silence as error:
-            raise _stopped() from error
+        socket.watch(count, take, SILENT_SECONDS, lambda: failed(_stopped()))
 
     async def body(self, reply: Reply, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
         """

@@ -5,6 +5,7 @@ An object that is read.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -350,11 +351,16 @@ class ObjectValue:
         if ended or self._offset >= self._end:
             self._leave()
 
-    def arrival(self) -> Deferred[None]:
+    def watch(
+        self,
+        count: int,
+        take: Callable[[], int],
+        failed: Callable[[StoreFault], object],
+    ) -> None:
         assert self._socket is not None
-        # The receiver may read again, unless it has missed something.
-        count = self._end - self._offset if self._was_taken else 1
-        return Deferred.fromCoroutine(self._engine.arrival(self._socket, count))
+        # The receiver misses what is taken, and learns of it at the end.
+        self._was_taken = True
+        self._engine.watch(self._socket, count, take, failed)
 
     def close(self) -> None:
         self._is_closed = True

@@ -29,7 +29,7 @@ def check_splice(splice: Any) -> None:
     pipe_out, pipe_in = os.pipe()
     with near, far, tempfile.TemporaryFile() as target:
         moved = splice.move(
-            near.fileno(), pipe_in, pipe_out, 4096, target.fileno(), len(BODY)
+            near.fileno(), pipe_in, pipe_out, 4096, target.fileno(), len(BODY), 0
         )
         assert len(BODY) == moved
         assert os.pread(target.fileno(), 100, 0) == BODY

@@ -22,7 +22,7 @@ from kvd.net.splice import (
     MOST_BYTES,
     MOST_SPARE,
     TURN_SECONDS,
-    Passed,
+    Passage,
     Pipe,
     Stopped,
     fastest_mover,
@@ -190,7 +190,7 @@ class Disk:
         """
         All of the limit is there, and taken.
         """
-        limit = numbers[-1]
+        limit = numbers[-2]
         self.now += limit / self.bytes_per_second
         return limit
 
@@ -368,13 +368,30 @@ def test_what_came_before_a_reset_counts(pipe: Pipe, target: int) -> None:
         assert b"0123456789" == os.pread(target, 100, 0)
 
 
-def stalled(pipe: Pipe, near: socket.socket, to: socket.socket) -> Passed:
+def stalled(pipe: Pipe, near: socket.socket, to: socket.socket) -> Passage:
     """
     Many bytes for a socket that takes only a part of them.
     """
     to.setblocking(False)
     to.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    return pipe.pass_on(near.fileno(), to.fileno(), MANY)
+    passage = Passage(near.fileno(), to.fileno())
+    count = pipe.pass_on(passage, MANY)
+    assert MANY == count + passage.held + len(passage.rest)
+    assert (False, False) == (passage.ended, passage.failed)
+    return passage
+
+
+def read(pipe: Pipe, passage: Passage, reader: socket.socket) -> bytes:
+    """
+    All that is held, at the other end, and what came before it. No more is taken from
+    the source.
+    """
+    got, sent = b"", 0
+    while passage.held:
+        got += reader.recv(1 << 20)
+        sent += pipe.pass_on(passage, 0)
+    assert sent
+    return got
 
 
 def test_what_a_socket_does_not_take_stays_in_a_pipe(
@@ -390,28 +407,73 @@ def test_what_a_socket_does_not_take_stays_in_a_pipe(
     to, reader = tcp_pair(window=4096)
     other, other_reader = tcp_pair()
     with to, reader, other, other_reader:
-        passed = stalled(pipe, near, to)
-        held = passed.held
-        assert held is not None
-        assert (MANY, b"") == (passed.count + held.count, passed.rest)
+        passage = stalled(pipe, near, to)
+        assert passage.held
         assert 2 == opened.more
-        assert Passed(1000) == pipe.pass_on(near.fileno(), other.fileno(), 1000)
+        beside = Passage(near.fileno(), other.fileno())
+        assert 1000 == pipe.pass_on(beside, 1000)
+        assert 0 == beside.held
         assert sent[MANY : MANY + 1000] == other_reader.recv(10_000)
 
-        got = b""
-        while held.count:
-            got += reader.recv(1 << 20)
-            held.send(to.fileno())
+        got = read(pipe, passage, reader)
         to.close()
         got += b"".join(iter(lambda: reader.recv(1 << 20), b""))
         assert sent[:MANY] == got
 
     again, reader = tcp_pair(window=4096)
     with again, reader:
-        passed = stalled(pipe, near, again)
-        assert passed.held is not None
-        passed.held.drop()
+        passage = stalled(pipe, near, again)
+        assert passage.held
+        passage.drop()
+        assert 0 == passage.held
     assert 0 == opened.more, "two were opened, and one is gone"
+
+
+def test_no_more_is_taken_while_something_is_held(pipe: Pipe, sockets: Sockets) -> None:
+    """
+    And then it comes after that, in the same move.
+    """
+    far, near = sockets
+    sent = fill(far)
+    to, reader = tcp_pair(window=4096)
+    with to, reader:
+        passage = stalled(pipe, near, to)
+        got, count, held = b"", 0, 1
+        while count < held:
+            got += reader.recv(1 << 20)
+            held = passage.held
+            count = pipe.pass_on(passage, 1000)
+            more = count + passage.held - held
+            assert (0 if count < held else 1000) == more
+        while passage.held:
+            got += reader.recv(1 << 20)
+            pipe.pass_on(passage, 0)
+        to.close()
+        got += b"".join(iter(lambda: reader.recv(1 << 20), b""))
+
+        assert sent[: MANY + 1000] == got
+
+
+def test_what_is_held_comes_before_the_end(pipe: Pipe, sockets: Sockets) -> None:
+    """
+    Of the socket that it was taken from: the end is reported with the last of it.
+    """
+    far, near = sockets
+    sent = fill(far)
+    far.close()
+    to, reader = tcp_pair(window=4096)
+    with to, reader:
+        to.setblocking(False)
+        to.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        passage = Passage(near.fileno(), to.fileno())
+        got, count = b"", 0
+        while not (passage.ended and not passage.held):
+            count += pipe.pass_on(passage, 1 << 20)
+            got += reader.recv(1 << 20)
+        to.close()
+        got += b"".join(iter(lambda: reader.recv(1 << 20), b""))
+
+    assert (len(sent), sent) == (count, got)
 
 
 def test_what_a_socket_does_not_take_can_be_read(pipe: Pipe, sockets: Sockets) -> None:
@@ -423,21 +485,22 @@ def test_what_a_socket_does_not_take_can_be_read(pipe: Pipe, sockets: Sockets) -
     opened = Descriptors("pipe:")
     to, reader = tcp_pair(window=4096)
     with to, reader:
-        held = stalled(pipe, near, to).held
-        assert held is not None
-        rest = held.take()
+        passage = stalled(pipe, near, to)
+        assert passage.held
+        rest = pipe.take_held(passage)
         to.close()
         got = b"".join(iter(lambda: reader.recv(1 << 20), b""))
 
         assert sent[:MANY] == got + rest
-        assert 0 == held.count
+        assert 0 == passage.held
+        assert b"" == pipe.take_held(passage)
     assert 2 == opened.more
     again, reader = tcp_pair(window=4096)
     with again, reader:
-        held = stalled(pipe, near, again).held
-        assert held is not None
+        passage = stalled(pipe, near, again)
+        assert passage.held
         assert 2 == opened.more
-        held.drop()
+        passage.drop()
 
 
 def test_bytes_are_given_back_where_there_is_no_further_pipe(
@@ -450,12 +513,12 @@ def test_bytes_are_given_back_where_there_is_no_further_pipe(
     sent = fill(far)
     to, reader = tcp_pair(window=4096)
     with to, reader, mock.patch("os.pipe2", side_effect=OSError(errno.EMFILE, "")):
-        passed = stalled(pipe, near, to)
+        passage = stalled(pipe, near, to)
         to.close()
         got = b"".join(iter(lambda: reader.recv(1 << 20), b""))
 
-    assert None is passed.held
-    assert sent[:MANY] == got + passed.rest
+    assert 0 == passage.held
+    assert sent[:MANY] == got + passage.rest
     with pytest.raises(BlockingIOError):
         os.read(pipe._ends.out, 1)
 
@@ -474,15 +537,12 @@ def test_a_pipe_is_held_beyond_the_end_of_the_others(
     pipe = Pipe()
     to, reader = tcp_pair(window=4096)
     with to, reader:
-        held = stalled(pipe, near, to).held
-        assert held is not None
+        passage = stalled(pipe, near, to)
         if is_larger:
             pipe._ends = replace(pipe._ends, size=4096)
         pipe.close()
         assert 2 == opened.more
-        while held.count:
-            reader.recv(1 << 20)
-            held.send(to.fileno())
+        read(pipe, passage, reader)
 
     assert 0 == opened.more
 
@@ -496,12 +556,9 @@ def test_the_larger_pipe_is_used_next(sockets: Sockets) -> None:
     to, reader = tcp_pair(window=4096)
     with to, reader, closing(Pipe()) as pipe:
         first = pipe._ends
-        held = stalled(pipe, near, to).held
-        assert held is not None
+        passage = stalled(pipe, near, to)
         pipe._ends = replace(pipe._ends, size=4096)
-        while held.count:
-            reader.recv(1 << 20)
-            held.send(to.fileno())
+        read(pipe, passage, reader)
 
         assert first is pipe._ends
 
@@ -513,34 +570,31 @@ def test_no_more_than_some_pipes_are_kept(pipe: Pipe, sockets: Sockets) -> None:
     far, near = sockets
     opened = Descriptors("pipe:")
     with ExitStack() as stack:
-        ends = []
+        passages = []
         for _ in range(MOST_SPARE + 2):
             fill(far)
             to, reader = map(stack.enter_context, tcp_pair(window=4096))
-            held = stalled(pipe, near, to).held
-            assert held is not None
-            ends.append((held, to, reader))
-        for held, to, reader in ends:
-            while held.count:
-                reader.recv(1 << 20)
-                held.send(to.fileno())
+            passages.append((stalled(pipe, near, to), reader))
+        for passage, reader in passages:
+            read(pipe, passage, reader)
 
     assert 2 * MOST_SPARE == opened.more
 
 
 def test_a_socket_that_fails_with_bytes_before_it(pipe: Pipe, sockets: Sockets) -> None:
     """
-    By its own error.
+    By its own error: what is held stays so.
     """
     far, near = sockets
     fill(far)
     to, reader = tcp_pair(window=4096)
     with to:
-        held = stalled(pipe, near, to).held
-        assert held is not None
+        passage = stalled(pipe, near, to)
+        held = passage.held
         reader.close()
         # With bytes unread, this is a reset.
-        to.setblocking(True)
-        with pytest.raises(ConnectionError):
-            held.send(to.fileno())
-        held.drop()
+        select.select([], [to], [])
+        assert 0 == pipe.pass_on(passage, MANY)
+        assert passage.failed
+        assert held == passage.held
+        passage.drop()

@@ -19,9 +19,7 @@ from zope.interface import implementer
 
 import kvd.net.sending
 from kvd.net.sending import LARGE_FILE_BYTES, LOW_ROUND_TRIP_SEND_BUFFER
-from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport, serve_connection
-from tests.descriptors import Descriptors
 from tests.stepped import SteppedReactor
 
 LARGE = b"x" * 4_000_000
@@ -349,85 +347,44 @@ class ServerTransportTests(SynchronousTestCase):
         assert None is self.protocol.lost
         assert b"" == self.far.recv(1)
 
-    def pass_on(self) -> bytes:
+    def test_after_flush_again_changes_nothing_for_the_reactor(self) -> None:
         """
-        Pass on more than the peer takes. Returns what was taken for it.
+        Where the last call was not for what was queued.
         """
-        source, near = socket.socketpair()
-        pipe = Pipe()
-        self.addCleanup(pipe.close)
-        with source, near:
-            source.setblocking(False)
-            near.setblocking(False)
-            source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
-            self.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            sent = LARGE[: source.send(LARGE[:200_000])]
-            taken = self.transport.pass_on(pipe, near.fileno(), len(sent))
-            assert (len(sent), False) == taken
-            assert (0, False) == self.transport.pass_on(pipe, near.fileno(), 1)
-        assert self.transport.queued
-        return sent
+        calls: list[int] = []
 
-    def test_what_waits_in_a_pipe_goes_before_what_is_written(self) -> None:
-        """
-        And before the end of the connection; each byte is counted.
-        """
-        sent = self.pass_on()
-        self.transport.write(b"end")
-        self.transport.loseConnection()
+        def again() -> None:
+            calls.append(len(calls))
+            if len(calls) < 3:
+                self.transport.after_flush(again)
 
-        assert sent + b"end" == self.read_all()
-        assert b"" == self.far.recv(1)
-        assert len(sent) + 3 == self.transport.bytes_sent
+        self.transport.after_flush(again)
+        with mock.patch.object(self.reactor, "addWriter") as added:
+            self.reactor.settle()
 
-    def test_what_no_pipe_can_hold_waits_in_memory(self) -> None:
-        """
-        If the process can open no more.
-        """
-        pipe2 = os.pipe2
-        opened = [pipe2(os.O_CLOEXEC | os.O_NONBLOCK)]
-        with mock.patch("os.pipe2", side_effect=[*opened, OSError(errno.EMFILE, "")]):
-            sent = self.pass_on()
+        assert [0, 1, 2] == calls
+        assert not added.called
+        assert self.transport not in self.reactor.getWriters()
 
-        assert sent == self.read_all()
-        assert len(sent) == self.transport.bytes_sent
+    def test_after_flush_again_behind_a_queue(self) -> None:
+        """
+        The reactor watched until that was sent.
+        """
+        calls: list[int] = []
 
-    def test_after_flush_waits_for_a_pipe(self) -> None:
-        """
-        Until it is empty.
-        """
-        sent = self.pass_on()
-        calls: list[bool] = []
-        self.transport.after_flush(lambda: calls.append(self.transport.queued))
+        def again() -> None:
+            calls.append(len(calls))
+            if len(calls) < 3:
+                self.transport.after_flush(again)
+
+        self.transport.write(LARGE)
+        self.transport.after_flush(again)
+        assert self.transport.waits_for_peer
+        assert LARGE == self.read_all()
         self.reactor.settle()
-        assert [] == calls
 
-        assert sent == self.read_all()
-        assert [False] == calls
-
-    def test_a_pipe_ends_with_a_peer_that_leaves(self) -> None:
-        """
-        Another one is there for all connections.
-        """
-        opened = Descriptors("pipe:")
-        self.pass_on()
-        self.transport.after_flush(lambda: None)
-        self.far.close()
-        self.reactor.settle()
-        assert self.transport.peer_left
-        assert not self.transport.queued
-        assert 2 == opened.more
-
-    def test_a_pipe_ends_with_a_connection_that_is_given_up(self) -> None:
-        """
-        As with one whose peer leaves.
-        """
-        opened = Descriptors("pipe:")
-        self.pass_on()
-        self.transport.abortConnection()
-        self.reactor.settle()
-        assert self.protocol.lost is not None
-        assert 2 == opened.more
+        assert [0, 1, 2] == calls
+        assert not self.transport.waits_for_peer
 
     def test_input_is_seen_before_it_is_read(self) -> None:
         """

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import hashlib
 import socket
 import struct
 import time
+import weakref
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 from unittest import mock
 
@@ -25,12 +28,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from kvd.access.rules import AccessRules
 from kvd.http import mover
 from kvd.http.connection import HttpConnection
+from kvd.http.relay import Relay
 from kvd.interfaces import Answer
 from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.net import sending, splice
 from kvd.net.sockets import bytes_unread
 from kvd.net.splice import Pipe
-from kvd.net.transport import ServerTransport
 from kvd.s3 import store as store_module
 from kvd.s3.buffered_upload import BufferedUpload
 from kvd.s3.engine import SILENT_SECONDS
@@ -251,14 +254,14 @@ class StreamTests(OverEngine, ConnectionCase):
         super().setUp()
         self.put(b"k", self.body)
         self.passed = 0
-        pass_on = ServerTransport.pass_on
+        pass_on = Pipe.pass_on
 
-        def counted(*args: Any) -> tuple[int, bool]:
-            count, ended = pass_on(*args)
+        def counted(*args: Any) -> int:
+            count = pass_on(*args)
             self.passed += count
-            return count, ended
+            return count
 
-        self.patch(ServerTransport, "pass_on", counted)
+        self.patch(Pipe, "pass_on", counted)
 
     def test_all_behind_the_first_bytes_is_passed_on(self) -> None:
         """
@@ -274,6 +277,24 @@ class StreamTests(OverEngine, ConnectionCase):
         assert [5_120_000] * 3 + [2_900_001] == [
             entry.body_bytes for entry in self.notes.entries
         ]
+
+    def test_what_moves_a_body_is_freed_with_it(self) -> None:
+        """
+        Also if nobody collects garbage; and one object moves the whole body.
+        """
+        relays: list[weakref.ref[Relay]] = []
+        begin = Relay.begin
+
+        def noted(relay: Relay) -> bool:
+            relays.append(weakref.ref(relay))
+            return begin(relay)
+
+        self.patch(Relay, "begin", noted)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        assert self.body == body(self.ask(self.get))
+
+        assert [None] == [relay() for relay in relays]
 
     def test_engine_that_breaks_off(self) -> None:
         """
@@ -310,7 +331,9 @@ class StreamTests(OverEngine, ConnectionCase):
         client.send(self.get)
         self.reactor.settle(200)
         (transport,) = (
-            each.transport for each in self.process.connections if each.transport.queued
+            each.transport
+            for each in self.process.connections
+            if each.transport.waits_for_peer
         )
 
         assert 0 == len(transport.dataBuffer) + transport._tempDataLen
@@ -360,6 +383,52 @@ class StreamTests(OverEngine, ConnectionCase):
         assert set() == self.process.connections
         assert 0 == self.process.answers_due
         assert asked == len(self.memory.seen)
+
+
+class RelayTimeTests(OverEngine, ConnectionCase):
+    """
+    Whoever is waited for has time of its own, and what moves meanwhile is counted.
+    """
+
+    limits = replace(http.LIMITS, reader_seconds=SILENT_SECONDS / 20)
+    body = StreamTests.body
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put(b"k", self.body)
+
+    def test_an_engine_that_pauses_is_not_the_clients_fault(self) -> None:
+        """
+        Its connection stays; what it has by then is on the scoreboard.
+        """
+        self.memory.stop_next = True
+        got = self.ask(StreamTests.get)
+        for _ in range(3):
+            self.later(SILENT_SECONDS / 4)
+            assert not self.client.ended
+        (connection,) = self.process.connections
+
+        assert 0 < len(body(got)) < len(self.body)
+        assert len(got) == self.process.row.words[WORDS_OF_REQUESTS.bytes_out]
+        assert len(got) == connection.transport.bytes_sent
+        self.later(SILENT_SECONDS)
+        assert set() == self.process.connections
+
+    def test_a_client_that_reads_nothing_is_cut_off(self) -> None:
+        """
+        As one that reads nothing of a file.
+        """
+        client = self.connect_over_tcp(window=4096)
+        client.send(StreamTests.get)
+        self.reactor.settle(200)
+        assert 2 == len(self.process.connections)
+        # Longer than this kernel does not hear what that of the client has.
+        for _ in range(60):
+            self.later(SILENT_SECONDS / 4)
+
+        assert 1 == len(self.process.connections), "the one that is idle"
+        assert 0 == self.process.answers_due
+        assert [len(self.body)] > [each.body_bytes for each in self.notes.entries] > [0]
 
 
 class PassedUploadTests(OverEngine, ConnectionCase):
@@ -545,8 +614,8 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         connection = self.connection()
         moving = connection._mover
         assert moving is not None
-        assert moving._held is not None
-        expected = self.received() + moving._held.count
+        assert moving._passage is not None
+        expected = self.received() + moving._passage.held
         connection.abort()
         self.reactor.settle()
 
