@@ -10,6 +10,7 @@ one process and share its fixtures. Each reports to the first process, which run
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import fcntl
 import mmap
 import os
@@ -30,6 +31,12 @@ from tests import measuring
 _INTEGER: Final = 4
 NOTHING: Final = -1
 
+
+HUNG_SECONDS: Final = 600
+"""
+Longer than pytest-timeout waits, whose failure is raised in the test; that may wait for
+a process then, for ever.
+"""
 
 _shared: list[Path] = []
 """
@@ -53,6 +60,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=0,
         help="how many processes run the tests; 0 is this one alone",
+    )
+    parser.addoption(
+        "--hung-seconds",
+        type=int,
+        default=HUNG_SECONDS,
+        help="how long a test goes on at most before its process is ended",
     )
 
 
@@ -245,7 +258,10 @@ class Parallel:
                 hook.pytest_runtest_logfinish(nodeid=nodeid, location=location)
 
     def _crashed(self, session: pytest.Session, running: int, status: int) -> None:
-        how = f"status {status}" if status > 0 else signal.Signals(-status).name
+        seconds = self._config.option.hung_seconds
+        how = f"status {status}, as it does after {seconds} s of one test"
+        if status < 0:
+            how = signal.Signals(-status).name
         if running == NOTHING:
             raise RuntimeError(
                 f"a process that runs tests ended with {how}, and ran none"
@@ -322,11 +338,12 @@ class Runner:
 
     def _run(self) -> None:
         self._running = True
-        items = self._session.items
+        items, hung_seconds = self._session.items, self._config.option.hung_seconds
         number = self._ranges.take(self._place)
         while number != NOTHING:
             item = items[number]
             expected = self._ranges.peek(self._place)
+            faulthandler.dump_traceback_later(hung_seconds, exit=True)
             item.ihook.pytest_runtest_protocol(
                 item=item, nextitem=None if expected == NOTHING else items[expected]
             )
@@ -336,6 +353,7 @@ class Runner:
             if expected not in (number, NOTHING):
                 # Taken by another process: fixtures were kept for it.
                 self._tear_down(item, None if number == NOTHING else items[number])
+            faulthandler.cancel_dump_traceback_later()
             self._send()
 
     def _tear_down(self, item: pytest.Item, following: pytest.Item | None) -> None:

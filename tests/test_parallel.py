@@ -39,6 +39,13 @@ def test_fails():
 def test_ends_its_process():
     os.kill(os.getpid(), signal.SIGKILL)
 
+def test_hangs():
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+
 def test_is_skipped():
     pytest.skip("as it says")
 
@@ -84,9 +91,20 @@ def test_each_result_is_reported(tmp_path: Path) -> None:
     assert "as it says" in said
     assert "UserWarning: carefully" in said
     assert re.search(
-        "2 failed, 21 passed, 1 skipped, 1 deselected, 1 warning",
+        "2 failed, 21 passed, 1 skipped, 2 deselected, 1 warning",
         said,
     ), said
+
+
+def test_one_that_never_ends_is_ended(tmp_path: Path) -> None:
+    """
+    Whatever is raised in it.
+    """
+    status, said = run(tmp_path, "-khangs", "--hung-seconds=1")
+
+    assert status == 1, said
+    assert "this test ended with status 1, as it does after 1 s of one test" in said
+    assert "1 failed" in said
 
 
 def test_tests_end_with_the_first_that_fails(tmp_path: Path) -> None:
