@@ -544,6 +544,20 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         assert self.body == self.stored()
         assert 0 == self.passed
 
+    def test_urgent_data_stops_no_body(self) -> None:
+        """
+        It is no part of the body.
+        """
+        client = self.connect_over_tcp()
+        client.send(self.head() + self.body[:100_000])
+        self.reactor.settle(100)
+        client.socket.send(b"!", socket.MSG_OOB)
+        reply = client.send(self.body[100_000:]).receive_until(bool)
+
+        assert 201 == status(reply)
+        assert self.body == self.stored()
+        assert self.passed > 0
+
     def test_engine_that_pauses(self) -> None:
         """
         What its socket does not take waits in a pipe, and not in this process.
