@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.dispatch.distribution import PolicyDistribution, choose_policy, choose_shadow
@@ -366,15 +366,16 @@ class Changes:
             if result is None:
                 self._log.info("{change}: done", change=name, happened="change")
             else:
-                # The client that asked may have disconnected. An end is no mishap.
-                is_over = result.check(DaemonEnds, PlaceTaken)
-                self._log.emit(
-                    LogLevel.info if is_over else LogLevel.warn,
-                    "{change}: not done: {reason}",
-                    change=name,
-                    reason=result.getErrorMessage(),
-                    happened="change",
-                )
+                told = {
+                    "change": name,
+                    "reason": result.getErrorMessage(),
+                    "happened": "change",
+                }
+                if result.check(DaemonEnds, PlaceTaken):
+                    self._log.info("{change}: not done: {reason}", **told)
+                else:
+                    # The client that asked may have disconnected.
+                    self._log.warn("{change}: not done: {reason}", **told)
             return result
 
         return Deferred.fromCoroutine(change()).addBoth(ended)

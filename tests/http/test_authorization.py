@@ -37,7 +37,7 @@ from kvd.store.value import FileValue
 from kvd.workers.http_server import CHECK_SECONDS
 from tests.chance import new_seed
 from tests.http.fast_path.both import Worker
-from tests.http.fast_path.cases import get, put
+from tests.http.fast_path.cases import get, put, without_date
 from tests.stepped import Client, tcp_pair
 
 CHEAP = PasswordHasher(1, 8, 1)
@@ -361,7 +361,7 @@ class RefusalTests(AuthorizationCase):
         for who in (b"", basic("ci", "secret")):
             for fields in questions:
                 replies = {
-                    re.sub(rb"Date: [^\r]*", b"", self.ask(get(key, who + fields)))
+                    without_date(self.ask(get(key, who + fields)))
                     for key in ("drop/there", "drop/none", "drop", "drop/there/below")
                 }
 

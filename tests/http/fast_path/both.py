@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
 from twisted.internet.defer import Deferred, execute
@@ -39,6 +39,7 @@ from kvd.settings import (
     StoreLocation,
     TCPAddress,
 )
+from kvd.store import listing
 from kvd.store.admission import WAIT_SECONDS, Admission
 from kvd.store.file import FileStore
 from kvd.store.uploads import RESUMABLE_NAME
@@ -50,7 +51,11 @@ from tests import tls
 from tests.http.counted import ByClass, counted
 from tests.http.fast_path.cases import attribute_of
 from tests.http.fast_path.watched import WatchedFastPath
+from tests.patience import PATIENCE_SECONDS
 from tests.stepped import Client, InlineWriter, SteppedReactor
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LIMITS = Limits(value_bytes=70_000, idle_seconds=100, head_seconds=50)
 
@@ -60,6 +65,17 @@ In a request: the entity tag that a reply of the same worker had last.
 """
 
 _TAG = re.compile(rb'ETag: ("[^"]{32}")')
+
+
+def unhurried(
+    function: Callable[P, T], *args: P.args, **named: P.kwargs
+) -> Deferred[T]:
+    """
+    Call a function at once. A slice of a listing ends with its values, and not, on a
+    busy machine, with its time: of two workers, both have the same.
+    """
+    with mock.patch.object(listing, "SLICE_SECONDS", PATIENCE_SECONDS):
+        return execute(function, *args, **named)
 
 
 @implementer(IStoreMaker)
@@ -85,7 +101,7 @@ class SteppedStoreMaker:
 
     def open_store(self, path: str, durability: Durability) -> IStore:
         return FileStore(
-            path, durability, self._reactor, execute, admission=self._admission
+            path, durability, self._reactor, unhurried, admission=self._admission
         )
 
     def taken(self) -> list[Counts]:

@@ -31,6 +31,7 @@ from kvd.workers.http_server import HttpServer
 from tests.http.fast_path import test_connections as connections
 from tests.http.fast_path.cases import FastPathCase, body_of, field, get, put
 from tests.http.test_connection import LIMITS
+from tests.one_second import within_a_second
 from tests.patience import PATIENCE_SECONDS
 from tests.store.stepped import SteppedPool
 
@@ -65,16 +66,6 @@ class CommitCase(connections.ConnectionCase):
     def make_process(self, store: FileStore) -> ProcessContext:
         log = self.notes if self.reports else None
         return ProcessContext(store, Dialects(()), self.limits, self.reactor, log)
-
-    def begin_second(self) -> None:
-        """
-        Wait until most of a second is left, before each value whose syncs are counted:
-        one that is published in a later second than it was sealed in is synced again,
-        in the ordinary way.
-        """
-        fraction = time.time() % 1
-        if fraction > 0.3:
-            time.sleep(1 - fraction)
 
     @contextmanager
     def files_unsynced(self) -> Iterator[None]:
@@ -128,14 +119,13 @@ class CommitTests(CommitCase):
     What the client hears, and when.
     """
 
+    @within_a_second
     def test_a_value_is_created_and_replaced(self) -> None:
         """
         The replies are those of the ordinary way, and the connection is not asked.
         """
-        self.begin_second()
         with mock.patch.object(HttpConnection, "after_fast_path") as asked:
             created = self.ask(put("k", b"value"))
-            self.begin_second()
             replaced = self.ask(put("k", b"other"))
         ordinary = self.ask(put("%6b", b"third"))
 
@@ -148,12 +138,12 @@ class CommitTests(CommitCase):
         assert 2 == self.watched.idle
         self.assert_all_counted(3)
 
+    @within_a_second
     def test_the_reply_waits_for_all_syncs(self) -> None:
         """
         Without its file synced a value has no name; without its folder synced there is
         no reply.
         """
-        self.begin_second()
         with self.files_unsynced():
             self.client.send(put("a/k", b"value"))
             assert [] == self.found()
@@ -165,11 +155,11 @@ class CommitTests(CommitCase):
         assert self.client.receive().startswith(b"HTTP/1.1 201 ")
         assert b"value" == self.stored("a/k")
 
+    @within_a_second
     def test_folders_are_synced_once_for_many(self) -> None:
         """
         All that were published meanwhile are synced in one batch, and each folder once.
         """
-        self.begin_second()
         clients = [self.connect() for _ in range(6)]
         with self.files_unsynced():
             for number, client in enumerate(clients):
@@ -210,12 +200,12 @@ class CommitTests(CommitCase):
         assert f'"{info.etag}"' == field(reply, "ETag")
         self.assert_all_counted(2)
 
+    @within_a_second
     def test_a_value_has_the_date_of_its_publication(self) -> None:
         """
         If its sync takes until the next second, it is sealed and synced again before it
         has its name, and the connection is not asked.
         """
-        self.begin_second()
         with (
             mock.patch.object(HttpConnection, "after_fast_path") as asked,
             mock.patch.object(HttpConnection, "continue_commit") as continued,
@@ -294,12 +284,12 @@ class GatheredTests(CommitCase):
         event = self.watched.sync_event()
         assert [event] == select.select([event], [], [], PATIENCE_SECONDS)[0]
 
+    @within_a_second
     def test_files_of_a_turn_are_synced_and_published_together(self) -> None:
         """
         One event tells of all of them, when the last one is synced.
         """
         clients = [self.connect() for _ in range(5)]
-        self.begin_second()
         with mock.patch.object(Commits, "doRead", return_value=None):
             for number, client in enumerate(clients):
                 client.send(put(f"k{number}", b"value"))
@@ -315,12 +305,12 @@ class GatheredTests(CommitCase):
             commit.key for commit in published[b""]
         ]
 
+    @within_a_second
     def test_a_sync_that_fails_is_no_other_file_s(self) -> None:
         """
         The others of its turn are published, and each client hears of its own.
         """
         clients = [self.connect() for _ in range(3)]
-        self.begin_second()
         with mock.patch.object(Commits, "doRead", return_value=None):
             clients[0].send(put("k0", b"value"))
             before = self.descriptors()
@@ -484,6 +474,7 @@ class MeanwhileTests(CommitCase):
         assert b"value" == self.stored("k")
         self.assert_all_counted(1)
 
+    @within_a_second
     def test_a_mistake_with_one(self) -> None:
         """
         Ends that one, and no other, now or later.
@@ -693,16 +684,15 @@ class PiecesTests(CommitCase):
     Bodies that come later than their heads, or in pieces.
     """
 
+    @within_a_second
     def test_a_body_in_pieces(self) -> None:
         """
         The last piece begins the syncs, and the connection is not asked.
         """
-        self.begin_second()
         request = put("a/k", b"value", b"Content-Type: text/plain\r\n")
         self.ask(request)
         with mock.patch.object(HttpConnection, "after_fast_path") as asked:
             for end in range(request.index(b"value"), len(request)):
-                self.begin_second()
                 self.client.send(request[:end])
                 assert 0 == self.pool.waiting()
                 self.client.send(request[end:])
@@ -715,14 +705,13 @@ class PiecesTests(CommitCase):
         assert b"value" == self.stored("a/k")
         self.assert_all_counted(6)
 
+    @within_a_second
     def test_the_body_of_a_new_connection(self) -> None:
         """
         Comes later than its head.
         """
-        self.begin_second()
         request = put("k", b"value")
         self.ask(request)
-        self.begin_second()
         client = self.connect()
         client.send(request[:-5])
         client.send(request[-5:])

@@ -16,6 +16,7 @@ from kvd.store.usage import Counts, taken_by
 from kvd.store.waiting import OffReactor
 from tests.http.fast_path.cases import FastPathCase, get, head, put
 from tests.http.fast_path.test_commits import CommitCase
+from tests.one_second import within_a_second
 from tests.store.bounded import BoundedCase
 
 BLOCK = 4096
@@ -201,12 +202,12 @@ class LimitedCommitTests(CommitCase, BoundedCase):
         counts = self.memory.counts(0)
         return counts.taken, counts.held
 
+    @within_a_second
     def test_value_is_held_until_it_is_published(self) -> None:
         """
         Then it counts, and what it replaces does not any more.
         """
         for size in (BLOCK, BLOCK + 1):
-            self.begin_second()
             before, _ = self.taken()
             with self.files_unsynced():
                 self.client.send(put("k", bytes(size)))
@@ -218,11 +219,11 @@ class LimitedCommitTests(CommitCase, BoundedCase):
         assert 2 == self.watched.idle
         assert self.really_taken() == self.taken()[0]
 
+    @within_a_second
     def test_body_in_pieces(self) -> None:
         """
         Is held by its commit in the end.
         """
-        self.begin_second()
         request = put("k", b"value")
         self.client.send(request[:-1])
         assert (BLOCK, BLOCK) == self.taken()
