@@ -318,7 +318,7 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             if self._stop_at(moved, handler):
                 # The file took them when they were written.
                 self.context.stop_moving()
-            return CONNECTION_DONE if moved.ended else None
+            return self._stopped(moved)
         if not self.reader.movable:
             self._stop_moving()
             self.advance()
@@ -366,7 +366,7 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         self._count_moved(moved, handler)
         if isinstance(moved, Stopped):
             self._stop_at(moved, handler)
-            return CONNECTION_DONE if moved.ended else None
+            return self._stopped(moved)
         if mover.holds:
             self._await_room(handler, upload)
         return None
@@ -413,6 +413,14 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         self._stop_moving()
         self.dataReceived(stopped.rest)
         return self._handler is handler
+
+    def _stopped(self, stopped: Stopped) -> Any:
+        """
+        What the transport is told, once the bytes from the pipe are written.
+        """
+        if stopped.ended:
+            return CONNECTION_DONE
+        return None if stopped.rest else self._read_instead()
 
     def _stop_moving(self) -> None:
         if self._mover is not None:

@@ -137,7 +137,7 @@ class BodyMover:
         # The mark of a file's: more than the pipe takes at once would only wait.
         mark = min(self._low_water_mark(count + held), PIPE_BYTES)
         self._transport.set_low_water_mark(max(1, min(mark, left - count - held)))
-        if passage.rest or passage.ended:
+        if passage.rest or passage.ended or passage.barred:
             rest, passage.rest = passage.rest, b""
             return Stopped(count, rest, passage.ended)
         return count

@@ -58,9 +58,9 @@ class Relay:
     @property
     def ended(self) -> bool:
         """
-        Whether the source has ended or failed.
+        Whether the source has ended or failed, or no more can be moved from it.
         """
-        return self._passage.ended
+        return self._passage.ended or self._passage.barred
 
     def begin(self) -> bool:
         """
@@ -110,7 +110,7 @@ class Relay:
                 self._await_client()
                 return 0
         left = self.stream.count - self.taken
-        if left and not passage.ended:
+        if left and not (passage.ended or passage.barred):
             return left
         self._end()
         return 0

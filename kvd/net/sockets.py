@@ -17,6 +17,11 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from kvd.native import compiled
 
+_SIOCATMARK: Final = 0x8905
+"""
+As <asm-generic/sockios.h> has it; no module of Python does.
+"""
+
 UNHEARD_SEGMENTS: Final = 4
 """
 How many segments the peer may read before the sender hears of it: two or less make room
@@ -151,6 +156,14 @@ def bytes_unread(connection: socket.socket) -> int:
     return _asked(connection, FIONREAD)
 
 
+def is_at_mark(descriptor: int) -> bool:
+    """
+    Whether urgent data are what comes next on a socket (``SIOCATMARK``, tcp(7)). A read
+    passes over them; splice(2) moves neither them nor what is behind them.
+    """
+    return bool(_asked(descriptor, _SIOCATMARK))
+
+
 def has_ended(connection: socket.socket) -> bool:
     """
     Whether the peer sends no more, also behind bytes that nobody has read.
@@ -167,7 +180,7 @@ def bytes_held(connection: socket.socket) -> int:
     return _asked(connection, TIOCOUTQ)
 
 
-def _asked(connection: socket.socket, what: int) -> int:
+def _asked(connection: socket.socket | int, what: int) -> int:
     (count,) = _INT.unpack(ioctl(connection, what, bytes(_INT.size)))
     return int(count)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from kvd.native import compiled
+from kvd.net.sockets import is_at_mark
 
 PIPE_BYTES: Final = 1024 * 1024
 """
@@ -55,7 +56,8 @@ class Stopped:
     """So many bytes have reached the file."""
     rest: bytes
     """These came from the socket after them, and the file did not take them in
-    this way: they have to be written, which succeeds or says why not."""
+    this way: they have to be written, which succeeds or says why not. If there are
+    none, and the socket has not ended, what comes next has to be read."""
     ended: bool
     """The socket has ended or failed."""
 
@@ -99,7 +101,16 @@ class Passage:
     It lives as long as the body, so that a turn of the reactor makes nothing anew.
     """
 
-    __slots__ = ("ended", "ends", "failed", "held", "rest", "source", "target")
+    __slots__ = (
+        "barred",
+        "ended",
+        "ends",
+        "failed",
+        "held",
+        "rest",
+        "source",
+        "target",
+    )
 
     def __init__(self, source: int, target: int) -> None:
         """
@@ -119,6 +130,9 @@ class Passage:
         """Whether the source has ended or failed."""
         self.failed = False
         """Whether the target has."""
+        self.barred = False
+        """Whether urgent data stand before the next bytes of the source. The kernel
+        moves nothing past them, and the socket stays readable: it has to be read."""
 
     def drop(self) -> None:
         """
@@ -287,6 +301,8 @@ class Pipe:
         """
         moved = self._move(source, target, limit, self._ends, 0)
         if isinstance(moved, int):
+            if not moved and is_at_mark(source):
+                return Stopped(0, b"", False)
             return moved
         count, left, ended, _ = moved
         return Stopped(count, self._take(left), ended)
@@ -311,6 +327,7 @@ class Pipe:
         moved = self._move(passage.source, passage.target, limit, ends, held)
         if isinstance(moved, int):
             count, left = moved, 0
+            passage.barred = not moved and is_at_mark(passage.source)
         else:
             count, left, passage.ended, passage.failed = moved
         if left:

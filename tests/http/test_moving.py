@@ -405,6 +405,22 @@ class MovingTests(MovingCase):
         self.reactor.settle()
         assert 0 == pipe.movers
 
+    def test_urgent_data_stops_no_body(self) -> None:
+        """
+        It is no part of the body, and the kernel moves nothing past it: the worker
+        would wake for what is behind it again and again, and never get it.
+        """
+        client = self.connect_over_tcp()
+        client.send(put(300_000) + b"a" * 1000)
+        client.send(b"b" * 99_000)
+        client.socket.send(b"!", socket.MSG_OOB)
+        reply = client.send(b"c" * 200_000).receive_until(bool)
+
+        assert 201 == status(reply)
+        assert b"a" * 1000 + b"b" * 99_000 + b"c" * 200_000 == self.value(b"k")
+        assert self.store.written < 300_000
+        assert self.process.pipe is not None, "the next bodies are moved"
+
     def test_short_bodies_are_read(self) -> None:
         """
         One read is cheaper than two splices.

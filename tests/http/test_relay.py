@@ -235,6 +235,20 @@ class RelayTests(SynchronousTestCase):
         assert (4, True) == (relay.taken, relay.ended)
         assert b"0123" == self.read()
 
+    def test_a_source_with_urgent_data(self) -> None:
+        """
+        As one that ends: the kernel moves nothing past it, and would report what is
+        behind it for ever.
+        """
+        relay = self.begin(10)
+        self.come(b"0123")
+        self.engine.send(b"!", socket.MSG_OOB)
+        self.come(b"456789")
+
+        assert [None] == self.over
+        assert (4, True) == (relay.taken, relay.ended)
+        assert b"0123" == self.read()
+
     def test_a_source_that_is_silent(self) -> None:
         """
         It is told; the time in which the client is waited for does not count.

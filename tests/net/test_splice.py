@@ -29,6 +29,7 @@ from kvd.net.splice import (
     move,
 )
 from tests.descriptors import Descriptors
+from tests.patience import PATIENCE_SECONDS
 from tests.stepped import tcp_pair
 
 MANY = 400_000
@@ -366,6 +367,53 @@ def test_what_came_before_a_reset_counts(pipe: Pipe, target: int) -> None:
 
         assert Stopped(10, b"", ended=True) == pipe.move(near.fileno(), target, 100)
         assert b"0123456789" == os.pread(target, 100, 0)
+
+
+@pytest.fixture
+def urgent() -> Iterator[socket.socket]:
+    """
+    A socket to which four bytes have come, then urgent data, and four more.
+    """
+    near, far = tcp_pair()
+    with near, far:
+        near.setblocking(False)
+        far.send(b"0123")
+        far.send(b"!", socket.MSG_OOB)
+        far.send(b"4567")
+        # All of it has come when the last of it, which is no longer urgent, has.
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 9)
+        select.select([near], [], [], PATIENCE_SECONDS)
+        yield near
+
+
+def test_what_is_behind_urgent_data_is_to_be_read(
+    pipe: Pipe, urgent: socket.socket, target: int
+) -> None:
+    """
+    The kernel moves none of it. What is read is without the urgent data, and then the
+    rest can be moved.
+    """
+    assert 4 == pipe.move(urgent.fileno(), target, 100)
+    assert Stopped(0, b"", False) == pipe.move(urgent.fileno(), target, 100)
+    assert b"45" == urgent.recv(2)
+    assert 2 == pipe.move(urgent.fileno(), target, 100)
+    assert 0 == pipe.move(urgent.fileno(), target, 100)
+    assert b"012367" == os.pread(target, 100, 0)
+
+
+def test_a_passage_is_barred_by_urgent_data(pipe: Pipe, urgent: socket.socket) -> None:
+    """
+    And not by a source from which nothing comes.
+    """
+    to, reader = tcp_pair()
+    with to, reader:
+        passage = Passage(urgent.fileno(), to.fileno())
+        seen = []
+        for _ in range(3):
+            seen.append((pipe.pass_on(passage, 100), passage.barred))
+            if passage.barred:
+                urgent.recv(100)
+    assert [(4, False), (0, True), (0, False)] == seen
 
 
 def stalled(pipe: Pipe, near: socket.socket, to: socket.socket) -> Passage:

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.access.rules import AccessRules
+from kvd.client.sockets import BodySocket
 from kvd.http import mover
 from kvd.http.connection import HttpConnection
 from kvd.http.relay import Relay
@@ -384,6 +385,25 @@ class StreamTests(OverEngine, ConnectionCase):
         assert 0 == self.process.answers_due
         assert asked == len(self.memory.seen)
 
+    def test_relay_that_ends_when_the_connection_was_aborted(self) -> None:
+        """
+        In the same turn of the reactor: nothing follows the reply.
+        """
+        self.memory.stop_next = True
+        self.ask(self.get)
+        asked = len(self.memory.seen)
+        (waiting,) = (
+            each for each in self.reactor.getReaders() if isinstance(each, BodySocket)
+        )
+        (connection,) = cast(Any, self.process.connections)
+        connection.abort()
+        connection.transport.lose_peer()
+        waiting.doRead()
+        self.later(1)
+
+        assert set() == self.process.connections
+        assert asked == len(self.memory.seen)
+
 
 class RelayTimeTests(OverEngine, ConnectionCase):
     """
@@ -416,12 +436,15 @@ class RelayTimeTests(OverEngine, ConnectionCase):
 
     def test_a_client_that_reads_nothing_is_cut_off(self) -> None:
         """
-        As one that reads nothing of a file.
+        As one that reads nothing of a file. Nothing is left of the pipe in which bytes
+        waited for it.
         """
+        opened = Descriptors("pipe:")
         client = self.connect_over_tcp(window=4096)
         client.send(StreamTests.get)
         self.reactor.settle(200)
         assert 2 == len(self.process.connections)
+        assert 2 == opened.more
         # Longer than this kernel does not hear what that of the client has.
         for _ in range(60):
             self.later(SILENT_SECONDS / 4)
@@ -429,6 +452,30 @@ class RelayTimeTests(OverEngine, ConnectionCase):
         assert 1 == len(self.process.connections), "the one that is idle"
         assert 0 == self.process.answers_due
         assert [len(self.body)] > [each.body_bytes for each in self.notes.entries] > [0]
+        assert 0 == opened.more
+
+    def test_a_client_that_reads_slowly_is_waited_for(self) -> None:
+        """
+        Its kernel has more each time, although this one takes no more of the value.
+        """
+        client = self.connect_over_tcp(window=4096)
+        client.send(StreamTests.get)
+        self.reactor.settle(200)
+        (transport,) = (
+            each.transport
+            for each in self.process.connections
+            if each.transport.waits_for_peer
+        )
+        got, sent = b"", transport.bytes_sent
+        for _ in range(20):
+            got += client.socket.recv(4096)
+            self.later(self.limits.reader_seconds / 2)
+        assert sent == transport.bytes_sent
+
+        got += client.receive_until(
+            lambda more: len(body(got + more)) >= len(self.body)
+        )
+        assert self.body == body(got)
 
 
 class PassedUploadTests(OverEngine, ConnectionCase):
@@ -543,6 +590,20 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         assert 201 == status(reply)
         assert self.body == self.stored()
         assert 0 == self.passed
+
+    def test_urgent_data_stops_no_body(self) -> None:
+        """
+        It is no part of the body.
+        """
+        client = self.connect_over_tcp()
+        client.send(self.head() + self.body[:100_000])
+        self.reactor.settle(100)
+        client.socket.send(b"!", socket.MSG_OOB)
+        reply = client.send(self.body[100_000:]).receive_until(bool)
+
+        assert 201 == status(reply)
+        assert self.body == self.stored()
+        assert self.passed > 0
 
     def test_engine_that_pauses(self) -> None:
         """
