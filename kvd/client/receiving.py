@@ -48,6 +48,7 @@ class Receiver(Protocol):
         self._missing_bytes = length
         self._paused = False
         self._end: Failure | None = None
+        self._socket: BodySocket | None = None
         self._taker: Deferred[None] | None = None
 
     async def take(self) -> bytes:
@@ -95,8 +96,8 @@ class Receiver(Protocol):
 
     def detach(self) -> BodySocket | None:
         """
-        Stop reading, so that the caller can take the next bytes from the socket. Once
-        it has taken some, it can only `stop`; until then, it can also `take`.
+        Stop reading, so that the caller can take the next bytes from the socket: none,
+        and `take`, or some, and `skip` them, or `stop`.
 
         Returns:
             None if the socket has other bytes than the body, or if some are held.
@@ -107,7 +108,20 @@ class Receiver(Protocol):
         if socket is not None and not self._paused:
             self._paused = True
             cast(IPushProducer, self.transport).pauseProducing()
+        self._socket = socket
         return socket
+
+    def skip(self, count: int) -> None:
+        """
+        The caller has taken bytes from the socket that was detached.
+
+        Args:
+            count: See `BodySocket.skip`.
+        """
+        assert self._socket is not None
+        self._socket.skip(count)
+        if self._missing_bytes is not None:
+            self._missing_bytes -= count
 
     def stop(self) -> None:
         """

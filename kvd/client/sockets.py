@@ -12,6 +12,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
+from twisted.web.http import _IdentityTransferDecoder
 from zope.interface import implementer
 
 LEAST_BYTES: Final = 32 * 1024
@@ -39,14 +40,21 @@ class BodySocket:
     A socket that its connection has stopped reading.
     """
 
-    def __init__(self, connection: socket.socket, reactor: Any) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        reactor: Any,
+        skip: Callable[[int], object] = lambda count: None,
+    ) -> None:
         """
         Args:
             connection: The socket; its connection closes it.
             reactor: Watches it, and knows the time.
+            skip: Tells the connection that so many bytes have been taken.
         """
         self._connection = connection
         self._reactor = reactor
+        self._skip = skip
         self._take: Callable[[], int] | None = None
         self._silent: Callable[[], object] | None = None
         self._silent_seconds = 0.0
@@ -74,8 +82,7 @@ class BodySocket:
 
         Args:
             count: How many are to come. If there are many and they come fast, some of
-                them are waited for, but not for long. Not to be read by the connection
-                afterwards: it would wait for them too.
+                them are waited for, but not for long.
             take: Takes what has come, and returns how many bytes are to come then; 0:
                 nothing is waited for any more.
             silent_seconds: The longest wait.
@@ -133,13 +140,27 @@ class BodySocket:
 
     def leave(self) -> None:
         """
-        Wait no more. Due before the connection is closed or read again.
+        Wait no more. Due before the connection is closed.
         """
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
         self._take = self._silent = None
         self._unwatch()
+
+    def skip(self, count: int) -> None:
+        """
+        Wait no more: the connection reads on behind the bytes that were taken.
+
+        Args:
+            count: How many those are. Not all that were to come: by the last one the
+                connection learns of the end.
+        """
+        self.leave()
+        # Or it would wait for many bytes too.
+        if self._mark > 1:
+            self._set_mark(1)
+        self._skip(count)
 
     def _unwatch(self) -> None:
         if self._is_watched:
@@ -180,9 +201,19 @@ class BodySocket:
 def socket_of(transport: Any) -> BodySocket | None:
     """
     The socket below what `twisted.web.client` gives to the reader of a body; None if
-    its bytes are not those of the body, as over TLS.
+    its bytes are not those of the body, as over TLS or of a chunked body.
     """
     connection = getattr(transport, "_producer", None)
     if not isinstance(connection, Connection) or connection.TLS:
         return None
-    return BodySocket(connection.socket, connection.reactor)
+    protocol: Any = connection.protocol
+    # That of an endpoint has the agent's.
+    protocol = getattr(protocol, "_wrappedProtocol", protocol)
+    decoder = protocol._parser.bodyDecoder
+    if not isinstance(decoder, _IdentityTransferDecoder) or not decoder.contentLength:
+        return None
+
+    def skip(count: int) -> None:
+        decoder.contentLength -= count
+
+    return BodySocket(connection.socket, connection.reactor, skip)

@@ -522,10 +522,7 @@ class RequestHandler:
         assert source is not None
         self._end_relay()
         stream.taken(relay.taken, relay.ended)
-        if relay.taken == stream.count and not source.has_more():
-            self._end_source()
-        else:
-            self._next_chunk()
+        self._next_chunk()
 
     def _end_relay(self) -> None:
         relay, self._relay = self._relay, None

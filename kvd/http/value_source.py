@@ -77,10 +77,12 @@ class ValueSource(Source):
         value = self._streamed
         if value is None or not self.remaining:
             return None
-        descriptor = value.socket(self._offset)
-        if descriptor is None:
+        socket = value.socket(self._offset)
+        if socket is None:
             return None
-        return Stream(descriptor, self.remaining, self._moved, value.watch)
+        descriptor, count = socket
+        count = min(count, self.remaining)
+        return Stream(descriptor, count, self._moved, value.watch)
 
     def _moved(self, count: int, ended: bool) -> None:
         assert self._streamed is not None

@@ -63,10 +63,11 @@ class IStreamedValue(IValue):
     A value that comes over a connection, whose bytes the kernel can move on.
     """
 
-    def socket(offset: int) -> int | None:
+    def socket(offset: int) -> tuple[int, int] | None:
         """
         The descriptor of a socket on which the value's bytes come from this offset on,
-        or None where there is none; then `read` them. May change with every piece.
+        and how many may be taken there at most; or None where there is none. `read` the
+        others. May change with every piece.
 
         The socket is the value's: do not close it. Report to `taken` what you took.
         """

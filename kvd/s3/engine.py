@@ -215,10 +215,9 @@ class Engine:
             body = Body(source)
             if ask.sends is not None:
                 ask.sends(body)
-        fresh = ask.fresh or (ask.streams and url.startswith("http:"))
         try:
             asked = self._connections.request(
-                ask.method, url, fields, body, fresh=fresh
+                ask.method, url, fields, body, fresh=ask.fresh
             )
             progress = (lambda: None) if body is None else body.progress
             response = await self._timeout.wait_for(asked, progress, discard)
@@ -243,7 +242,7 @@ class Engine:
                 )
             ) from error
         except (RequestTransmissionFailed, ResponseFailed) as error:
-            if fresh or ask.endpoint is None:
+            if ask.fresh or ask.endpoint is None:
                 # One that ends all connections has the fewest requests, and would be
                 # chosen again. A kept one may only have waited too long: what has to
                 # go to the same endpoint goes there again.

@@ -32,9 +32,6 @@ class Ask:
     fresh: bool = False
     """Whether to make a connection for it. The engine may have closed a kept one, and
     a body that is sent as it comes cannot be sent again."""
-    streams: bool = False
-    """Whether the body of the reply is to be taken from the socket. Such a connection
-    serves no further request."""
     endpoint: Endpoint | None = None
     """Where to send it, unless that fails; None: anywhere."""
     sends: Callable[[Body], None] | None = None

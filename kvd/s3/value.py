@@ -33,8 +33,7 @@ part, costs no more than that.
 
 STREAM_FROM_BYTES: Final = 512 * 1024
 """
-A rest that is as long gets a connection of its own, from whose socket the kernel can
-move it on.
+A rest that is as long is moved on by the kernel, from the socket on which it comes.
 """
 
 _ABSENT: Final = 404
@@ -234,8 +233,6 @@ class ObjectValue:
         self._receiver = receiver
         self._socket: BodySocket | None = None
         """Of the receiver, which does not read."""
-        self._was_taken = False
-        """Whether bytes were taken from it, which the receiver has missed."""
         self._offset = len(head)
         self._end = stored.info.size
         if receiver is not None and self._is_long(self._offset):
@@ -259,8 +256,6 @@ class ObjectValue:
     def _next(self, offset: int, count: int) -> Answer[bytes]:
         if offset < len(self._head):
             return self._head[offset : offset + count]
-        if self._was_taken:
-            self._leave()
         if offset == self._offset:
             if self._given == len(self._rest) and self._receiver is not None:
                 self._socket = None
@@ -324,7 +319,6 @@ class ObjectValue:
                 self._name,
                 fields={"range": f"bytes={offset}-{self._end - 1}"},
                 expected=frozenset({_ABSENT, _NO_RANGE}),
-                streams=self._is_long(offset),
                 endpoint=self._endpoint,
             )
         )
@@ -340,16 +334,22 @@ class ObjectValue:
         info = _describe(self._engine, self.info.key, reply).info
         return (info.etag, info.size) == (self.info.etag, self.info.size)
 
-    def socket(self, offset: int) -> int | None:
+    def socket(self, offset: int) -> tuple[int, int] | None:
         if self._socket is None or offset != self._offset:
             return None
-        return self._socket.fileno() if self._given == len(self._rest) else None
+        # Not the last byte: by it the connection learns of the end.
+        count = self._end - offset - 1
+        if self._given < len(self._rest) or not count:
+            return None
+        return self._socket.fileno(), count
 
     def taken(self, count: int, ended: bool) -> None:
-        self._was_taken = True
         self._offset += count
-        if ended or self._offset >= self._end:
+        if ended:
             self._leave()
+        else:
+            assert self._receiver is not None
+            self._receiver.skip(count)
 
     def watch(
         self,
@@ -358,8 +358,6 @@ class ObjectValue:
         failed: Callable[[StoreFault], object],
     ) -> None:
         assert self._socket is not None
-        # The receiver misses what is taken, and learns of it at the end.
-        self._was_taken = True
         self._engine.watch(self._socket, count, take, failed)
 
     def close(self) -> None:
@@ -373,7 +371,6 @@ class ObjectValue:
         socket, self._socket = self._socket, None
         if socket is not None:
             socket.leave()
-        self._was_taken = False
         receiver, self._receiver = self._receiver, None
         self._rest, self._given = b"", 0
         if receiver is not None:
