@@ -111,6 +111,13 @@ class Receiver(Protocol):
         self._socket = socket
         return socket
 
+    @property
+    def missing_bytes(self) -> int | None:
+        """
+        How much of the body is still to come; None: it is unknown.
+        """
+        return self._missing_bytes
+
     def skip(self, count: int) -> None:
         """
         The caller has taken bytes from the socket that was detached.

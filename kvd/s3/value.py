@@ -337,11 +337,14 @@ class ObjectValue:
     def socket(self, offset: int) -> tuple[int, int] | None:
         if self._socket is None or offset != self._offset:
             return None
-        # Not the last byte: by it the connection learns of the end.
-        count = self._end - offset - 1
-        if self._given < len(self._rest) or not count:
+        if self._given < len(self._rest):
             return None
-        return self._socket.fileno(), count
+        # Not what was asked for: a reply may be the beginning of that.
+        missing = self._receiver and self._receiver.missing_bytes
+        # Not the last byte: by it the connection learns of the end.
+        if not missing or missing == 1:
+            return None
+        return self._socket.fileno(), missing - 1
 
     def taken(self, count: int, ended: bool) -> None:
         self._offset += count

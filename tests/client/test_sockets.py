@@ -283,6 +283,27 @@ class WatchTests(SynchronousTestCase):
         assert [LEAST_BYTES] == self.taken
         assert 7 == self.mark
 
+    def test_the_connection_reads_on_behind_what_was_taken(self) -> None:
+        """
+        One byte wakes it; and nobody else waits for that.
+        """
+        skipped: list[tuple[int, int, bool]] = []
+        self.body = BodySocket(
+            self.near,
+            self.reactor,
+            skip=lambda count: skipped.append((count, self.mark, self.is_watched)),
+        )
+        self.watch(left=MANY)
+        self.come(LEAST_BYTES)
+        assert 2 * LEAST_BYTES == self.mark
+        self.body.skip(LEAST_BYTES)
+        self.far.sendall(b"x")
+        self.reactor.settle()
+
+        assert [(LEAST_BYTES, 1, False)] == skipped
+        assert [LEAST_BYTES] == self.taken
+        assert [] == self.reactor.getDelayedCalls()
+
     def test_nothing_is_left_of_a_wait_that_is_given_up(self) -> None:
         """
         No timer, and nobody who watches.

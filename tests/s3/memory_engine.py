@@ -98,6 +98,10 @@ class MemoryEngine(Resource):
         """How many GETs are cut off in the middle of the body."""
         self.stop_next = False
         """Whether the next GET of more than 1 MiB stops in the middle of the body."""
+        self.part_bytes = 0
+        """How much of a part of a value a reply has at most; 0: all of it."""
+        self.chunked = False
+        """Whether parts of a value come in chunks, without a length."""
         self.seen: list[tuple[str, str]] = []
         """The methods and names of all requests so far."""
 
@@ -207,6 +211,8 @@ class MemoryEngine(Resource):
             if int(first) >= size:
                 raise Refusal(416, "InvalidRange")
             end = min(int(last or size), size - 1)
+            if self.part_bytes:
+                end = min(end, int(first) + self.part_bytes - 1)
             body = body[int(first) : end + 1]
             request.setResponseCode(206)
             request.setHeader("Content-Range", f"bytes {first}-{end}/{size}")
@@ -216,7 +222,8 @@ class MemoryEngine(Resource):
         request.setHeader(
             "Last-Modified", formatdate(int(current.changed), usegmt=True)
         )
-        request.setHeader("Content-Length", str(len(body)))
+        if not (self.chunked and "range" in fields):
+            request.setHeader("Content-Length", str(len(body)))
         if request.method == b"HEAD":
             return b""
         if self.cut_next and body:

@@ -37,6 +37,7 @@ from kvd.net.sockets import bytes_unread
 from kvd.net.splice import Pipe
 from kvd.s3 import store as store_module
 from kvd.s3.buffered_upload import BufferedUpload
+from kvd.s3.connections import IDLE_SECONDS as CONNECTION_SECONDS
 from kvd.s3.engine import SILENT_SECONDS
 from kvd.s3.multipart_upload import MultipartUpload
 from kvd.s3.streamed_upload import StreamedUpload
@@ -53,6 +54,7 @@ from tests.http.test_tls import TLSCase
 from tests.patience import PATIENCE_SECONDS
 from tests.s3 import memory_engine
 from tests.s3.cases import EngineCase, EngineReactor, keeps_all
+from tests.s3.memory_engine import MemoryEngine
 from tests.s3.workers import EngineWorker
 
 T = TypeVar("T")
@@ -278,6 +280,145 @@ class StreamTests(OverEngine, ConnectionCase):
         assert [5_120_000] * 3 + [2_900_001] == [
             entry.body_bytes for entry in self.notes.entries
         ]
+
+    def test_one_connection_serves_all(self) -> None:
+        """
+        At once, and after a pause.
+        """
+        ports: list[int] = []
+        render = MemoryEngine.render
+
+        def noted(engine: MemoryEngine, request: Any) -> Any:
+            ports.append(request.client.port)
+            return render(engine, request)
+
+        self.patch(MemoryEngine, "render", noted)
+        for seconds in (0, 0, CONNECTION_SECONDS - 1):
+            self.later(seconds)
+            self.passed = 0
+            assert self.body == body(self.ask(self.get))
+            assert self.passed >= len(self.body) - 2 * HEAD_BYTES
+            part = self.ask(self.get[:-2] + b"Range: bytes=100000-\r\n\r\n")
+            assert self.body[100_000:] == body(part)
+
+        assert 6 <= len(ports)
+        assert 1 == len(set(ports))
+
+    def test_next_reply_is_not_waited_for_to_be_long(self) -> None:
+        """
+        The connection that is kept has a low-water mark of one byte again.
+        """
+        marks = []
+        set_mark = BodySocket._set_mark
+
+        def noted(body_socket: BodySocket, count: int) -> None:
+            marks.append(count)
+            set_mark(body_socket, count)
+
+        self.patch(BodySocket, "_set_mark", noted)
+        assert self.body == body(self.ask(self.get))
+        (kept,) = (
+            each for each in self.reactor.getReaders() if isinstance(each, tcp.Client)
+        )
+
+        assert max(marks) > 1
+        assert 1 == kept.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+    def test_last_byte_that_comes_late(self) -> None:
+        """
+        It is waited for like any other: the connection then serves the next request.
+        """
+        finish = self.hold_back(1)
+        got = self.ask(self.get)
+        assert self.body[:-1] == body(got)
+        self.later(SILENT_SECONDS - 1)
+        finish(True)
+        self.reactor.settle()
+
+        assert self.body[-1:] == self.client.receive()
+        assert self.body == body(self.ask(self.get))
+
+    def test_last_byte_that_never_comes(self) -> None:
+        """
+        The client is cut off when nothing has come for too long.
+        """
+        self.hold_back(1)
+        assert self.body[:-1] == body(self.ask(self.get))
+        for _ in range(4):
+            self.later(SILENT_SECONDS / 3)
+
+        assert b"" == self.client.receive()
+        assert self.client.ended
+        assert 0 == self.process.answers_due
+
+    def test_engine_that_ends_before_the_last_byte(self) -> None:
+        """
+        It is asked for that.
+        """
+        finish = self.hold_back(1)
+        got = self.ask(self.get)
+        asked = len(self.memory.seen)
+        finish(False)
+        self.reactor.settle()
+
+        assert self.body == body(got + self.client.receive())
+        assert asked + 1 == len(self.memory.seen)
+
+    def hold_back(self, count: int) -> Callable[[bool], None]:
+        """
+        Have the engine keep the last bytes of the next reply.
+
+        Returns:
+            Sends them, or ends the connection.
+        """
+        requests: list[Any] = []
+        get = MemoryEngine._get
+
+        def held(engine: MemoryEngine, request: Any, name: str) -> Any:
+            if requests:
+                return get(engine, request, name)
+            requests.append(request)
+            write = request.write
+
+            def write_most(data: bytes) -> None:
+                request.kept = data[-count:]
+                write(data[:-count])
+
+            request.write, request.finish = write_most, lambda: None
+            return get(engine, request, name)
+
+        self.patch(MemoryEngine, "_get", held)
+
+        def finish(whole: bool) -> None:
+            (request,) = requests
+            del request.write, request.finish
+            if whole:
+                request.write(request.kept)
+                request.finish()
+            else:
+                request.loseConnection()
+
+        return finish
+
+    def test_part_in_chunks(self) -> None:
+        """
+        It is read, for the socket has more than its bytes.
+        """
+        self.memory.chunked = True
+        part = self.ask(self.get[:-2] + b"Range: bytes=100000-3000000\r\n\r\n")
+
+        assert self.body[100_000:3_000_001] == body(part)
+        assert 0 == self.passed
+
+    def test_engine_that_sends_the_beginning_of_a_part(self) -> None:
+        """
+        It is asked for the rest at once, although its connection stays.
+        """
+        self.memory.part_bytes = 1_000_000
+        part = self.ask(self.get[:-2] + b"Range: bytes=100000-3000000\r\n\r\n")
+
+        assert self.body[100_000:3_000_001] == body(part)
+        assert self.passed > 2_500_000
 
     def test_what_moves_a_body_is_freed_with_it(self) -> None:
         """
