@@ -67,7 +67,8 @@ SANITIZED_TIMES ?= 0.25
 # extends treq and botocore.
 LIBRARIES_INSIDE := tests/net/test_private_names.py tests/net/test_reactor.py \
 	tests/net/test_port.py tests/net/test_transport.py tests/net/test_listening.py \
-	tests/s3/test_signing.py tests/s3/test_engine.py tests/s3/test_faults.py::CookieTests
+	tests/s3/test_signing.py tests/s3/test_engine.py tests/s3/test_faults.py::CookieTests \
+	tests/s3/test_http.py::StreamTests
 
 # Hundreds of processes load kvd: its bytecode is kept, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE

@@ -14,10 +14,19 @@ from typing import Any, Final
 from twisted.internet import tcp
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import _WrappingProtocol
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web._newclient import LengthEnforcingConsumer, TransportProxyProducer
+from twisted.web._newclient import (
+    HTTP11ClientProtocol,
+    LengthEnforcingConsumer,
+    Request,
+    TransportProxyProducer,
+)
+from twisted.web.http import _ChunkedTransferDecoder, _IdentityTransferDecoder
+from twisted.web.http_headers import Headers
 
 import kvd.net.port
 import kvd.net.reactor
@@ -130,6 +139,39 @@ class PrivateNamesTests(SynchronousTestCase):
         connection: Any = object()
 
         assert connection is TransportProxyProducer(connection)._producer
+
+    def test_what_counts_the_body_of_a_reply(self) -> None:
+        """
+        Of `kvd.client.sockets`: how much is to come, in the parser of the protocol that
+        an endpoint has wrapped; of a body in chunks it is not known.
+        """
+        for field, kind, left in (
+            (b"Content-Length: 100", _IdentityTransferDecoder, 95),
+            (b"Transfer-Encoding: chunked", _ChunkedTransferDecoder, None),
+        ):
+            protocol = HTTP11ClientProtocol()
+            wrapping = _WrappingProtocol(Deferred(), protocol)
+            wrapping.makeConnection(StringTransport())
+            request = Request(b"GET", b"/", Headers({b"Host": [b"h"]}), None)
+            asked = protocol.request(request)
+            wrapping.dataReceived(b"HTTP/1.1 200 OK\r\n" + field + b"\r\n\r\n5\r\nab")
+            self.successResultOf(asked)
+            inside: Any = wrapping
+            decoder = inside._wrappedProtocol._parser.bodyDecoder
+
+            assert kind is type(decoder)
+            assert left == getattr(decoder, "contentLength", None)
+
+    def test_what_is_said_to_have_come_has_come(self) -> None:
+        """
+        The end of a reply is found behind the bytes that it was told of.
+        """
+        bodies: list[bytes] = []
+        decoder = _IdentityTransferDecoder(100, bodies.append, bodies.append)
+        decoder.contentLength -= 99
+        decoder.dataReceived(b"ab")
+
+        assert [b"a", b"b"] == bodies
 
     def test_what_sends_the_body_of_a_request(self) -> None:
         """
