@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 
 from kvd.errors import EngineFailed, StoreFault
+from kvd.interfaces import IStreamedValue
 from kvd.s3.value import HEAD_BYTES
 from kvd.store.contract.asking import KEY, Asking
 from tests.s3.cases import EngineCase
@@ -137,6 +138,31 @@ class ReadingTests(ValueCase):
 
             said = self.error(StoreFault, lambda: self.get(self.store))
             assert "damaged" in said
+
+
+class SocketTests(ValueCase):
+    """
+    A long rest can be taken from the socket.
+    """
+
+    def test_what_was_read_comes_first(self) -> None:
+        """
+        The socket has what is behind that: all but the last byte can be taken.
+        """
+        self.memory.objects["tests/key"].body = bytes(30 * HEAD_BYTES)
+        value = self.value(self.store)
+        assert IStreamedValue.providedBy(value)
+        at = HEAD_BYTES
+        assert value.socket(at) is None
+        at += len(self.result(value.read(at, HEAD_BYTES)))
+        socket = value.socket(at)
+        assert socket is not None
+        assert 30 * HEAD_BYTES - at - 1 == socket[1]
+
+        assert value.socket(at + 1) is None
+        assert bytes(1) == self.result(value.read(at, 1))
+        assert value.socket(at + 1) is None
+        value.close()
 
 
 class BrokenTests(ValueCase):
