@@ -30,6 +30,7 @@ BUCKET = "values"
 MAX_NAME_BYTES = 1024
 MAX_FIELD_BYTES = 256
 MIB = 1024 * 1024
+HTTP_CHUNK_BYTES = 100_000
 SKEW_SECONDS = 15 * 60
 
 
@@ -235,7 +236,10 @@ class MemoryEngine(Resource):
             self.stop_next = False
             request.write(body[:MIB])
             return NOT_DONE_YET  # type: ignore[return-value]
-        request.write(body)
+        # If in chunks, then in several.
+        step = HTTP_CHUNK_BYTES if self.chunked else len(body) or 1
+        for at in range(0, len(body), step):
+            request.write(body[at : at + step])
         request.finish()
         return NOT_DONE_YET  # type: ignore[return-value]
 
