@@ -85,7 +85,7 @@ INTEGRATION := tests/integration/test_docs.py tests/power_cuts tests/cli \
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench bench-clients engine test-engines prepared-engines share deb test-proxies clean
+.PHONY: serve test prepared compiled lint docs oldest trial unit integration coverage sanitize wheel crash powercuts changes endurance alerts soak test-clients figures bench bench-clients engine test-engines prepared-engines prepared-alerts prepared-proxies share deb test-proxies clean
 
 # Without a file of the process number, which would keep a second one, on another port,
 # from starting here.
@@ -211,9 +211,12 @@ changes: $(VENV)/developed
 endurance: $(VENV)/developed
 	$(BIN)/python -m tests.changes.endurance $(UPGRADES) $(RELOADS) $(HANGS) $(MINUTES)
 
-# The metrics, and the alerts in etc/prometheus; promtool is in Debian's package prometheus.
-alerts: $(VENV)/developed
-	$(BIN)/python -m tests.admin.status.sample_metrics | promtool check metrics
+# The metrics, and the alerts in etc/prometheus. Not by a pipe, whose status would be that of
+# promtool alone: it finds no fault in metrics that are empty.
+alerts: prepared-alerts $(VENV)/developed
+	@mkdir -p build
+	$(BIN)/python -m tests.admin.status.sample_metrics >build/metrics
+	promtool check metrics <build/metrics
 	promtool check rules etc/prometheus/kvd-alerts.yml
 	promtool test rules etc/prometheus/kvd-alerts-test.yml
 
@@ -234,6 +237,10 @@ test-engines: prepared-engines $(VENV)/developed \
 		$(if $(filter swift,$(ENGINES)),build/swift/installed)
 	$(BIN)/python -m pytest --verbose --capture=no $(ENGINES:%=tests/s3/engines/%.py)
 
+# What is needed for one target beside what "make test" needs.
+prepared-alerts prepared-proxies:
+	@PYTHON="$(PYTHON)" tests/prepare.sh $(@:prepared-%=%)
+
 prepared-engines:
 	@PYTHON="$(PYTHON)" tests/prepare.sh $(ENGINES)
 
@@ -243,8 +250,8 @@ build/swift/installed: | $(BIN)/python
 	build/swift/bin/python -m pip install --quiet --disable-pip-version-check swift==2.38.3
 	touch $@
 
-# The settings for reverse proxies in docs/operating.rst; nginx, haproxy and caddy are needed.
-test-proxies: $(VENV)/developed
+# The settings for reverse proxies in docs/operating.rst, with the real programs.
+test-proxies: prepared-proxies $(VENV)/developed
 	$(BIN)/python -m pytest --verbose tests/integration/proxy_programs.py
 
 # kvd beside nginx and a server in C; gcc, nginx and ccache are needed for it. Takes about

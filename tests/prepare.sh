@@ -3,32 +3,41 @@
 #
 # As root on Debian this installs what is missing. Elsewhere it names the command that
 # would, and fails. This is the only list: a test that needs one more program brings a
-# line in needed(). "make test-engines" gives the names of engines, which are needed too;
-# "make test-clients" gives clients, and names some of them in CLIENTS or means all.
+# line in needed(). "make test-engines" gives the names of engines, which are needed too,
+# "make test-proxies" gives proxies, and "make alerts" alerts; "make test-clients" gives
+# clients, and names some of them in CLIENTS or means all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3}
 [[ -x .venv/bin/python ]] && python=.venv/bin/python
 
-engines=" $* "
+named=" $* "
 
 # Prints the Debian package of everything that is missing.
 needed() {
-    if [[ $engines == *" ceph "* ]]; then
+    if [[ $named == *" ceph "* ]]; then
         for program in ceph-mon ceph-mgr ceph-osd radosgw; do
             command -v "$program" >/dev/null || echo "$program"
         done
         command -v ceph >/dev/null || echo ceph-common
     fi
-    if [[ $engines == *" swift "* ]]; then
+    if [[ $named == *" swift "* ]]; then
         command -v memcached >/dev/null || echo memcached
     fi
-    if [[ $engines == *" cluster "* ]]; then
+    if [[ $named == *" cluster "* ]]; then
         command -v ip >/dev/null || echo iproute2
+    fi
+    if [[ $named == *" cluster "* || $named == *" proxies "* ]]; then
         PATH="$PATH:/usr/sbin" command -v haproxy >/dev/null || echo haproxy
     fi
-    if [[ $engines == *" clients "* ]]; then
+    if [[ $named == *" proxies "* ]]; then
+        command -v caddy >/dev/null || echo caddy
+    fi
+    if [[ $named == *" alerts "* ]]; then
+        command -v promtool >/dev/null || echo prometheus
+    fi
+    if [[ $named == *" clients "* ]]; then
         # shellcheck disable=SC2086
         "$python" -m tests.clients.missing ${CLIENTS:-} || exit
     fi

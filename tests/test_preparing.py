@@ -171,6 +171,23 @@ def test_engines_are_needed_where_they_are_named(tmp_path: Path) -> None:
     assert f"not installed here: {packages}\n" in said
 
 
+@pytest.mark.parametrize(
+    ("named", "program", "package"),
+    [("proxies", "caddy", "caddy"), ("alerts", "promtool", "prometheus")],
+)
+def test_programs_of_one_target_are_needed_where_it_is_named(
+    tmp_path: Path, named: str, program: str, package: str
+) -> None:
+    """
+    By ``make test-proxies`` and ``make alerts``.
+    """
+    system = System(tmp_path, without=[program])
+    system.be(0)
+
+    assert 0 == system.prepare().returncode
+    assert f"not installed here: {package}\n" in system.prepare(named).stderr
+
+
 def test_clients_are_needed_where_they_are_named(tmp_path: Path) -> None:
     """
     By ``make test-clients`` alone. Which, they say themselves.
@@ -213,26 +230,60 @@ def test_what_is_still_missing_after_that_is_named(tmp_path: Path) -> None:
     assert "Installed, but still not found: systemd" in done.stderr
 
 
-@pytest.mark.parametrize("target", ["test", ""], ids=["make test", "make"])
-def test_it_comes_before_anything_else(target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "named", "check"),
+    [
+        ("test", "", "ruff check"),
+        ("", "", "ruff check"),
+        ("test-proxies", " proxies", "proxy_programs.py"),
+        ("alerts", " alerts", "promtool check rules"),
+    ],
+    ids=["make test", "make", "make test-proxies", "make alerts"],
+)
+def test_it_comes_before_anything_else(target: str, named: str, check: str) -> None:
     """
     Before a virtual environment is made, and before any check.
     """
-    # Not a part of the make that runs the tests.
+    planned = make("--dry-run", "--always-make", *filter(None, [target]))
+
+    assert 0 == planned.returncode, planned.stderr
+    first, *others = planned.stdout.splitlines()
+    assert f'PYTHON="python3" tests/prepare.sh{named}' == first
+    assert any(check in line for line in others)
+
+
+def test_metrics_that_cannot_be_printed_fail_the_check_of_them(tmp_path: Path) -> None:
+    """
+    ``promtool`` finds no fault in metrics that are empty.
+    """
+    for name, script in ("python", "exit 1"), ("promtool", "exit 0"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    path = f"PATH={tmp_path}:{os.environ['PATH']}"
+    there = [f"--old-file={each}" for each in (".venv/developed", "prepared-alerts")]
+    done = make("alerts", f"BIN={tmp_path}", path, *there)
+
+    assert 2 == done.returncode, done.stdout
+    assert "sample_metrics" in done.stdout
+    assert "promtool" not in done.stdout.partition("sample_metrics")[2]
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """
+    Run ``make``, not as a part of the one that runs the tests.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
         if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "PYTHON")
     }
-    planned = subprocess.run(
-        ["make", "--dry-run", "--always-make", *filter(None, [target])],
+    return subprocess.run(
+        ["make", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout
-
-    first, *others = planned.splitlines()
-    assert 'PYTHON="python3" tests/prepare.sh' == first
-    assert any("ruff check" in line for line in others)
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )

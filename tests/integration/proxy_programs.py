@@ -1,6 +1,6 @@
 """
 The settings for reverse proxies in ``docs/operating.rst``, with the real programs:
-nginx, HAProxy and Caddy have to be installed. ``make test-proxies`` runs this.
+nginx, HAProxy and Caddy. ``make test-proxies`` installs them and runs this.
 """
 
 from __future__ import annotations
