@@ -110,17 +110,17 @@ class Disk:
     The image, where it is mounted, and its copies.
     """
 
-    def __init__(self, kind: str, folder: Path) -> None:
-        self._kind = kind
-        self._outer = folder / "outer"
-        self._outer.mkdir()
-        self.path = folder / "mounted"
+    def __init__(self, kind: str, outer: Path, path: Path) -> None:
+        """
+        Args:
+            kind: ``ext4`` or ``xfs``.
+            outer: A folder on an XFS, which is empty.
+            path: Where the disk and its copies are mounted.
+        """
+        self._outer = outer
+        self.path = path
         self.path.mkdir()
-        with (folder / "disk").open("wb") as file:
-            file.truncate(_OUTER_BYTES)
-        run_on_disks("mkfs.xfs", "-q", "-m", "reflink=1", str(folder / "disk"))
-        run_on_disks("mount", "-o", "loop", str(folder / "disk"), str(self._outer))
-        self.image = self._outer / "image"
+        self.image = outer / "image"
         with self.image.open("wb") as file:
             file.truncate(_IMAGE_BYTES)
         run_on_disks(f"mkfs.{kind}", "-q", str(self.image))
@@ -143,6 +143,27 @@ class Disk:
             yield self.path
         finally:
             run_on_disks("umount", str(self.path))
+
+
+@contextmanager
+def new_disk(kind: str, folder: Path) -> Iterator[Disk]:
+    """
+    A disk for the length of a ``with``; nothing is mounted afterwards.
+
+    Args:
+        kind: ``ext4`` or ``xfs``.
+        folder: Empty.
+    """
+    outer = folder / "outer"
+    outer.mkdir()
+    with (folder / "disk").open("wb") as file:
+        file.truncate(_OUTER_BYTES)
+    run_on_disks("mkfs.xfs", "-q", "-m", "reflink=1", str(folder / "disk"))
+    run_on_disks("mount", "-o", "loop", str(folder / "disk"), str(outer))
+    try:
+        yield Disk(kind, outer, folder / "mounted")
+    finally:
+        run_on_disks("umount", str(outer))
 
 
 class Load:
@@ -236,7 +257,30 @@ def run(
         keys: How many.
         seed: Of all that is random.
     """
-    disk = Disk(kind, folder)
+    with new_disk(kind, folder) as disk:
+        written, copies = _serve(disk, folder, durability, delays, keys, seed)
+        cuts = []
+        for moment, copy in copies:
+            with disk.mounted(copy) as path:
+                cuts.append(look(str(path / "values"), written, moment))
+            copy.unlink()
+    return cuts
+
+
+def _serve(
+    disk: Disk,
+    folder: Path,
+    durability: str,
+    delays: list[float],
+    keys: int,
+    seed: int,
+) -> tuple[dict[str, Written], list[tuple[float, Path]]]:
+    """
+    Serve from a disk under load, and copy it after each delay.
+
+    Returns:
+        What became of each key, and the copies with when each of them was begun.
+    """
     copies: list[tuple[float, Path]] = []
     with disk.mounted(disk.image) as path:
         options = [
@@ -263,12 +307,7 @@ def run(
                     copies.append((now, disk.copy(number)))
             finally:
                 load.stop()
-    cuts = []
-    for moment, copy in copies:
-        with disk.mounted(copy) as path:
-            cuts.append(look(str(path / "values"), load.written, moment))
-        copy.unlink()
-    return cuts
+    return load.written, copies
 
 
 def is_wrong(durability: str, cuts: list[Cut]) -> bool:

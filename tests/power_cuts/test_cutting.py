@@ -4,8 +4,10 @@ A few power cuts; ``make powercuts`` makes many.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,29 @@ def test_what_was_synced_is_never_lost_with_what_replaces_it(
     assert 0 == ended.returncode, ended.stdout + ended.stderr
     assert 1 == ended.stdout.count("cuts of 50 keys: 0 absent, 0 torn")
     assert ended.stdout.splitlines()[-1].split()[:2] == [kind, durability]
+
+
+def test_a_disk_that_cannot_be_made_is_the_error_that_is_told(tmp_path: Path) -> None:
+    """
+    Not that nothing was mounted where it should have been.
+    """
+    take_root("mounting images of disks")
+    program = tmp_path / "mkfs.xfs"
+    program.write_text("#!/bin/sh\necho no such disk >&2\nexit 1\n")
+    program.chmod(0o755)
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.power_cuts", "1", "1", "5", "process", "xfs"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert 1 == ended.returncode
+    told = ended.stderr.splitlines()[-1]
+    assert "mkfs.xfs" in told
+    assert "failed: no such disk" in told
 
 
 def test_a_torn_value_is_reported() -> None:
