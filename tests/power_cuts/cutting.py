@@ -34,6 +34,7 @@ from kvd.store.file import FileStore
 from kvd.store.file_maker import FileStoreMaker
 from tests.integration.disk_image import run_on_disks
 from tests.integration.twistd import Twistd
+from tests.patience import PATIENCE_SECONDS
 
 _OUTER_BYTES: Final = 4 << 30
 _IMAGE_BYTES: Final = 400 << 20
@@ -75,6 +76,8 @@ class Cut:
     """
 
     keys: int = 0
+    puts: int = 0
+    """Of all keys, those that had been acknowledged before it was begun."""
     absent: int = 0
     """Keys that had been on the disk before, and have no value."""
     torn: int = 0
@@ -177,6 +180,8 @@ class Load:
         names = [f"folder-{number % 7}/key-{number}" for number in range(keys)]
         self.written = {name: Written() for name in names}
         self._errors: list[BaseException] = []
+        # A name for each PUT; all clients append to it.
+        self._stored: list[str] = []
         self._threads = [
             Thread(target=self._put, args=(names[number::_CLIENTS], seed + number))
             for number in range(_CLIENTS)
@@ -197,6 +202,15 @@ class Load:
         """
         for thread in self._threads:
             thread.start()
+
+    def go_on(self, puts: int) -> None:
+        """
+        Wait until so many have been acknowledged since the start.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while len(self._stored) < puts and not self._errors:
+            assert time.monotonic() < deadline, "the clients store no more"
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """
@@ -226,6 +240,7 @@ class Load:
                     self.written[name] = Written(is_new=True)
                 connection = choose.choice(connections)
                 self._put_one(connection, name, number, choose.choice(_SIZES))
+                self._stored.append(name)
         except BaseException as error:
             self._errors.append(error)
         finally:
@@ -253,7 +268,8 @@ def run(
         kind: ``ext4`` or ``xfs``.
         folder: Empty.
         durability: Of the daemon.
-        delays: Seconds from the start of the load, ascending.
+        delays: Seconds from the start of the load, ascending. The load ends at half of
+            the last, but not before as many values have been stored as there are keys.
         keys: How many.
         seed: Of all that is random.
     """
@@ -297,10 +313,13 @@ def _serve(
             load.start()
             began = time.monotonic()
             try:
+                quiet = delays[-1] / 2
                 for number, delay in enumerate(delays):
-                    if delay > delays[-1] / 2:
+                    if delay >= quiet:
                         # The second half is quiet: what is lost then is what nobody
                         # writes to the disk unless kvd does.
+                        time.sleep(max(0.0, began + quiet - time.monotonic()))
+                        load.go_on(keys)
                         load.stop()
                     time.sleep(max(0.0, began + delay - time.monotonic()))
                     now = time.monotonic()
@@ -330,6 +349,7 @@ def look(path: str, written: dict[str, Written], moment: float) -> Cut:
         for name, became in written.items():
             before = [each for each in became.acknowledged if each[0] <= moment]
             cut.keys += not became.is_new
+            cut.puts += len(before)
             number: int | None = -1
             try:
                 value = store.open(Key(name.encode()))
@@ -370,7 +390,8 @@ def report(kind: str, durability: str, cuts: list[Cut]) -> str:
     """
     worst = max(cut.lost_seconds for cut in cuts)
     return (
-        f"{kind:5} {durability:8} {len(cuts):4} cuts of {cuts[0].keys} keys:"
+        f"{kind:5} {durability:8} {len(cuts):4} cuts of {cuts[0].keys} keys"
+        f" after {cuts[-1].puts} PUTs:"
         f" {sum(cut.absent for cut in cuts)} absent,"
         f" {sum(cut.torn for cut in cuts)} torn,"
         f" {sum(cut.older for cut in cuts)} older than acknowledged, of the last"

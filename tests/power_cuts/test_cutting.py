@@ -5,6 +5,7 @@ A few power cuts; ``make powercuts`` makes many.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +37,28 @@ def test_what_was_synced_is_never_lost_with_what_replaces_it(
     )
 
     assert 0 == ended.returncode, ended.stdout + ended.stderr
-    assert 1 == ended.stdout.count("cuts of 50 keys: 0 absent, 0 torn")
+    assert 1 == ended.stdout.count("cuts of 50 keys after ")
+    assert 1 == ended.stdout.count(" PUTs: 0 absent, 0 torn")
     assert ended.stdout.splitlines()[-1].split()[:2] == [kind, durability]
+
+
+def test_there_was_load_before_the_power_was_cut() -> None:
+    """
+    However few cuts there are, and whenever: each key has been stored once more.
+    """
+    take_root("mounting images of disks")
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.power_cuts", "1", "0", "50", "process", "ext4"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert 0 == ended.returncode, ended.stdout + ended.stderr
+    puts = re.search(r" after ([0-9]+) PUTs: ", ended.stdout)
+    assert puts is not None, ended.stdout
+    assert 2 * 50 <= int(puts[1])
 
 
 def test_a_disk_that_cannot_be_made_is_the_error_that_is_told(tmp_path: Path) -> None:
