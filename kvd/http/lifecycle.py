@@ -15,11 +15,15 @@ refusal it does not wait for is not served.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kvd.access.networks import network_of
+from kvd.errors import KvdError
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import FastPath, Joined
 from kvd.http.states import ENDING, TRANSITIONS, Input, State
@@ -27,11 +31,15 @@ from kvd.http.timeouts import Timeouts
 from kvd.http.wire.reader import RequestReader
 from kvd.net.transport import HEAD_BYTES, ServerTransport
 
+T = TypeVar("T")
+
 
 class ConnectionLifecycle:
     """
     The part of a connection that its request handler uses, and its process.
     """
+
+    _log = Logger()
 
     transport: ServerTransport
     counted_for: Any = None
@@ -170,6 +178,53 @@ class ConnectionLifecycle:
             return False
         self._enter(State.BODY)
         return True
+
+    def when_answered(
+        self,
+        answer: Deferred[T],
+        then: Callable[[T], None],
+        failed: Callable[[BaseException], None],
+        undo: Callable[[T], object] | None = None,
+    ) -> None:
+        """
+        Continue when the store has answered; now, if it has already.
+
+        Args:
+            answer: The answer.
+            then: Called with it.
+            failed: Called with why there is none, or with what `then` raises.
+            undo: Called with it in place of `then` if the connection is lost by then.
+        """
+        self.wait_for_store()
+        is_later = False
+
+        def arrived(result: T | Failure) -> None:
+            if not self.answered():
+                self._arrived_late(result, undo)
+                return
+            if isinstance(result, Failure):
+                # Not raised here: the error would know this frame by its traceback,
+                # and the frame the error.
+                assert result.value is not None
+                failed(result.value)
+            else:
+                try:
+                    then(result)
+                except Exception as error:
+                    failed(error)
+            if is_later:
+                self.advance()
+
+        answer.addBoth(arrived)
+        # For an answer that was already there, the caller goes on by itself.
+        is_later = True
+
+    def _arrived_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
+        if isinstance(result, Failure):
+            if not isinstance(result.value, KvdError | CancelledError):
+                self._log.failure("after its connection was lost", failure=result)
+        elif undo is not None:
+            undo(result)
 
     def refuse_later(self, seconds: float, refuse: Callable[[], None]) -> None:
         """

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -34,25 +34,17 @@ from kvd.errors import (
     KvdError,
     PeerError,
     RefusedLater,
-    StoreFault,
     TooManyRequests,
 )
 from kvd.http.access_log import Entry, sender_of
+from kvd.http.body_sender import BodySender
 from kvd.http.dialects.choice import Mount
 from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
-from kvd.http.relay import Relay
 from kvd.http.reply_fields import Fields, refusal_fields
-from kvd.http.source import FilePart, OpenFile, Source, Stream
+from kvd.http.source import OpenFile, Source
 from kvd.http.values import values_for
-from kvd.http.wire.replies import (
-    CONTINUE,
-    LAST_CHUNK,
-    chunk,
-    problem,
-    reply_head,
-    with_length,
-)
+from kvd.http.wire.replies import CONTINUE, problem, reply_head, with_length
 from kvd.http.wire.targets import without_user
 from kvd.interfaces import Answer, ISigningDialect, IStreamedUpload
 from kvd.ipc.row import CLIENT_LEFT
@@ -87,10 +79,8 @@ class RequestHandler:
     """Whoever a proxy has forwarded this for; None: the client of the connection."""
     _counted_for: Any = None
     """The client among whose open connections this is counted; None: nobody."""
-    _source: Source | None = None
-    _relay: Relay | None = None
-    """Moves its bytes."""
-    _framed = False
+    _sending: BodySender | None = None
+    """The body of the reply, unless it is sent with the head."""
     _sent = 0
     _status = 0
 
@@ -227,40 +217,10 @@ class RequestHandler:
         Call `then` with an answer of the store, now or when it arrives. If the
         connection is lost before that, call `undo` instead.
         """
-        if not isinstance(answer, Deferred):
+        if isinstance(answer, Deferred):
+            self._connection.when_answered(answer, then, self.fail, undo)
+        else:
             then(answer)
-            return
-        connection = self._connection
-        connection.wait_for_store()
-        is_later = False
-
-        def arrived(result: T | Failure) -> None:
-            if not connection.answered():
-                self._arrived_late(result, undo)
-                return
-            if isinstance(result, Failure):
-                # Not raised here: the error would know this frame by its traceback,
-                # and the frame the error.
-                assert result.value is not None
-                self.fail(result.value)
-            else:
-                try:
-                    then(result)
-                except Exception as error:
-                    self.fail(error)
-            if is_later:
-                connection.advance()
-
-        answer.addBoth(arrived)
-        # For an answer that was already there, the caller goes on by itself.
-        is_later = True
-
-    def _arrived_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
-        if isinstance(result, Failure):
-            if not isinstance(result.value, KvdError | CancelledError):
-                self._log.failure("after its connection was lost", failure=result)
-        elif undo is not None:
-            undo(result)
 
     @property
     def scheme(self) -> str:
@@ -325,22 +285,25 @@ class RequestHandler:
         request = self._request
         reply = self._rendered(Reply(status, fields))
         status, fields = reply.status, [*reply.fields]
+        in_chunks = length is None and request.minor == 1
         if length is not None:
             fields = [*fields, ("Content-Length", str(length))]
-        elif request.minor == 1:
-            self._framed = True
+        elif in_chunks:
             fields = [*fields, ("Transfer-Encoding", "chunked")]
         else:
             # HTTP/1.0 knows no chunks: the body ends with the connection.
             self.keep = False
         head = self._head(status, fields)
-        self._connection.transport.write(head)
+        connection = self._connection
+        connection.transport.write(head)
         if length == 0 or request.method == "HEAD":
             source.close()
             self._finish()
             return
-        self._source = source
-        self._next_chunk()
+        self._sending = BodySender(
+            connection, source, self._body_is_over, in_chunks=in_chunks
+        )
+        self._sending.go_on()
 
     def go_on(self, rest: Remainder) -> None:
         """
@@ -348,12 +311,13 @@ class RequestHandler:
         """
         self.began_before(rest.seconds)
         self._status = rest.status
-        self._sent = rest.body_bytes
-        self._source = self.rest_of(rest)
         connection = self._connection
+        self._sending = BodySender(
+            connection, self.rest_of(rest), self._body_is_over, sent=rest.body_bytes
+        )
         if rest.unsent:
             connection.transport.write(rest.unsent)
-        connection.when_taken(self._next_chunk)
+        connection.when_taken(self._sending.go_on)
 
     def rest_of(self, rest: Remainder) -> Source:
         """
@@ -425,130 +389,18 @@ class RequestHandler:
             and not request.expects_continue
         )
 
-    def _next_chunk(self) -> None:
-        source = self._source
-        assert source is not None
-        if self._connection.transport.peer_left:
-            self._end_source()
-            return
-        try:
-            part = None if self._framed else source.file()
-            stream = None if self._framed or part else source.stream()
-            if part is not None:
-                self._read_ahead(part)
-            elif stream is not None and self._can_pass_on():
-                self._pass_on(stream)
-            else:
-                self.when(source.next_chunk(), self._send_chunk)
-        except Exception as error:
+    def _body_is_over(self, error: BaseException | None) -> None:
+        if error is None:
+            self._stop_sending()
+            self._finish()
+        else:
             self.fail(error)
 
-    def _read_ahead(self, part: FilePart) -> None:
-        count = min(part.count, self._context.pieces.bytes)
-        try:
-            read = self._context.readahead(part.descriptor, part.offset, count)
-        except OSError as error:
-            raise _unreadable(error) from error
-        if read is None:
-            self._send_part(part)
-        else:
-
-            def send(_: None) -> None:
-                self._send_part(part)
-
-            self.when(read, send)
-
-    def _send_part(self, part: FilePart) -> None:
-        count = min(part.count, self._context.pieces.bytes)
-        connection, source = self._connection, self._source
-        assert source is not None
-        try:
-            sent = connection.transport.send_file(part.descriptor, part.offset, count)
-        except OSError as error:
-            if not source.lose_file():
-                raise _unreadable(error) from error
-            self._next_chunk()
-            return
-        if sent is None:
-            if not source.lose_file():
-                raise StoreFault("a value was cut short while it was sent")
-            self._next_chunk()
-            return
-        source.sent(sent)
-        self._sent += sent
-        if sent == part.count and not source.has_more():
-            self._end_source()
-        else:
-            connection.when_taken(self._next_chunk)
-
-    def _can_pass_on(self) -> bool:
-        """
-        Whether the kernel can move a body from another socket to the client's.
-        """
-        transport = self._connection.transport
-        return self._context.pipe is not None and transport.is_plain_tcp
-
-    def _pass_on(self, stream: Stream) -> None:
-        connection, context = self._connection, self._context
-        assert context.pipe is not None
-        transport = connection.transport
-        if transport.queued:
-            connection.when_taken(self._next_chunk)
-            return
-        connection.relay()
-        relay = self._relay = Relay(
-            transport, context.pipe, context.pieces, stream, self._relayed
-        )
-        if relay.begin():
-            # The caller goes on by itself.
-            connection.relayed()
-            self._passed_on(relay)
-
-    def _relayed(self, relay: Relay, error: StoreFault | None) -> None:
-        connection = self._connection
-        if not connection.relayed():
-            return
-        try:
-            if error is None:
-                self._passed_on(relay)
-            else:
-                self.fail(error)
-        except Exception as failure:
-            self.fail(failure)
-        connection.advance()
-
-    def _passed_on(self, relay: Relay) -> None:
-        source, stream = self._source, relay.stream
-        assert source is not None
-        self._end_relay()
-        stream.taken(relay.taken, relay.ended)
-        self._next_chunk()
-
-    def _end_relay(self) -> None:
-        relay, self._relay = self._relay, None
-        if relay is not None:
-            relay.stop()
-            self._sent += relay.taken
-
-    def _send_chunk(self, data: bytes) -> None:
-        connection = self._connection
-        if data:
-            self._sent += len(data)
-            connection.transport.write(chunk(data) if self._framed else data)
-            connection.when_taken(self._next_chunk)
-            return
-        if self._framed:
-            connection.transport.write(LAST_CHUNK)
-        self._end_source()
-
-    def _end_source(self) -> None:
-        self._close_source()
-        self._finish()
-
-    def _close_source(self) -> None:
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+    def _stop_sending(self) -> None:
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.close()
+            self._sent = sending.sent
 
     def _finish(self) -> None:
         self._note()
@@ -578,7 +430,6 @@ class RequestHandler:
         if self._status:
             self._connection.abort()
             return
-        self._close_source()
         self.abandon()
         assert isinstance(error, PeerError | Fault)
         self.send(Reply(error.status, refusal_fields(error), error=error))
@@ -587,8 +438,7 @@ class RequestHandler:
         """
         The connection was lost before the reply was complete.
         """
-        self._end_relay()
-        self._close_source()
+        self._stop_sending()
         self.abandon()
         self._status = self._status or CLIENT_LEFT
         self._note()
@@ -679,10 +529,6 @@ def unread_request(error: BaseException) -> Request:
         keep_alive=False,
         expects_continue=False,
     )
-
-
-def _unreadable(error: OSError) -> StoreFault:
-    return StoreFault(f"a value cannot be read: {error.strerror}")
 
 
 def _for_log(target: bytes) -> str:
