@@ -6,6 +6,9 @@ kind of operation has a handler of its own (`kvd.http.methods`), which overrides
 `begin`, `chunk`, `end` and `abandon`. A handler raises every refusal that it can in
 `begin`, before it asks for a body.
 
+Who sends the request, and what that sender may do, is in `kvd.http.admission`; how the
+body of a reply is sent that is longer than a piece, in `kvd.http.body_sender`.
+
 The head of the reply announces whether the connection stays, so this is decided when
 the head is written. A refusal may be sent before the end of the request's body. If the
 rest of the body is short and sure to come, the reader skips it (`RequestReader.skip`);
@@ -20,13 +23,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from kvd.access.networks import network_of
 from kvd.access.permit import Permit
 from kvd.errors import (
     AccessRefused,
@@ -34,28 +36,23 @@ from kvd.errors import (
     KvdError,
     PeerError,
     RefusedLater,
-    TooManyRequests,
 )
-from kvd.http.access_log import Entry, sender_of
+from kvd.http.access_log import Entry, key_of, sender_of
+from kvd.http.admission import Admission
 from kvd.http.body_sender import BodySender
 from kvd.http.dialects.choice import Mount
 from kvd.http.fast_path import PartialUpload, Remainder
 from kvd.http.lifecycle import ConnectionLifecycle
 from kvd.http.reply_fields import Fields, refusal_fields
 from kvd.http.source import OpenFile, Source
-from kvd.http.values import values_for
+from kvd.http.values import PermittedValues
 from kvd.http.wire.replies import CONTINUE, problem, reply_head, with_length
-from kvd.http.wire.targets import without_user
 from kvd.interfaces import Answer, ISigningDialect, IStreamedUpload
 from kvd.ipc.row import CLIENT_LEFT
 from kvd.model.exchanges import Values
 from kvd.model.operations import Operation
 from kvd.model.replies import Reply
 from kvd.model.requests import Request
-from kvd.net.sockets import name_of
-
-if TYPE_CHECKING:
-    from kvd.access.proxies import Proxies
 
 T = TypeVar("T")
 
@@ -71,14 +68,6 @@ class RequestHandler:
     # On the class, because most requests change few of these.
     received = 0
     """How many bytes of the body have come."""
-    _permit: Permit | None = None
-    _is_open = False
-    """Whether everything was permitted when this began; a rights file may have come
-    since."""
-    _client: Any = None
-    """Whoever a proxy has forwarded this for; None: the client of the connection."""
-    _counted_for: Any = None
-    """The client among whose open connections this is counted; None: nobody."""
     _sending: BodySender | None = None
     """The body of the reply, unless it is sent with the head."""
     _sent = 0
@@ -99,12 +88,13 @@ class RequestHandler:
             operation: What the request asks for; None if the request is refused.
         """
         self._connection = connection
-        self._context = connection.context
+        self._context = context = connection.context
         self._request = request
+        self._admission = Admission(context, connection.transport, request)
         self._dialect = None if mount is None else mount.dialect
         self._inner = () if mount is None else mount.inner
         self._operation = operation
-        self._began = connection.context.clock.seconds()
+        self._began = context.clock.seconds()
         self.keep = request.keep_alive
         """Whether the connection stays after this request."""
 
@@ -112,56 +102,16 @@ class RequestHandler:
         """
         Begin, if the client may do what it asks for.
         """
-        context, operation = self._context, self._operation
-        transport = self._connection.transport
-        peer = transport.client
-        if context.proxies is not None:
-            peer = self._forwarded(context.proxies, peer)
-        if operation is not None and context.address_rate is not None:
-            context.address_rate(peer)
-        authorization = context.authorization
-        if authorization is None or operation is None:
-            self._is_open = authorization is None
+        permit = self._admission.ask(self._operation, self._dialect)
+        if permit is None:
             self.begin()
-            return
-        self.when(
-            authorization.authorize(
-                self._request,
-                operation,
-                peer,
-                transport.peer_user,
-                may_be_signed=ISigningDialect.providedBy(self._dialect),
-            ),
-            self._authorized,
-            undo=_end,
-        )
+        else:
+            self.when(permit, self._admitted, undo=Permit.ended)
 
-    def _forwarded(self, proxies: Proxies, peer: Any) -> Any:
-        """
-        The client of a request, which is counted among what its address has open if it
-        comes from a proxy.
-        """
-        client = proxies.client_of(peer, self._request.fields)
-        if client is not peer:
-            self._client = client
-        by_address = self._context.by_address
-        if by_address is not None and proxies.trusts(peer):
-            if not by_address.has_room(client):
-                raise too_many_connections()
-            by_address.opened(client)
-            self._counted_for = client
-        return client
-
-    def _authorized(self, permit: Permit) -> None:
-        self._permit = permit
+    def _admitted(self, permit: Permit) -> None:
+        self._admission.permit = permit
         self._operation = permit.operation
         self.begin()
-
-    def began_before(self, seconds: float) -> None:
-        """
-        The request came so many seconds ago.
-        """
-        self._began -= seconds
 
     # -- what a method overrides ----------------------------------------------
 
@@ -169,12 +119,6 @@ class RequestHandler:
         """
         The head has been understood.
         """
-
-    def resume(self, upload: PartialUpload) -> None:
-        """
-        The fast path has begun to receive the body. Called in place of `begin`.
-        """
-        raise NotImplementedError
 
     def chunk(self, data: bytes) -> None:
         """
@@ -222,26 +166,11 @@ class RequestHandler:
         else:
             then(answer)
 
-    @property
-    def scheme(self) -> str:
-        """
-        Of the URL that the client has asked for.
-        """
-        return "http" if self._connection.transport.secure is None else "https"
-
     def values(self) -> Values:
         """
         What the sender may use of the store.
         """
-        return values_for(
-            self._context,
-            self._permit,
-            is_open=self._is_open,
-            scheme=self.scheme,
-            user=self._user,
-            network=self._network,
-            inner=self._inner,
-        )
+        return PermittedValues(self._context, self._admission, self._inner)
 
     def proceed(self) -> None:
         """
@@ -304,6 +233,20 @@ class RequestHandler:
             connection, source, self._body_is_over, in_chunks=in_chunks
         )
         self._sending.go_on()
+
+    # -- what the fast path has begun -----------------------------------------
+
+    def began_before(self, seconds: float) -> None:
+        """
+        The request came so many seconds ago.
+        """
+        self._began -= seconds
+
+    def resume(self, upload: PartialUpload) -> None:
+        """
+        The fast path has begun to receive the body. Called in place of `begin`.
+        """
+        raise NotImplementedError
 
     def go_on(self, rest: Remainder) -> None:
         """
@@ -403,7 +346,7 @@ class RequestHandler:
             self._sent = sending.sent
 
     def _finish(self) -> None:
-        self._note()
+        self._ended()
         self._connection.replied(self.keep)
 
     # -- failures -------------------------------------------------------------
@@ -441,76 +384,38 @@ class RequestHandler:
         self._stop_sending()
         self.abandon()
         self._status = self._status or CLIENT_LEFT
-        self._note()
+        self._ended()
 
-    # -- the log --------------------------------------------------------------
+    # -- the end --------------------------------------------------------------
 
-    def _note(self) -> None:
+    def _ended(self) -> None:
+        """
+        Nothing more is done for this request: give back what it was granted, and note
+        it.
+        """
         context = self._context
-        if self._permit is not None:
-            self._permit.ended()
-        if self._counted_for is not None and context.by_address is not None:
-            context.by_address.closed(self._counted_for)
+        self._admission.end()
         seconds = context.clock.seconds() - self._began
         context.row.finished(seconds, self._request.method, self._status)
         if context.recorder is not None:
             self._connection.in_service += seconds
-        log = context.log
-        if log is None:
-            return
-        transport = self._connection.transport
-        peer, proxy = transport.peer_name, transport.proxy_name
-        if self._client is not None:
-            peer, proxy = name_of(self._client), peer
-        log.note(
-            Entry(
-                ended=time.time(),
-                peer=peer,
-                sender=sender_of(self._request, self._user()),
-                method=self._request.method,
-                key=_for_log(self._request.target),
-                status=self._status,
-                body_bytes=self._sent or self.received,
-                seconds=seconds,
-                proxy=proxy,
-            )
+        if context.log is not None:
+            context.log.note(self._entry(seconds))
+
+    def _entry(self, seconds: float) -> Entry:
+        request, admission = self._request, self._admission
+        peer, proxy = admission.names()
+        return Entry(
+            ended=time.time(),
+            peer=peer,
+            sender=sender_of(request, admission.user),
+            method=request.method,
+            key=key_of(request.target),
+            status=self._status,
+            body_bytes=self._sent or self.received,
+            seconds=seconds,
+            proxy=proxy,
         )
-
-    def _user(self) -> str | None:
-        """
-        Who has sent this.
-        """
-        if self._permit is not None:
-            # Whatever the rights file says by now.
-            return self._permit.user
-        certified = self._connection.transport.peer_user
-        authorization = self._context.authorization
-        if authorization is None:
-            return certified
-        return authorization.user_of(self._request, certified)
-
-    def _network(self) -> str:
-        """
-        Where this comes from.
-        """
-        client = self._client
-        return network_of(
-            self._connection.transport.client if client is None else client
-        )
-
-
-def too_many_connections() -> TooManyRequests:
-    """
-    The refusal of a connection that its address may not have, or of a request that a
-    proxy has forwarded for it.
-    """
-    return TooManyRequests(
-        "This address has as many open connections as it may: close one first.", 1
-    )
-
-
-def _end(permit: Permit) -> None:
-    permit.ended()
 
 
 def unread_request(error: BaseException) -> Request:
@@ -529,11 +434,3 @@ def unread_request(error: BaseException) -> Request:
         keep_alive=False,
         expects_continue=False,
     )
-
-
-def _for_log(target: bytes) -> str:
-    """
-    A target without its query and its user.
-    """
-    # The wire has refused blanks, control bytes and bytes beyond ASCII.
-    return without_user(target).partition(b"?")[0].decode("ascii")

@@ -81,7 +81,8 @@ class GetHandler(RequestHandler):
         from kvd.http.methods.folder_path import fields_to_page, prefix_of_page
 
         context, request = self._context, self._request
-        prefix = prefix_of_page(context, self._permit, request, self._operation.key)
+        permitted = self._admission.permitted
+        prefix = prefix_of_page(context, permitted, request, self._operation.key)
         if prefix is None:
             self.fail(absence)
             return
