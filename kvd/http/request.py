@@ -6,8 +6,8 @@ kind of operation has a handler of its own (`kvd.http.methods`), which overrides
 `begin`, `chunk`, `end` and `abandon`. A handler raises every refusal that it can in
 `begin`, before it asks for a body.
 
-Who sends the request, and what that sender may do, is in `kvd.http.admission`; how the
-body of a reply is sent that is longer than a piece, in `kvd.http.body_sender`.
+Who sends the request, and what that sender may do, is in `kvd.http.admission`. A body
+that is not sent with the head of the reply is in `kvd.http.body_sender`.
 
 The head of the reply announces whether the connection stays, so this is decided when
 the head is written. A refusal may be sent before the end of the request's body. If the
@@ -30,13 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kvd.access.permit import Permit
-from kvd.errors import (
-    AccessRefused,
-    Fault,
-    KvdError,
-    PeerError,
-    RefusedLater,
-)
+from kvd.errors import AccessRefused, Fault, KvdError, PeerError, RefusedLater
 from kvd.http.access_log import Entry, key_of, sender_of
 from kvd.http.admission import Admission
 from kvd.http.body_sender import BodySender
@@ -69,9 +63,11 @@ class RequestHandler:
     received = 0
     """How many bytes of the body have come."""
     _sending: BodySender | None = None
-    """The body of the reply, unless it is sent with the head."""
+    """Sends the body of the reply, unless it is sent with the head."""
     _sent = 0
+    """How many bytes of the body of the reply were sent."""
     _status = 0
+    """That of the reply; 0: it has not begun."""
 
     def __init__(
         self,
