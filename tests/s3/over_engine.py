@@ -20,7 +20,7 @@ from kvd.errors import ConditionUnsupported
 from kvd.lab.measuring.processes import wait_for
 from kvd.s3 import listing
 from kvd.s3.guards import Change
-from kvd.s3.store import ObjectStore
+from kvd.s3.store import WAITING_BYTES, ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, holds
 from tests.integration.http import Reply, ask, talk
 from tests.integration.twistd import Twistd
@@ -116,6 +116,17 @@ class RealStoreContract(contract.Conditions, RealEngineCase, sharing.SharedBucke
     def setUp(self) -> None:
         self.patch(listing, "SLICE_KEYS", 10)
         super().setUp()
+
+    def test_large_value_is_described(self) -> None:
+        """
+        As it is from then on.
+        """
+        body = os.urandom(WAITING_BYTES + 1)
+        store = self.make_store()
+        for created in (True, False):
+            published = self.put(store, body=body)
+            assert created == published.created
+            assert published.info == self.result(store.stat(KEY))
 
     def test_create_once(self) -> None:
         """
