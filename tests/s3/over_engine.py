@@ -35,6 +35,11 @@ LOCK = (
     b"<locktype><write/></locktype></lockinfo>"
 )
 
+DAEMON_PREFIX = "daemon"
+"""
+That of all values of a kvd before an engine.
+"""
+
 
 def location(engine: RunningEngine, prefix: str, most: int | None = None) -> str:
     """
@@ -65,7 +70,11 @@ def served(engine: RunningEngine, folder: Path) -> Iterator[Twistd]:
     """
     kvd before an engine, with two workers.
     """
-    options = [f"--store={location(engine, 'daemon')}", "--procs=2", "--control=off"]
+    options = [
+        f"--store={location(engine, DAEMON_PREFIX)}",
+        "--procs=2",
+        "--control=off",
+    ]
     options += ["--body-timeout=2s", "--dialect=/dav/=webdav"]
     environment = {**os.environ, **engine.environment}
     with Twistd(options, folder, environment=environment) as daemon:
