@@ -12,6 +12,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from unittest import mock
@@ -335,11 +336,18 @@ class Worker:
             number = len(self._clients) - 1
         client = self._clients[number]
         try:
-            client.send(self._with_tag(data), self._wait_for_room)
+            client.send(self._with_tag(data), partial(self._be_stuck, number))
         except (BrokenPipeError, ConnectionResetError):
             client.ended = True
         if reads:
             self._receive(number)
+
+    def _be_stuck(self, number: int) -> None:
+        """
+        The server takes no more from a client before it reads, or before there is room.
+        """
+        self._wait_for_room()
+        self._receive(number)
 
     def _wait_for_room(self) -> None:
         if self._waits_for_room:
