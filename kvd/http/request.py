@@ -90,6 +90,8 @@ class RequestHandler:
     _source: Source | None = None
     _relay: Relay | None = None
     """Moves its bytes."""
+    _wanted: Deferred[Any] | None = None
+    """The last answer that only the client wants; it may have come."""
     _framed = False
     _sent = 0
     _status = 0
@@ -254,6 +256,30 @@ class RequestHandler:
         answer.addBoth(arrived)
         # For an answer that was already there, the caller goes on by itself.
         is_later = True
+
+    def want(
+        self,
+        answer: Answer[T],
+        then: Callable[[T], None],
+        undo: Callable[[T], object] | None = None,
+    ) -> None:
+        """
+        As `when`, with an answer that only the client wants: it is cancelled as soon as
+        nobody can read the reply.
+        """
+        if isinstance(answer, Deferred):
+            self._wanted = answer
+        self.when(answer, then, undo)
+
+    def client_left(self) -> None:
+        """
+        Nobody can read the reply, for which the connection waits. Give up what only the
+        client wants; what changes the store goes on.
+        """
+        if self._relay is not None:
+            self._relay.client_left()
+        elif self._wanted is not None:
+            self._wanted.cancel()
 
     def _arrived_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
         if isinstance(result, Failure):
@@ -439,7 +465,7 @@ class RequestHandler:
             elif stream is not None and self._can_pass_on():
                 self._pass_on(stream)
             else:
-                self.when(source.next_chunk(), self._send_chunk)
+                self.want(source.next_chunk(), self._send_chunk)
         except Exception as error:
             self.fail(error)
 
@@ -565,6 +591,11 @@ class RequestHandler:
                 error.seconds, partial(self.fail, error.reason)
             )
             return
+        if isinstance(error, CancelledError) and self._connection.transport.peer_left:
+            # By `client_left`.
+            self.lost()
+            self._connection.replied(self.keep)
+            return
         if not isinstance(error, KvdError):
             self._log.failure("a request failed", failure=Failure(error))
             error = Fault("kvd made a mistake, which its log describes.")
@@ -587,6 +618,9 @@ class RequestHandler:
         """
         The connection was lost before the reply was complete.
         """
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None:
+            wanted.cancel()
         self._end_relay()
         self._close_source()
         self.abandon()
