@@ -46,8 +46,8 @@ loses.
 
 REMOVAL_SECONDS: Final = 1.0
 """
-How long a trial that is given up waits until its object is removed. A daemon that ends
-has two seconds for it, after its last connection.
+How long a trial that is given up waits until its object is removed. A process that ends
+has at least two seconds after its last connection.
 """
 
 CAREFUL_ROUNDS: Final = 8
