@@ -89,6 +89,8 @@ class MemoryEngine(Resource):
         """What a change with a condition that does not hold is answered with."""
         self.by_folder = False
         """Whether it lists folder by folder, as SeaweedFS does."""
+        self.tells_time = False
+        """Whether the reply to a PUT says when it was, as that of Swift."""
         self.lose_next = 0
         """How many PUTs are done, and the connection ends before the reply."""
         self.fail_next: list[tuple[int, str]] = []
@@ -175,6 +177,9 @@ class MemoryEngine(Resource):
                 cast(Any, request).loseConnection()
                 return NOT_DONE_YET
             request.setHeader("ETag", self.objects[name].tag)
+            if self.tells_time:
+                changed = formatdate(int(self.objects[name].changed), usegmt=True)
+                request.setHeader("Last-Modified", changed)
             return b""
         if method == "DELETE":
             self._check(request, "DELETE", name)
