@@ -1218,6 +1218,12 @@ class TLSGetTests(OverEngine, TLSCase, http.GetTests):
     )
 
 
+class TLSResetTests(TLSCase, ResetTests):
+    """
+    A reset over TLS.
+    """
+
+
 class TLSPutTests(OverEngine, TLSCase):
     """
     PUT over TLS.
