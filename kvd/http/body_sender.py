@@ -85,7 +85,9 @@ class BodySender:
     def _read(self, source: Source) -> None:
         data = source.next_chunk()
         if isinstance(data, Deferred):
-            self._connection.when_answered(data, self._write, self._over)
+            self._connection.when_answered(
+                data, self._write, self._over, for_client=True
+            )
         else:
             self._write(data)
 
@@ -158,10 +160,10 @@ class BodySender:
         if transport.queued:
             connection.when_taken(self.go_on)
             return
-        connection.relay()
         relay = self._relay = Relay(
             transport, context.pipe, context.pieces, stream, self._relayed
         )
+        connection.relay(relay.client_left)
         if relay.begin():
             # The caller goes on by itself.
             connection.relayed()

@@ -51,6 +51,8 @@ class ConnectionLifecycle:
     """Of the request in service."""
     _joined: Joined | None = None
     """As the fast path knows this connection."""
+    _give_up: Callable[[], object] | None = None
+    """Ends the wait for what only the client wants, while that is waited for."""
     _refusal: IDelayedCall | None = None
     """The next one that is due."""
     _drain_seconds: float | None = None
@@ -185,6 +187,8 @@ class ConnectionLifecycle:
         then: Callable[[T], None],
         failed: Callable[[BaseException], None],
         undo: Callable[[T], object] | None = None,
+        *,
+        for_client: bool = False,
     ) -> None:
         """
         Continue when the store has answered; now, if it has already.
@@ -194,11 +198,16 @@ class ConnectionLifecycle:
             then: Called with it.
             failed: Called with why there is none, or with what `then` raises.
             undo: Called with it in place of `then` if the connection is lost by then.
+            for_client: Whether only the client wants it: then it is cancelled as soon
+                as nobody can read the reply.
         """
         self.wait_for_store()
+        if for_client:
+            self._give_up = answer.cancel
         is_later = False
 
         def arrived(result: T | Failure) -> None:
+            self._give_up = None
             if not self.answered():
                 self._arrived_late(result, undo)
                 return
@@ -268,10 +277,14 @@ class ConnectionLifecycle:
         self.transport.limit_unsent(pieces.most_unsent)
         self.transport.after_flush(taken)
 
-    def relay(self) -> None:
+    def relay(self, give_up: Callable[[], object]) -> None:
         """
         A body is moved on from now on, until `relayed`.
+
+        Args:
+            give_up: Called as soon as nobody can read it.
         """
+        self._give_up = give_up
         self._wait(State.RELAY)
 
     def relayed(self) -> bool:
@@ -281,6 +294,7 @@ class ConnectionLifecycle:
         Returns:
             Whether the connection is still there.
         """
+        self._give_up = None
         if self._state is not State.RELAY:
             return False
         self._receive()
@@ -320,6 +334,15 @@ class ConnectionLifecycle:
         if self._state not in (State.BROKEN, State.CLOSED):
             self._enter(State.BROKEN)
             self.transport.abortConnection()
+
+    def _give_up_reply(self) -> None:
+        """
+        The client reads no more: wait no longer for what only it wants. What changes
+        the store goes on.
+        """
+        give_up, self._give_up = self._give_up, None
+        if give_up is not None:
+            give_up()
 
     # -- input ----------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -159,6 +159,23 @@ class RequestHandler:
         """
         if isinstance(answer, Deferred):
             self._connection.when_answered(answer, then, self.fail, undo)
+        else:
+            then(answer)
+
+    def want(
+        self,
+        answer: Answer[T],
+        then: Callable[[T], None],
+        undo: Callable[[T], object] | None = None,
+    ) -> None:
+        """
+        As `when`, with an answer that only the client wants: it is cancelled as soon as
+        nobody can read the reply.
+        """
+        if isinstance(answer, Deferred):
+            self._connection.when_answered(
+                answer, then, self.fail, undo, for_client=True
+            )
         else:
             then(answer)
 
@@ -355,6 +372,11 @@ class RequestHandler:
             self._connection.refuse_later(
                 error.seconds, partial(self.fail, error.reason)
             )
+            return
+        if isinstance(error, CancelledError) and self._connection.transport.peer_left:
+            # Only the client wanted what was waited for.
+            self.lost()
+            self._connection.replied(self.keep)
             return
         if not isinstance(error, KvdError):
             self._log.failure("a request failed", failure=Failure(error))

@@ -64,7 +64,7 @@ class BrowseHandler(RequestHandler):
                 found += some
             return found
 
-        self.when(Deferred.fromCoroutine(entries()), self._found)
+        self.want(Deferred.fromCoroutine(entries()), self._found)
 
     def abandon(self) -> None:
         if self._listing is not None:

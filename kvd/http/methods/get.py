@@ -49,7 +49,7 @@ class GetHandler(RequestHandler):
             and operation.conditions is UNCONDITIONAL
             and b"range" not in self._request.fields
         )
-        self.when(
+        self.want(
             self._context.store.open(operation.key, whole), self._opened, undo=_close
         )
 
@@ -96,7 +96,7 @@ class GetHandler(RequestHandler):
             else:
                 self.fail(absence)
 
-        self.when(Deferred.fromCoroutine(look()), found)
+        self.want(Deferred.fromCoroutine(look()), found)
 
     def rest_of(self, rest: Remainder) -> Source:
         """
@@ -153,7 +153,7 @@ class GetHandler(RequestHandler):
             value.close()
             self.reply(status, fields, body)
 
-        self.when(value.read(first, length), complete)
+        self.want(value.read(first, length), complete)
 
 
 def _cache_fields(value: IValue) -> Fields:
