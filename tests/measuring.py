@@ -30,6 +30,7 @@ REACHED_ELSEWHERE: Final = frozenset(
         "tests/http/fast_path/test_recent.py",
         "tests/http/methods/test_listing.py",
         "tests/http/test_authorization.py",
+        "tests/http/test_body_sender.py",
         "tests/http/test_connection.py",
         "tests/http/test_freed.py",
         "tests/http/test_moving.py",

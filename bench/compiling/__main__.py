@@ -34,13 +34,13 @@ from kvd.lab.measuring.table import WIDTH, show_table
 _TREE: Final = Path(__file__).parents[2]
 
 MODULES: Final = (
-    "http/connection", "http/context", "http/dialects/choice", "http/dialects/plain",
-    "http/host_guard", "http/lifecycle", "http/memo", "http/methods/get",
-    "http/methods/same_value", "http/reply_fields", "http/request", "http/run_queue",
-    "http/states", "http/timeouts", "http/wire/events", "http/wire/fields",
-    "http/wire/head", "http/wire/heads", "http/wire/hosts", "http/wire/reader",
-    "http/wire/replies", "http/wire/targets", "model/conditions", "model/keys",
-    "model/operations", "model/requests", "model/values", "net/factory",
+    "http/admission", "http/connection", "http/context", "http/dialects/choice",
+    "http/dialects/plain", "http/host_guard", "http/lifecycle", "http/memo",
+    "http/methods/get", "http/methods/same_value", "http/reply_fields", "http/request",
+    "http/run_queue", "http/states", "http/timeouts", "http/wire/events",
+    "http/wire/fields", "http/wire/head", "http/wire/heads", "http/wire/hosts",
+    "http/wire/reader", "http/wire/replies", "http/wire/targets", "model/conditions",
+    "model/keys", "model/operations", "model/requests", "model/values", "net/factory",
     "net/readahead", "net/sockets", "net/transport", "store/attribute", "store/faults",
     "store/file", "store/folders", "store/looking", "store/reading", "store/tree",
     "store/value", "store/waiting",

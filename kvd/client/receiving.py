@@ -100,9 +100,13 @@ class Receiver(Protocol):
         and `take`, or some, and `skip` them, or `stop`.
 
         Returns:
-            None if the socket has other bytes than the body, or if some are held.
+            None if the socket has other bytes than the body, or if some are held. If
+            not, `missing_bytes` is known.
         """
         if self._held or self._end is not None:
+            return None
+        if self._missing_bytes is None:
+            # A chunked body, or one that is decoded on its way here.
             return None
         socket = socket_of(self.transport)
         if socket is not None and not self._paused:

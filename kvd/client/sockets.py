@@ -12,7 +12,6 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
-from twisted.web.http import _IdentityTransferDecoder
 from zope.interface import implementer
 
 LEAST_BYTES: Final = 32 * 1024
@@ -200,8 +199,12 @@ class BodySocket:
 
 def socket_of(transport: Any) -> BodySocket | None:
     """
-    The socket below what `twisted.web.client` gives to the reader of a body; None if
-    its bytes are not those of the body, as over TLS or of a chunked body.
+    The socket below what `twisted.web.client` gives to the reader of a body; None over
+    TLS, where its bytes are not those of the body.
+
+    Args:
+        transport: Of the reader of a body whose length is known, and which has not
+            ended: a chunked body has other bytes than its socket.
     """
     connection = getattr(transport, "_producer", None)
     if not isinstance(connection, Connection) or connection.TLS:
@@ -210,8 +213,6 @@ def socket_of(transport: Any) -> BodySocket | None:
     # That of an endpoint has the agent's.
     protocol = getattr(protocol, "_wrappedProtocol", protocol)
     decoder = protocol._parser.bodyDecoder
-    if not isinstance(decoder, _IdentityTransferDecoder) or not decoder.contentLength:
-        return None
 
     def skip(count: int) -> None:
         decoder.contentLength -= count

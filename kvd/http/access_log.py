@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from kvd.errors import AccessLogUnusable
+from kvd.http.wire.targets import without_user
 from kvd.log.buffered import BufferedWriter, Lost
 from kvd.model.requests import Request
 
@@ -58,6 +59,14 @@ def sender_of(request: Request, user: str | None) -> Sender:
         _text(fields.get(b"user-agent")),
         _text(fields.get(b"referer")),
     )
+
+
+def key_of(target: bytes) -> str:
+    """
+    What an entry shows of the target of a request: not its query, nor its user.
+    """
+    # The wire has refused blanks, control bytes and bytes beyond ASCII.
+    return without_user(target).partition(b"?")[0].decode("ascii")
 
 
 def _text(value: bytes | None) -> str | None:

@@ -32,7 +32,7 @@ from kvd.http.states import ENDING, RECEIVING, WAITING, Input, State
 from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark
 from kvd.interfaces import IStreamedUpload
 from kvd.model.requests import Request
-from kvd.net.sockets import has_ended
+from kvd.net.sockets import has_ended, was_reset
 from kvd.net.splice import Stopped
 from kvd.net.transport import BODY_BYTES, HEAD_BYTES, ServerTransport
 
@@ -83,6 +83,8 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             self._close()
             return
         if self._state in WAITING:
+            if self.transport.peer_left:
+                self._give_up_reply()
             return
         if self._state in RECEIVING:
             self._wait(State.CLOSING)
@@ -126,6 +128,7 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         commit, self._commit = self._commit, None
         if commit is not None:
             self._handler = self._handler_of(commit)
+        self._give_up_reply()
         handler, self._handler = self._handler, None
         if handler is not None:
             handler.lost()
@@ -245,13 +248,7 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             # Another request would be served for whoever the client was.
             self._close()
             return
-        if (
-            state is State.DELAY
-            # Reading has stopped at what the client sent ahead.
-            and self._input is Input.PAUSED
-            and has_ended(self.transport.socket)
-        ):
-            self._close()
+        if self._input is Input.PAUSED and self._has_left():
             return
         if not self._is_over(now):
             return
@@ -278,6 +275,21 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             )
         else:
             self.abort()
+
+    def _has_left(self) -> bool:
+        """
+        Whether the client has left, which is acted upon; reading has stopped at what it
+        sent ahead.
+        """
+        state, transport = self._state, self.transport
+        if state is State.DELAY and has_ended(transport.socket):
+            self._close()
+            return True
+        if state in (State.STORE, State.RELAY) and was_reset(transport.socket):
+            transport.lose_peer()
+            self._give_up_reply()
+            return True
+        return False
 
     # -- bodies that are moved ------------------------------------------------
 

@@ -15,11 +15,15 @@ refusal it does not wait for is not served.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kvd.access.networks import network_of
+from kvd.errors import KvdError
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import FastPath, Joined
 from kvd.http.states import ENDING, TRANSITIONS, Input, State
@@ -27,11 +31,15 @@ from kvd.http.timeouts import Timeouts
 from kvd.http.wire.reader import RequestReader
 from kvd.net.transport import HEAD_BYTES, ServerTransport
 
+T = TypeVar("T")
+
 
 class ConnectionLifecycle:
     """
     The part of a connection that its request handler uses, and its process.
     """
+
+    _log = Logger()
 
     transport: ServerTransport
     counted_for: Any = None
@@ -43,6 +51,8 @@ class ConnectionLifecycle:
     """Of the request in service."""
     _joined: Joined | None = None
     """As the fast path knows this connection."""
+    _give_up: Callable[[], object] | None = None
+    """Ends the wait for what only the client wants, while that is waited for."""
     _refusal: IDelayedCall | None = None
     """The next one that is due."""
     _drain_seconds: float | None = None
@@ -171,6 +181,60 @@ class ConnectionLifecycle:
         self._enter(State.BODY)
         return True
 
+    def when_answered(
+        self,
+        answer: Deferred[T],
+        then: Callable[[T], None],
+        failed: Callable[[BaseException], None],
+        undo: Callable[[T], object] | None = None,
+        *,
+        for_client: bool = False,
+    ) -> None:
+        """
+        Continue when the store has answered; now, if it has already.
+
+        Args:
+            answer: The answer.
+            then: Called with it.
+            failed: Called with why there is none, or with what `then` raises.
+            undo: Called with it in place of `then` if the connection is lost by then.
+            for_client: Whether only the client wants it: then it is cancelled as soon
+                as nobody can read the reply.
+        """
+        self.wait_for_store()
+        if for_client:
+            self._give_up = answer.cancel
+        is_later = False
+
+        def arrived(result: T | Failure) -> None:
+            self._give_up = None
+            if not self.answered():
+                self._arrived_late(result, undo)
+                return
+            if isinstance(result, Failure):
+                # Not raised here: the error would know this frame by its traceback,
+                # and the frame the error.
+                assert result.value is not None
+                failed(result.value)
+            else:
+                try:
+                    then(result)
+                except Exception as error:
+                    failed(error)
+            if is_later:
+                self.advance()
+
+        answer.addBoth(arrived)
+        # For an answer that was already there, the caller goes on by itself.
+        is_later = True
+
+    def _arrived_late(self, result: Any, undo: Callable[[Any], object] | None) -> None:
+        if isinstance(result, Failure):
+            if not isinstance(result.value, KvdError | CancelledError):
+                self._log.failure("after its connection was lost", failure=result)
+        elif undo is not None:
+            undo(result)
+
     def refuse_later(self, seconds: float, refuse: Callable[[], None]) -> None:
         """
         Call `refuse` after so many seconds, and `advance` afterwards; soon if kvd
@@ -213,10 +277,14 @@ class ConnectionLifecycle:
         self.transport.limit_unsent(pieces.most_unsent)
         self.transport.after_flush(taken)
 
-    def relay(self) -> None:
+    def relay(self, give_up: Callable[[], object]) -> None:
         """
         A body is moved on from now on, until `relayed`.
+
+        Args:
+            give_up: Called as soon as nobody can read it.
         """
+        self._give_up = give_up
         self._wait(State.RELAY)
 
     def relayed(self) -> bool:
@@ -226,6 +294,7 @@ class ConnectionLifecycle:
         Returns:
             Whether the connection is still there.
         """
+        self._give_up = None
         if self._state is not State.RELAY:
             return False
         self._receive()
@@ -265,6 +334,15 @@ class ConnectionLifecycle:
         if self._state not in (State.BROKEN, State.CLOSED):
             self._enter(State.BROKEN)
             self.transport.abortConnection()
+
+    def _give_up_reply(self) -> None:
+        """
+        The client reads no more: wait no longer for what only it wants. What changes
+        the store goes on.
+        """
+        give_up, self._give_up = self._give_up, None
+        if give_up is not None:
+            give_up()
 
     # -- input ----------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 
 from kvd.errors import HandshakeFailed, PeerError, ProxyHeaderRefused, TLSExpected
+from kvd.http.admission import too_many_connections
 from kvd.http.lifecycle import ConnectionLifecycle
-from kvd.http.request import too_many_connections
 from kvd.http.states import State
 from kvd.net.proxy_header import HeaderReader
 

@@ -128,6 +128,13 @@ class Relay:
         transport.limit_unsent(pieces.most_unsent)
         transport.after_flush(self._go_on)
 
+    def client_left(self) -> None:
+        """
+        Nobody reads what is moved.
+        """
+        if not self._is_over:
+            self._end()
+
     def _end(self, error: StoreFault | None = None) -> None:
         self.stop()
         if self._begun:

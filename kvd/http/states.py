@@ -36,6 +36,10 @@ client that has closed its half is served to the end of what it sent, whatever t
 state; only in DELAY it is taken for one that has left. In the states that wait for
 something else than the client (`WAITING`) its bytes are kept, and reading stops at the
 first of them: a client that sends ahead costs the memory of one read.
+
+A client that has reset the connection reads no more. What it sent before that is served
+all the same, except that the reply to a request that only reads is given up at once,
+where the store is still to give something of it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.task import deferLater
 
-from kvd.access.permit import Permit
 from kvd.errors import (
     Forbidden,
     KeyAbsent,
@@ -20,6 +19,7 @@ from kvd.errors import (
     ValueFixed,
     ValueTooLarge,
 )
+from kvd.http.admission import Admission
 from kvd.http.context import ProcessContext
 from kvd.http.wire.digests import Verification
 from kvd.interfaces import ICachingStore, IGlancingStore, IUpload, IValue
@@ -39,46 +39,7 @@ from kvd.store.waiting import resolved
 if TYPE_CHECKING:
     from kvd.http.multipart import Multipart
 
-Permitted = Callable[[Operation], Operation]
-"""
-Returns an operation with what the rules of its prefix add, or raises `AccessRefused`.
-"""
-
 Fill = Callable[[IUpload], Coroutine[Any, Any, None]]
-
-
-def values_for(
-    context: ProcessContext,
-    permit: Permit | None,
-    *,
-    is_open: bool,
-    scheme: str = "http",
-    user: Callable[[], str | None] = lambda: None,
-    network: Callable[[], str] = str,
-    inner: tuple[bytes, ...] = (),
-) -> PermittedValues:
-    """
-    What one request may use.
-
-    Args:
-        context: Of the process.
-        permit: Of the request, if it has one.
-        is_open: Whether there were no users when it began: everything is permitted.
-        scheme: Of its URL.
-        user: Returns who sends it.
-        network: Returns where it comes from.
-        inner: See `Mount`.
-    """
-    permitted: Permitted = _as_it_is
-    if not is_open:
-        # Whatever has no permit yet may do nothing.
-        assert permit is not None, "a request that is not permitted asks for values"
-        permitted = permit.also
-    return PermittedValues(context, permitted, scheme, user, network, inner)
-
-
-def _as_it_is(operation: Operation) -> Operation:
-    return operation
 
 
 class PermittedValues:
@@ -89,28 +50,21 @@ class PermittedValues:
     def __init__(
         self,
         context: ProcessContext,
-        permitted: Permitted,
-        scheme: str = "http",
-        user: Callable[[], str | None] = lambda: None,
-        network: Callable[[], str] = str,
+        admission: Admission,
         inner: tuple[bytes, ...] = (),
     ) -> None:
         """
         Args:
             context: Of the process.
-            permitted: Asked before each operation.
-            scheme: See `Values`.
-            user: Returns that of `Values`.
-            network: Returns that of `Values`.
+            admission: That of the request.
             inner: See `Mount`.
         """
-        self.scheme = scheme
-        self._user = user
-        self._network = network
+        self.scheme = admission.scheme
+        self._admission = admission
+        self._permitted = admission.permitted
         self._inner = inner
         self._context = context
         self._store: Final = context.store
-        self._permitted = permitted
         self.durability = context.store.durability
 
     @property
@@ -118,14 +72,14 @@ class PermittedValues:
         """
         See `Values`.
         """
-        return self._user()
+        return self._admission.user
 
     @property
     def network(self) -> str:
         """
         See `Values`.
         """
-        return self._network()
+        return self._admission.network
 
     def is_elsewhere(self, key: bytes) -> bool:
         """
@@ -137,7 +91,8 @@ class PermittedValues:
         """
         An operation that changes a key, as it is permitted.
         """
-        permitted, key = self._permitted(operation), operation.key
+        permitted: Operation = self._permitted(operation)
+        key = operation.key
         if self.is_elsewhere(key):
             raise Forbidden(
                 f"/{escape(key)} belongs to another dialect, which is spoken below a"

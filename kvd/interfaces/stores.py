@@ -42,7 +42,8 @@ class IValue(Interface):
 
     def read(offset: int, count: int) -> Answer[bytes]:
         """
-        Read bytes of the value.
+        Read bytes of the value. If the answer is a Deferred, it may be cancelled; then
+        only `close` follows.
 
         Args:
             offset: Where to begin, below the value's size.
@@ -214,7 +215,8 @@ class IListing(Interface):
 
         A call takes bounded time and memory, and does not block the reactor. Only one
         call may be active. A value that is published or removed during the walk may or
-        may not be listed; a value that stays is listed exactly once.
+        may not be listed; a value that stays is listed exactly once. If the answer is a
+        Deferred, it may be cancelled; then only `close` follows.
 
         Raises:
             StoreFault: The walk cannot continue.
@@ -267,7 +269,8 @@ class IStore(Interface):
 
     def open(key: Key, whole: bool = False) -> Answer[IValue]:
         """
-        Open a value for reading.
+        Open a value for reading. If the answer is a Deferred, it is cancelled when the
+        client leaves before it comes: then nothing stays open.
 
         Args:
             key: The key.

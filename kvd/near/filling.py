@@ -94,7 +94,7 @@ class Filling:
                 if self._filled:
                     # A store on a file server answers at once.
                     await deferLater(self._clock, 0)
-                if self._is_stopped or (not self.readers and 2 * self._filled < size):
+                if self._is_stopped or self._is_for_nobody():
                     raise _NobodyReads
                 chunk = await self._next_chunk()
                 await resolved(self._upload.write(chunk))
@@ -159,7 +159,16 @@ class Filling:
         A reader leaves.
         """
         self.readers -= 1
+        if not self._is_over and self._is_for_nobody():
+            # The store may not answer for long.
+            self.stop()
         self._release()
+
+    def _is_for_nobody(self) -> bool:
+        """
+        Whether nobody reads, and most of it is still to come.
+        """
+        return not self.readers and 2 * self._filled < self._value.info.size
 
     def _release(self) -> None:
         if self._is_over and not self.readers and self._descriptor >= 0:

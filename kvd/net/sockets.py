@@ -173,6 +173,17 @@ def has_ended(connection: socket.socket) -> bool:
     return bool(poller.poll(0))
 
 
+def was_reset(connection: socket.socket) -> bool:
+    """
+    Whether the peer neither sends nor reads any more, also behind bytes that nobody has
+    read.
+    """
+    poller = select.poll()
+    # Errors are always reported.
+    poller.register(connection, 0)
+    return any(event & select.POLLERR for _, event in poller.poll(0))
+
+
 def bytes_held(connection: socket.socket) -> int:
     """
     How many bytes that were sent the kernel still has (``SIOCOUTQ``, tcp(7), unix(7)).

@@ -83,14 +83,19 @@ class _Ends:
 def _open_pipe() -> _Ends:
     """
     Raises:
-        OSError: This process has no descriptor left.
+        OSError: This process has no descriptor left, or the kernel no memory.
     """
     out, into = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        size = fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    except PermissionError:
-        # This user has many already; then it stays as it was made.
-        size = fcntl.fcntl(into, fcntl.F_GETPIPE_SZ)
+        try:
+            size = fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        except PermissionError:
+            # This user has many already; then it stays as it was made.
+            size = fcntl.fcntl(into, fcntl.F_GETPIPE_SZ)
+    except BaseException:
+        os.close(out)
+        os.close(into)
+        raise
     return _Ends(out, into, size)
 
 

@@ -109,7 +109,7 @@ class Engine:
         self._endpoints = endpoints
         self._signer = signer
         self._connections = connections
-        self._clock = clock
+        self.clock = clock
         self._random = random
         self._timeout = Timeout(clock, SILENT_SECONDS)
         self._checks: HealthChecks | None = None
@@ -176,7 +176,7 @@ class Engine:
             raise transient.failure from transient.__cause__
 
     def _sleep(self, seconds: float) -> Awaitable[None]:
-        return deferLater(self._clock, seconds, lambda: None)
+        return deferLater(self.clock, seconds, lambda: None)
 
     async def _ask_once(self, ask: Ask) -> Reply:
         endpoint = self._endpoints.choose(ask.endpoint)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -44,6 +44,11 @@ How many writers race, and how often. SeaweedFS takes tenths of a second for eac
 loses.
 """
 
+REMOVAL_SECONDS: Final = 1.0
+"""
+How long a trial that is given up waits until its object is removed. A process that ends
+has at least two seconds after its last connection.
+"""
 
 CAREFUL_ROUNDS: Final = 8
 """
@@ -85,6 +90,7 @@ class Guards:
     def __init__(self, try_engine: Callable[[], Deferred[Kept]]) -> None:
         self._try = try_engine
         self._kept: Kept | None = None
+        self._trial: Deferred[Kept] | None = None
         self._trying: list[Deferred[Kept]] = []
 
     async def kept(self) -> Kept:
@@ -99,7 +105,8 @@ class Guards:
         waiting: Deferred[Kept] = Deferred()
         self._trying.append(waiting)
         if len(self._trying) == 1:
-            self._try().addBoth(self._tried)
+            self._trial = self._try()
+            self._trial.addBoth(self._tried)
         return await waiting
 
     def _tried(self, result: Kept | Failure) -> None:
@@ -118,10 +125,19 @@ class Guards:
         Deferred.fromCoroutine(self.kept()).addErrback(self._not_tried)
 
     def _not_tried(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
         self._log.warn(
             "which conditions the engine keeps is not known yet: {error}",
             error=failure.value,
         )
+
+    def stop(self) -> None:
+        """
+        Nobody is going to ask any more: give up a trial that is underway.
+        """
+        if self._trial is not None:
+            self._trial.cancel()
 
     async def field(self, change: Change, tag: str | None) -> dict[str, str]:
         """
@@ -177,6 +193,11 @@ class _Trial:
         """
         try:
             kept = await self._find()
+        except CancelledError:
+            removal = Deferred.fromCoroutine(self._remove_object())
+            with suppress(KvdError, TimeoutError):
+                await removal.addTimeout(REMOVAL_SECONDS, self._engine.clock)
+            raise
         # Not where the program ends, and nothing is waited for any more.
         except Exception:
             with suppress(KvdError):

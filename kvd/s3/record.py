@@ -117,10 +117,21 @@ def describe(key: Key, reply: Reply, size: int) -> Stored:
         kind = reply.field("Content-Type")
         metadata = {"content-type": kind} if kind else NO_METADATA
         return Stored(ValueInfo(key, size, foreign, seconds, metadata), tag, None)
-    when = float(changed) if changed else max(_last_modified(reply), float(begun))
+    when = float(changed) if changed else published_at(reply, float(begun))
     sha256 = reply.field(f"{_PREFIX}sha256")
     info = ValueInfo(key, size, etag, when, _metadata_of(reply))
     return Stored(info, tag, sha256 if _SHA256.fullmatch(sha256) else None)
+
+
+def published_at(reply: Reply, begun: float) -> float:
+    """
+    When an object was changed that was sent ahead.
+
+    Args:
+        reply: Says when by the engine's clock.
+        begun: When it was begun.
+    """
+    return max(_last_modified(reply), begun)
 
 
 def _last_modified(reply: Reply) -> float:

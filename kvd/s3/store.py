@@ -60,7 +60,7 @@ class ObjectStore:
         self._uploads = UploadContext(engine, self._guards, self._underway)
 
     def _try_engine(self) -> Deferred[Kept]:
-        return self._underway.shield(try_conditions(self._engine, self._prefix))
+        return self._underway.stoppable(try_conditions(self._engine, self._prefix))
 
     def start(self) -> None:
         """
@@ -136,6 +136,7 @@ class ObjectStore:
         return Deferred.fromCoroutine(begins(self.list(prefix, b"", 1)))
 
     def close(self) -> Answer[None]:
+        self._guards.stop()
         ended = self._underway.ended()
         if isinstance(ended, Deferred):
             return ended.addCallback(lambda _: self._engine.close())

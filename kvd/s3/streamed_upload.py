@@ -17,9 +17,9 @@ from kvd.errors import EngineFailed
 from kvd.interfaces import Answer, IStreamedUpload, IUpload
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.keys import Key
-from kvd.model.values import Metadata, Published
+from kvd.model.values import Metadata, Published, ValueInfo
 from kvd.s3.guards import CHANGED
-from kvd.s3.record import fields_of
+from kvd.s3.record import fields_of, published_at
 from kvd.s3.requests import Ask
 from kvd.s3.upload import (
     ObjectUpload,
@@ -154,6 +154,8 @@ class StreamedUpload(ObjectUpload):
         self._held = b""
         self._failure: Failure | None = None
         self._replied: Deferred[None] | None = None
+        self._changed: float | None = None
+        """When it was published, if the engine says so in its reply."""
 
     async def begin(self) -> StreamedUpload:
         """
@@ -172,7 +174,8 @@ class StreamedUpload(ObjectUpload):
         return self
 
     async def _send(self, guard: dict[str, str]) -> None:
-        fields = fields_of(self._etag, self._metadata, begun=changed_after(None))
+        begun = changed_after(None)
+        fields = fields_of(self._etag, self._metadata, begun=begun)
         reply = await self._engine.ask(
             Ask(
                 "PUT",
@@ -192,6 +195,9 @@ class StreamedUpload(ObjectUpload):
             raise overtaken(self._key)
         if not self._feed.complete:
             raise EngineFailed("The engine answered before it had the value.")
+        # As Swift does.
+        if reply.field("Last-Modified"):
+            self._changed = published_at(reply, begun)
 
     def _is_sent_by(self, body: Body) -> None:
         self._body = body
@@ -260,7 +266,12 @@ class StreamedUpload(ObjectUpload):
         except BaseException:
             self._replied.cancel()
             raise
-        return await self._found(current)
+        if self._changed is None:
+            return await self._found(current)
+        info = ValueInfo(
+            self._key, self._written, self._etag, self._changed, self._metadata
+        )
+        return Published(info, created=current is None)
 
     def discard(self) -> None:
         if not self._ended and self._replied is not None:

@@ -339,12 +339,12 @@ class ObjectValue:
             return None
         if self._given < len(self._rest):
             return None
+        assert self._receiver is not None
         # Not what was asked for: a reply may be the beginning of that.
-        missing = self._receiver and self._receiver.missing_bytes
+        missing = self._receiver.missing_bytes
+        assert missing is not None
         # Not the last byte: by it the connection learns of the end.
-        if not missing or missing == 1:
-            return None
-        return self._socket.fileno(), missing - 1
+        return (self._socket.fileno(), missing - 1) if missing > 1 else None
 
     def taken(self, count: int, ended: bool) -> None:
         self._offset += count

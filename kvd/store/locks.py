@@ -178,8 +178,12 @@ def _open_or_make(hidden: int, mode: int) -> int:
         lock = os.open(_NAME, _FLAGS | os.O_EXCL, mode, dir_fd=hidden)
     except FileExistsError:
         return os.open(_NAME, _FLAGS, mode, dir_fd=hidden)
-    if not conferred(hidden).access:
-        os.fchmod(lock, mode)
+    try:
+        if not conferred(hidden).access:
+            os.fchmod(lock, mode)
+    except BaseException:
+        os.close(lock)
+        raise
     # The time of its creation is no epoch if it is a whole number of microseconds.
     with suppress(OSError):
         begin_epoch(lock)

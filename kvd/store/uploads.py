@@ -28,6 +28,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Final, NamedTuple
@@ -356,26 +357,43 @@ def sweep(hidden: int) -> list[Left]:
     Returns:
         The folders with replaced values, which must not be removed before a sync.
     """
-    found = []
+    found: list[Left] = []
     with os.scandir(hidden) as entries:
         names = [
             entry.name
             for entry in entries
             if entry.name not in _SHARED_NAMES and entry.is_dir(follow_symlinks=False)
         ]
-    for name in names:
-        try:
-            folder = os.open(name, FOLDER_FLAGS, dir_fd=hidden)
-        except FileNotFoundError:
-            continue  # Another process sweeps too.
-        left = Left(hidden, name, folder)
-        if not _hold(folder):
+    try:
+        for name in names:
+            with suppress(FileNotFoundError):  # Another process sweeps too.
+                folder = os.open(name, FOLDER_FLAGS, dir_fd=hidden)
+                found += _swept(Left(hidden, name, folder))
+    except BaseException:
+        for left in found:
             left.release()
-        elif any(key_of(os.fsencode(each)) for each in os.listdir(folder)):
-            found.append(left)
-        else:
-            left.remove()
+        raise
     return found
+
+
+def _swept(left: Left) -> list[Left]:
+    """
+    Remove a folder, unless another process holds it, or it has replaced values: then
+    return it.
+    """
+    try:
+        is_free = _hold(left.folder)
+        names = os.listdir(left.folder) if is_free else []
+    except BaseException:
+        left.release()
+        raise
+    if any(key_of(os.fsencode(name)) for name in names):
+        return [left]
+    if is_free:
+        left.remove()
+    else:
+        left.release()
+    return []
 
 
 def _make(hidden: int, mode: int) -> tuple[str, int]:
@@ -387,9 +405,14 @@ def _make(hidden: int, mode: int) -> tuple[str, int]:
             if not os.fstat(hidden).st_nlink:
                 raise  # The folder .kvd was removed, not the new one.
             continue
-        if _hold(folder):
+        is_held = False
+        try:
+            is_held = _hold(folder)
+        finally:
+            if not is_held:
+                os.close(folder)
+        if is_held:
             return name, folder
-        os.close(folder)
     raise BlockingIOError("every new upload folder was swept away at once")
 
 

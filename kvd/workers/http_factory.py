@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from twisted.internet.interfaces import IAddress
 
 from kvd.http.access_log import NOBODY, Entry
+from kvd.http.admission import too_many_connections
 from kvd.http.connection import HttpConnection
 from kvd.http.context import ProcessContext
 from kvd.http.fast_path import FastPath
 from kvd.http.reply_fields import refusal_fields
-from kvd.http.request import too_many_connections
 from kvd.http.wire.replies import problem, reply_head, with_length
 from kvd.net.bell import Bell
 from kvd.net.factory import ServerFactory

@@ -170,13 +170,14 @@ class VerifierProcess:
             socket.send_fds(
                 self.asking, [ASKED_WHETHER_ALIVE], [answer], socket.MSG_DONTWAIT
             )
+            self._answers, answers = answers, -1
         except BlockingIOError:
             # So many passwords wait that there is no room: it is asked again.
-            os.close(answers)
-        else:
-            self._answers = answers
+            pass
         finally:
             os.close(answer)
+            if answers != -1:
+                os.close(answers)
 
     def _is_working(self) -> bool:
         """

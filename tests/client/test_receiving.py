@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
 
+from kvd.client import receiving
 from kvd.client.errors import BrokenOff
 from kvd.client.receiving import Receiver
 from kvd.client.timeouts import Timeout
@@ -71,6 +72,17 @@ class ReceiverTests(SynchronousTestCase):
         self.assertNoResult(end)
         receiver.connectionLost(DONE)
         assert b"" == self.successResultOf(end)
+
+    def test_only_a_body_of_known_length_is_left_to_the_caller(self) -> None:
+        """
+        A chunked one is not, for its socket has other bytes too.
+        """
+        body = object()
+        self.patch(receiving, "socket_of", lambda _: body)
+        for length, expected in ((10, body), (None, None)):
+            receiver, _ = self.make(length)
+            assert expected is receiver.detach()
+            assert length == receiver.missing_bytes
 
     def test_what_came_before_it_broke_off_is_given(self) -> None:
         """

@@ -1363,15 +1363,16 @@ class StoreTests(ConnectionCase):
             assert (case, 0) == (case, store.uploads)
             assert (case, 1) == (case, len(self.process.connections))
 
-    def test_answers_that_come_too_late_are_taken_back(self) -> None:
+    def test_answers_that_come_too_late(self) -> None:
         """
-        A value is closed, a refusal passed over. An upload that is waited for is not
-        begun at all.
+        A refusal is passed over. An upload that is waited for is not begun at all, nor
+        is a value opened.
         """
         store = self.process.store = MemoryStore(self.reactor, delay_seconds=1)
         put = b"PUT /k HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\n\r\n"
         get = b"GET /none HTTP/1.1\r\n" + HOST + b"\r\n"
-        for request, due in ((put, 0), (get, 1)):
+        delete = b"DELETE /none HTTP/1.1\r\n" + HOST + b"\r\n"
+        for request, due in ((put, 0), (get, 0), (delete, 1)):
             client = self.connect().send(request)
             assert 1 == self.process.answers_due
             for connection in list(self.process.connections):
@@ -1383,6 +1384,22 @@ class StoreTests(ConnectionCase):
             client.close()
 
         assert 0 == store.uploads
+
+    def test_value_that_comes_between_an_abort_and_its_end_is_closed(self) -> None:
+        """
+        The reactor tells of the end in its next turn.
+        """
+        opened: Deferred[mock.Mock] = Deferred()
+        self.patch(self.process.store, "open", lambda *_: opened)
+        self.client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        (connection,) = self.process.connections
+        connection.abort()
+        value = mock.Mock()
+        opened.callback(value)
+        self.reactor.settle()
+
+        value.close.assert_called_once_with()
+        assert 0 == self.process.answers_due
 
     def test_a_failing_answer_is_a_refusal(self) -> None:
         """

@@ -10,18 +10,13 @@ import os
 import socket
 from base64 import b64encode
 from typing import Any
-from unittest import mock
 
-import pytest
-from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from kvd.errors import NoThread
 from kvd.http import mover
 from kvd.http.methods import get
-from kvd.http.pieces import FILE_BYTES
 from kvd.interfaces import Answer, IUpload, IValue
 from kvd.ipc.row import WORDS_OF_REQUESTS
 from kvd.model.conditions import Conditions
@@ -31,9 +26,8 @@ from kvd.net import sending, splice
 from kvd.net.splice import Pipe
 from kvd.store.memory import SLICE_VALUES, MemoryStore, MemoryUpload, MemoryValue
 from kvd.testing import StoreContract
-from tests.descriptors import Descriptors
 from tests.http import test_connection
-from tests.http.test_connection import ConnectionCase, body, status
+from tests.http.test_connection import ConnectionCase, status
 
 
 @implementer(IUpload)
@@ -166,81 +160,6 @@ class GetTests(MovingCase, test_connection.GetTests):
     def setUp(self) -> None:
         self.patch(get, "CHUNK_BYTES", 1)
         super().setUp()
-
-
-class ColdGetTests(GetTests):
-    """
-    See there; no part of a file is in memory before it is read by a thread.
-    """
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.asked: list[tuple[int, int]] = []
-        self.process.readahead = self.read_ahead
-
-    def read_ahead(self, descriptor: int, offset: int, count: int) -> Deferred[None]:
-        """
-        Takes a turn of the reactor.
-        """
-        self.asked.append((offset, count))
-        read: Deferred[None] = Deferred()
-        self.reactor.callLater(0, read.callback, None)
-        return read
-
-    def test_parts_are_read_ahead_as_they_are_sent(self) -> None:
-        """
-        None twice, none before its time.
-        """
-        body = os.urandom(2 * FILE_BYTES + 10)
-        self.put(b"k", body)
-
-        reply = self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n").receive()
-
-        assert reply.endswith(body)
-        offsets = [offset for offset, _ in self.asked]
-        assert 0 == offsets[0]
-        assert offsets == sorted(set(offsets))
-        assert all(count <= FILE_BYTES for _, count in self.asked)
-
-    def test_a_client_that_leaves_meanwhile_is_forgotten(self) -> None:
-        """
-        Its file is closed.
-        """
-        self.put(b"k", b"x" * 100_000)
-        read: Deferred[None] = Deferred()
-        asked: list[int] = []
-
-        def never(descriptor: int, offset: int, count: int) -> Deferred[None]:
-            asked.append(descriptor)
-            return read
-
-        self.process.readahead = never
-        self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
-        self.client.socket.close()
-        self.reactor.settle()
-
-        read.callback(None)
-        self.reactor.settle()
-
-        (descriptor,) = asked
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(descriptor)
-        assert set() == self.process.connections
-
-    def test_a_part_that_nobody_can_read_ahead(self) -> None:
-        """
-        The reply ends, because sending the part could block all other connections.
-        """
-        body = os.urandom(100_000)
-        self.put(b"k", body)
-        self.process.readahead = mock.Mock(side_effect=NoThread)
-        with capturedLogs() as events:
-            reply = self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n").receive()
-
-        assert self.client.ended
-        assert not reply.endswith(body)
-        (event,) = events
-        assert "a value cannot be read: no thread can be started" == event["error"]
 
 
 class SmallLimitsTests(MovingCase, test_connection.SmallLimitsTests):
@@ -599,62 +518,3 @@ class RefusingTests(MovingCase):
                 assert value == self.value(b"k")
         assert 2 * len(value) == self.store.written
         assert 1 == sum("moves no bytes" in event["log_format"] for event in events)
-
-
-class SendingTests(MovingCase):
-    """
-    The kernel sends values from their files.
-    """
-
-    def test_a_large_value_is_sent_while_a_slow_reader_takes_it(self) -> None:
-        """
-        Byte for byte, and no piece of it is held.
-        """
-        value = os.urandom(5_000_000)
-        self.put(b"k", value)
-        reads: list[int] = []
-        self.patch(MemoryValue, "read", lambda *_: reads.append(1))
-        reply = self.ask(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
-
-        assert 200 == status(reply)
-        assert value == body(reply)
-        assert [] == reads
-
-    def test_a_range_is_sent_from_its_place(self) -> None:
-        """
-        And the next request is answered after it.
-        """
-        value = os.urandom(300_000)
-        self.put(b"k", value)
-        request = b"GET /k HTTP/1.1\r\nHost: kvd\r\nRange: bytes=%d-%d\r\n\r\n"
-        replies = self.ask(request % (1000, 250_999) + request % (5, 9))
-        first, second = replies.split(b"HTTP/1.1 206 ")[1:]
-
-        assert value[1000:251_000] == body(first)
-        assert value[5:10] == body(second)
-
-    def test_a_value_that_was_cut_short_breaks_the_reply_off(self) -> None:
-        """
-        Only a break shows the client.
-        """
-        self.put(b"k", b"x" * 1_000_000)
-        self.store.break_reads_at = 400_000
-        with capturedLogs() as events:
-            reply = self.ask(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
-
-        assert 400_000 >= len(body(reply))
-        assert self.client.ended
-        assert any("cut short" in str(event.get("error")) for event in events)
-
-    def test_a_reader_that_goes_away_lets_the_file_go(self) -> None:
-        """
-        It is closed at once.
-        """
-        self.put(b"k", b"x" * 10_000_000)
-        opened = Descriptors("socket:", "/memfd:", "/tmp/")
-        self.client.send(b"GET /k HTTP/1.1\r\nHost: kvd\r\n\r\n")
-        assert 1 == opened.more
-        self.client.close()
-
-        # The client's socket and the server's are gone too.
-        assert -2 == opened.more

@@ -41,7 +41,7 @@ from tests.certificates import (
     make_certificate,
     revoked_by,
 )
-from tests.http import test_connection, test_moving
+from tests.http import test_body_sender, test_connection, test_moving
 from tests.http.test_connection import (
     HOST,
     LIMITS,
@@ -91,7 +91,7 @@ class GetTests(TLSCase, test_moving.GetTests):
     """
 
 
-class ColdGetTests(TLSCase, test_moving.ColdGetTests):
+class ColdGetTests(TLSCase, test_body_sender.ColdGetTests):
     """
     See there.
     """

@@ -17,13 +17,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kvd.errors import BadRequest, DigestMismatch, Forbidden, ValueFixed
-from kvd.http.values import PermittedValues, values_for
+from kvd.http.values import PermittedValues
 from kvd.interfaces import ICachingStore
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.model.keys import Key
 from kvd.model.operations import FixedReply
 from kvd.model.values import ValueInfo
 from kvd.store.memory import MemoryStore, MemoryValue
+from tests.http.test_admission import admitted
 from tests.http.test_operations_rights import permit
 from tests.moving.test_mirror import put
 
@@ -83,7 +84,7 @@ class CachedTests(SynchronousTestCase):
         store = Remembering()
         context = double(None)
         context.store = store
-        values = values_for(context, None, is_open=True)
+        values = PermittedValues(context, admitted(None))
         for content in (b"old", b"new"):
             put(store, b"lock", content)
             found = self.successResultOf(
@@ -102,9 +103,9 @@ class RulesTests(SynchronousTestCase):
         self.context = context = double(object())
         self.store = context.store
         self.clock = context.clock
-        self.values = values_for(context, permit(FixedReply(200)), is_open=False)
+        self.values = PermittedValues(context, admitted(permit(FixedReply(200))))
         # As the operator of the machine would.
-        self.anybody = PermittedValues(context, lambda operation: operation)
+        self.anybody = PermittedValues(context, admitted(None))
 
     def do(self, coroutine: Any) -> Any:
         """
@@ -215,14 +216,3 @@ class RulesTests(SynchronousTestCase):
         for prefix in (b"", b"to/", b"all/"):
             for listing in (values.list(prefix), values.folder(prefix)):
                 self.refused(anext(listing), Forbidden, "may not list")
-
-    def test_without_a_permit_nothing_is_permitted(self) -> None:
-        """
-        Where there are users; also where there are none any more.
-        """
-        for context in (double(object()), double(None)):
-            with pytest.raises(AssertionError):
-                values_for(context, None, is_open=False)
-
-            found = values_for(context, None, is_open=True)
-            assert isinstance(found, PermittedValues)

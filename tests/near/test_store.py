@@ -615,6 +615,26 @@ class FillingTests(CacheCase):
             assert files == len(self.files())
             assert [] == os.listdir(self.uploads())
 
+    def test_store_that_answers_nobody_is_not_waited_for(self) -> None:
+        """
+        When the last reader leaves, before it has answered.
+        """
+        first, last = self.opened(), self.opened()
+        reads = [self.start(first), self.start(last)]
+        first.close()
+        assert 1 == len(self.time.getDelayedCalls()), "the answer of the store"
+        last.close()
+
+        assert [] == self.time.getDelayedCalls()
+        assert [] == os.listdir(self.uploads())
+        for read in reads:
+            self.failureResultOf(read, CancelledError)
+        again = self.opened()
+        read = self.start(again)
+        self.pass_chunks(2)
+        assert self.content[:1000] == self.successResultOf(read)
+        again.close()
+
     def uploads(self) -> str:
         """
         The folder in which the cache's uploads are.
@@ -685,17 +705,19 @@ class FillingTests(CacheCase):
         self.far.break_reads_at = 0
         value, other = self.opened(), self.opened()
         waiting = self.start(value)
-        self.start(other).addErrback(lambda _: None)
+        read = self.start(other)
         opened = self.far.opened
         value.close()
-        other.close()
         with capturedLogs() as logs:
-            self.pass_chunks(3)
-        assert opened == self.far.opened
+            self.pass_chunks(1)
         assert ["/key does not get into the near cache: {reason}"] == [
             event["log_format"].replace("{key}", "key") for event in logs
         ]
         self.failureResultOf(waiting, CancelledError)
+        assert opened + 1 == self.far.opened, "for the other one"
+        other.close()
+        self.pass_chunks(3)
+        self.failureResultOf(read, CancelledError)
 
     def test_a_client_leaves_while_the_store_is_asked_again(self) -> None:
         """

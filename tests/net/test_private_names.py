@@ -25,7 +25,7 @@ from twisted.web._newclient import (
     Request,
     TransportProxyProducer,
 )
-from twisted.web.http import _ChunkedTransferDecoder, _IdentityTransferDecoder
+from twisted.web.http import _IdentityTransferDecoder
 from twisted.web.http_headers import Headers
 
 import kvd.net.port
@@ -143,24 +143,20 @@ class PrivateNamesTests(SynchronousTestCase):
     def test_what_counts_the_body_of_a_reply(self) -> None:
         """
         Of `kvd.client.sockets`: how much is to come, in the parser of the protocol that
-        an endpoint has wrapped; of a body in chunks it is not known.
+        an endpoint has wrapped.
         """
-        for field, kind, left in (
-            (b"Content-Length: 100", _IdentityTransferDecoder, 95),
-            (b"Transfer-Encoding: chunked", _ChunkedTransferDecoder, None),
-        ):
-            protocol = HTTP11ClientProtocol()
-            wrapping = _WrappingProtocol(Deferred(), protocol)
-            wrapping.makeConnection(StringTransport())
-            request = Request(b"GET", b"/", Headers({b"Host": [b"h"]}), None)
-            asked = protocol.request(request)
-            wrapping.dataReceived(b"HTTP/1.1 200 OK\r\n" + field + b"\r\n\r\n5\r\nab")
-            self.successResultOf(asked)
-            inside: Any = wrapping
-            decoder = inside._wrappedProtocol._parser.bodyDecoder
+        protocol = HTTP11ClientProtocol()
+        wrapping = _WrappingProtocol(Deferred(), protocol)
+        wrapping.makeConnection(StringTransport())
+        request = Request(b"GET", b"/", Headers({b"Host": [b"h"]}), None)
+        asked = protocol.request(request)
+        wrapping.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n5\r\nab")
+        self.successResultOf(asked)
+        inside: Any = wrapping
+        decoder = inside._wrappedProtocol._parser.bodyDecoder
 
-            assert kind is type(decoder)
-            assert left == getattr(decoder, "contentLength", None)
+        assert isinstance(decoder, _IdentityTransferDecoder)
+        assert 95 == decoder.contentLength
 
     def test_what_is_said_to_have_come_has_come(self) -> None:
         """

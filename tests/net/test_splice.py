@@ -151,6 +151,20 @@ def test_nothing_is_left_of_a_pipe() -> None:
     assert 0 == opened.more
 
 
+def test_nothing_is_left_of_a_pipe_that_cannot_be_made() -> None:
+    """
+    Its size is a wish where the user has too many; any other error ends the attempt.
+    """
+    opened = Descriptors("pipe:")
+    with (
+        mock.patch("fcntl.fcntl", side_effect=OSError(errno.ENOMEM, "no memory")),
+        pytest.raises(OSError, match="no memory"),
+    ):
+        Pipe()
+
+    assert 0 == opened.more
+
+
 def test_an_end_is_reported(pipe: Pipe, sockets: Sockets, target: int) -> None:
     """
     With what came before it.

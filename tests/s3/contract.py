@@ -35,6 +35,8 @@ class Conditions:
     """Which changes it makes only if there is no object, if asked to."""
     replaces = frozenset({Change.PUT, Change.REMOVE})
     """And which ones only if the object is the one that is meant."""
+    tells_time = False
+    """Whether its reply to a PUT says when that was."""
 
 
 class EngineContract(Conditions, EngineCase):
@@ -117,6 +119,16 @@ class EngineContract(Conditions, EngineCase):
             md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
             assert f'"{md5}"' == reply.field("ETag")
             assert reply.field("Last-Modified").endswith(" GMT")
+
+    def test_time_of_a_change(self) -> None:
+        """
+        That of the object, where the reply to a PUT says it.
+        """
+        changed = self.put("one", b"value").field("Last-Modified")
+
+        said = changed or self.get("one", method="HEAD")[0].field("Last-Modified")
+        assert self.tells_time == bool(changed)
+        assert said == self.get("one")[0].field("Last-Modified")
 
     def test_part_of_an_object(self) -> None:
         """

@@ -89,6 +89,8 @@ class MemoryEngine(Resource):
         """What a change with a condition that does not hold is answered with."""
         self.by_folder = False
         """Whether it lists folder by folder, as SeaweedFS does."""
+        self.tells_time = False
+        """Whether the reply to a PUT says when it was, as that of Swift."""
         self.lose_next = 0
         """How many PUTs are done, and the connection ends before the reply."""
         self.fail_next: list[tuple[int, str]] = []
@@ -99,6 +101,10 @@ class MemoryEngine(Resource):
         """How many GETs are cut off in the middle of the body."""
         self.stop_next = False
         """Whether the next GET of more than 1 MiB stops in the middle of the body."""
+        self.silent_at = 0
+        """Which of the next requests gets no reply: 1, the next one; 0: none."""
+        self.waiting = 0
+        """How many requests wait for a reply, or the rest of one, that never comes."""
         self.part_bytes = 0
         """How much of a part of a value a reply has at most; 0: all of it."""
         self.chunked = False
@@ -114,6 +120,10 @@ class MemoryEngine(Resource):
         _, bucket, *rest = unquote(path).split("/", 2)
         name = rest[0] if rest else ""
         self.seen.append((method, name))
+        if self.silent_at:
+            self.silent_at -= 1
+            if not self.silent_at:
+                return self._keep_waiting(request)
         try:
             if self.fail_next and self.fail_only in ("", method):
                 raise Refusal(*self.fail_next.pop(0))
@@ -134,6 +144,14 @@ class MemoryEngine(Resource):
             if refusal.status == 416:
                 request.setHeader("Content-Range", "bytes */0")
             return self._document(request, text)
+
+    def _keep_waiting(self, request: Request) -> Any:
+        def given_up(_: object) -> None:
+            self.waiting -= 1
+
+        self.waiting += 1
+        request.notifyFinish().addErrback(given_up)
+        return NOT_DONE_YET
 
     def _answer(
         self,
@@ -159,6 +177,9 @@ class MemoryEngine(Resource):
                 cast(Any, request).loseConnection()
                 return NOT_DONE_YET
             request.setHeader("ETag", self.objects[name].tag)
+            if self.tells_time:
+                changed = formatdate(int(self.objects[name].changed), usegmt=True)
+                request.setHeader("Last-Modified", changed)
             return b""
         if method == "DELETE":
             self._check(request, "DELETE", name)
@@ -199,7 +220,7 @@ class MemoryEngine(Resource):
             if fields["if-match"] != tag:
                 raise self.conflict
 
-    def _get(self, request: Request, name: str) -> bytes:
+    def _get(self, request: Request, name: str) -> Any:
         current = self.objects.get(name)
         if current is None:
             raise Refusal(404, "NoSuchKey")
@@ -231,17 +252,17 @@ class MemoryEngine(Resource):
             self.cut_next -= 1
             request.write(body[: len(body) // 2])
             cast(Any, request).loseConnection()
-            return NOT_DONE_YET  # type: ignore[return-value]
+            return NOT_DONE_YET
         if self.stop_next and len(body) > MIB:
             self.stop_next = False
             request.write(body[:MIB])
-            return NOT_DONE_YET  # type: ignore[return-value]
+            return self._keep_waiting(request)
         # If in chunks, then in several.
         step = HTTP_CHUNK_BYTES if self.chunked else len(body) or 1
         for at in range(0, len(body), step):
             request.write(body[at : at + step])
         request.finish()
-        return NOT_DONE_YET  # type: ignore[return-value]
+        return NOT_DONE_YET
 
     def _list(self, asked: dict[str, str]) -> str:
         prefix, after = asked.get("prefix", ""), asked.get("start-after", "")

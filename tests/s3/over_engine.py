@@ -20,7 +20,7 @@ from kvd.errors import ConditionUnsupported
 from kvd.lab.measuring.processes import wait_for
 from kvd.s3 import listing
 from kvd.s3.guards import Change
-from kvd.s3.store import ObjectStore
+from kvd.s3.store import WAITING_BYTES, ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, holds
 from tests.integration.http import Reply, ask, talk
 from tests.integration.twistd import Twistd
@@ -34,6 +34,11 @@ LOCK = (
     b'<lockinfo xmlns="DAV:"><lockscope><exclusive/></lockscope>'
     b"<locktype><write/></locktype></lockinfo>"
 )
+
+DAEMON_PREFIX = "daemon"
+"""
+That of all values of a kvd before an engine.
+"""
 
 
 def location(engine: RunningEngine, prefix: str, most: int | None = None) -> str:
@@ -65,7 +70,11 @@ def served(engine: RunningEngine, folder: Path) -> Iterator[Twistd]:
     """
     kvd before an engine, with two workers.
     """
-    options = [f"--store={location(engine, 'daemon')}", "--procs=2", "--control=off"]
+    options = [
+        f"--store={location(engine, DAEMON_PREFIX)}",
+        "--procs=2",
+        "--control=off",
+    ]
     options += ["--body-timeout=2s", "--dialect=/dav/=webdav"]
     environment = {**os.environ, **engine.environment}
     with Twistd(options, folder, environment=environment) as daemon:
@@ -116,6 +125,17 @@ class RealStoreContract(contract.Conditions, RealEngineCase, sharing.SharedBucke
     def setUp(self) -> None:
         self.patch(listing, "SLICE_KEYS", 10)
         super().setUp()
+
+    def test_large_value_is_described(self) -> None:
+        """
+        As it is from then on.
+        """
+        body = os.urandom(WAITING_BYTES + 1)
+        store = self.make_store()
+        for created in (True, False):
+            published = self.put(store, body=body)
+            assert created == published.created
+            assert published.info == self.result(store.stat(KEY))
 
     def test_create_once(self) -> None:
         """

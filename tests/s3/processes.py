@@ -54,10 +54,23 @@ class RunningEngine(Protocol):
         Kill one node.
         """
 
+    def ended(self) -> list[str]:
+        """
+        What has ended that nobody has killed, each with the end of its log.
+        """
+
     def stop(self) -> None:
         """
         Kill all of it.
         """
+
+
+def last_words(name: str, process: subprocess.Popen[bytes], log: Path) -> str:
+    """
+    Say how a process has ended, with the end of its log.
+    """
+    said = log.read_text(errors="replace")[-LOG_CHARACTERS:]
+    return f"{name} ended by itself with {process.returncode}: {said}"
 
 
 class Processes:
@@ -122,14 +135,24 @@ class Processes:
         for name in [*self._running]:
             self.kill(name)
 
+    def ended(self) -> list[str]:
+        """
+        See `RunningEngine`.
+        """
+        return [
+            last_words(name, process, self._folder / f"{name}.log")
+            for name, process in self._running.items()
+            if process.poll() is not None
+        ]
+
     def wait_until(self, holds: Callable[[], bool], what: str) -> None:
         """
         Wait until something holds.
         """
         deadline = time.monotonic() + READY_SECONDS
         while not holds():
-            ended = [n for n, each in self._running.items() if each.poll() is not None]
-            assert not ended, f"{ended} ended: {self._logs()}"
+            ended = self.ended()
+            assert not ended, f"{what}: {ended}"
             assert time.monotonic() < deadline, f"{what}: {self._logs()}"
             time.sleep(0.1)
 
@@ -164,6 +187,12 @@ class GatewayEngine:
         See `RunningEngine`.
         """
         return [f"http://127.0.0.1:{port}" for port in self._gateways]
+
+    def ended(self) -> list[str]:
+        """
+        See `RunningEngine`.
+        """
+        return self._processes.ended()
 
     def stop(self) -> None:
         """

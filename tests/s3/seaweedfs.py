@@ -20,6 +20,7 @@ from botocore.credentials import Credentials
 from kvd.s3.signing import DEFAULT_REGION, signed
 from tests.ports import unused_port
 from tests.s3.memory_engine import ACCESS_KEY, BUCKET, SECRET_KEY
+from tests.s3.processes import last_words
 
 PROGRAM = Path(sys.executable).with_name("weed")
 
@@ -128,7 +129,7 @@ class SeaweedFS:
         }
         command = [str(PROGRAM), "-logtostderr=true", "server", "-filer", "-s3"]
         command += [f"-{name}={value}" for name, value in options.items()]
-        with (self.folder / f"node{node}.log").open("ab") as log:
+        with self._log(node).open("ab") as log:
             self._nodes[node] = subprocess.Popen(
                 command,
                 cwd=data,
@@ -154,6 +155,19 @@ class SeaweedFS:
         process.kill()
         process.wait()
 
+    def ended(self) -> list[str]:
+        """
+        See `RunningEngine`.
+        """
+        return [
+            last_words(f"node {node}", process, self._log(node))
+            for node, process in enumerate(self._nodes)
+            if process is not None and process.poll() is not None
+        ]
+
+    def _log(self, node: int) -> Path:
+        return self.folder / f"node{node}.log"
+
     def stop(self) -> None:
         """
         Kill all nodes.
@@ -173,15 +187,15 @@ def has_bucket(host: str, port: int, bucket: str, user: str = ACCESS_KEY) -> boo
     Whether a gateway has a bucket, now if not before, and takes an object.
     """
     # 409: another node has made it.
-    if _status(host, port, "PUT", f"/{bucket}", user) not in (200, 409):
+    if status_of(host, port, "PUT", f"/{bucket}", user) not in (200, 409):
         return False
     return all(
-        _status(host, port, method, f"/{bucket}/~ready", user) in (200, 204)
+        status_of(host, port, method, f"/{bucket}/~ready", user) in (200, 204)
         for method in ("PUT", "DELETE")
     )
 
 
-def _status(host: str, port: int, method: str, path: str, user: str) -> int:
+def status_of(host: str, port: int, method: str, path: str, user: str) -> int:
     """
     The status of a request, 0 if there is none.
     """

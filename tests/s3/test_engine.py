@@ -11,3 +11,15 @@ class MemoryEngineTests(contract.EngineContract):
     """
     `MemoryEngine` does what SeaweedFS does.
     """
+
+
+class TimeTellingEngineTests(MemoryEngineTests):
+    """
+    Or what Swift does, where the two differ.
+    """
+
+    tells_time = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.memory.tells_time = True

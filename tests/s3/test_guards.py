@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kvd.errors import EngineFailed
 from kvd.s3.engine import Engine
-from kvd.s3.guards import try_conditions
+from kvd.s3.guards import REMOVAL_SECONDS, try_conditions
 from kvd.s3.requests import Ask, Reply
 
 
@@ -22,6 +23,7 @@ class SilentEngine:
     """
 
     def __init__(self) -> None:
+        self.clock = Clock()
         self.asked: list[str] = []
         self._waits: list[Deferred[Reply]] = []
 
@@ -57,6 +59,18 @@ class TrialEndTests(SynchronousTestCase):
         self.assertNoResult(done)
         self.engine.fail(EngineFailed("It is still full."))
         assert failure is self.failureResultOf(done).value
+
+    def test_a_trial_that_is_given_up(self) -> None:
+        """
+        The removal is asked for, and waited for only for a moment: the engine may be
+        silent.
+        """
+        done = Deferred.fromCoroutine(self.trial)
+        done.cancel()
+        assert ["PUT", "DELETE"] == self.engine.asked
+        self.assertNoResult(done)
+        self.engine.clock.advance(REMOVAL_SECONDS)
+        self.failureResultOf(done, CancelledError)
 
     def test_a_program_that_ends_waits_for_nothing(self) -> None:
         """

@@ -31,7 +31,7 @@ from kvd.http import mover
 from kvd.http.connection import HttpConnection
 from kvd.http.relay import Relay
 from kvd.interfaces import Answer
-from kvd.ipc.row import WORDS_OF_REQUESTS
+from kvd.ipc.row import CLIENT_LEFT, WORDS_OF_REQUESTS
 from kvd.net import sending, splice
 from kvd.net.sockets import bytes_unread
 from kvd.net.splice import Pipe
@@ -544,6 +544,108 @@ class StreamTests(OverEngine, ConnectionCase):
 
         assert set() == self.process.connections
         assert asked == len(self.memory.seen)
+
+
+class ResetTests(OverEngine, ConnectionCase):
+    """
+    A client resets its connection while the engine is silent: the engine's request is
+    given up, as nobody can read the reply.
+    """
+
+    body = StreamTests.body
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put(b"k", self.body)
+        self.put(b"short", self.body[:400_000])
+        self.reactor.settle()
+
+    def leave(self, *requests: bytes) -> None:
+        """
+        Send requests, each for itself, and reset the connection when the engine waits.
+        """
+        client = self.connect_over_tcp()
+        for request in requests:
+            client.send(request)
+            self.reactor.settle()
+        assert len(self.process.connections) == 2
+        client.socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        client.close()
+        self.reactor.settle()
+
+    def assert_given_up(self, status: int = CLIENT_LEFT) -> None:
+        """
+        Nothing of the request is left, at the engine neither.
+
+        Args:
+            status: That of the access log; that of the reply, if its head was sent.
+        """
+        assert 0 == self.memory.waiting
+        assert 1 == len(self.process.connections), "the one that is idle"
+        assert 0 == self.process.answers_due
+        assert [status] == [
+            entry.status for entry in self.notes.entries if entry.method != "PUT"
+        ]
+        self.notes.entries.clear()
+
+    def test_before_the_first_byte(self) -> None:
+        """
+        Of a value, of its description, and of a listing.
+        """
+        for request in (b"GET /k", b"GET /short", b"HEAD /k", b"GET /"):
+            self.memory.silent_at = 1
+            self.leave(request + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+            self.assert_given_up()
+
+    def test_before_the_first_byte_of_a_part(self) -> None:
+        """
+        Which is asked for after the first bytes of the value.
+        """
+        self.memory.silent_at = 2
+        part = b"Range: bytes=100000-3000000\r\n"
+        self.leave(b"GET /k HTTP/1.1\r\n" + HOST + part + b"\r\n")
+        self.assert_given_up(206)
+
+    def test_in_the_middle(self) -> None:
+        """
+        Of a value that is moved, and of one that is read.
+        """
+        self.patch(memory_engine, "MIB", 100_000)
+        for key in (b"k", b"short"):
+            self.memory.stop_next = True
+            self.leave(b"GET /%b HTTP/1.1\r\n" % key + HOST + b"\r\n")
+            assert not self.memory.stop_next
+            self.assert_given_up(200)
+
+    def test_what_came_behind_it_is_done(self) -> None:
+        """
+        As whatever a client sent before it left; whether it was read yet or not.
+        """
+        get = b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n"
+        put = b"PUT /%b HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nnew"
+        self.memory.silent_at = 1
+        self.leave(get + put % b"one")
+        self.assert_given_up()
+        assert b"new" == self.value(b"one")
+
+        self.memory.silent_at = 1
+        self.leave(get, put % b"two", put % b"three")
+        # What came after it stopped the reading: the next look finds that it has left.
+        self.later(1)
+        self.assert_given_up()
+        assert b"new" == self.value(b"two")
+        assert b"new" == self.value(b"three")
+
+    def test_what_is_stored_is_stored(self) -> None:
+        """
+        Although its client does not hear of it: that may have left after the last byte.
+        """
+        self.memory.silent_at = 1
+        self.leave(b"PUT /new HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nnew")
+
+        assert 1 == self.memory.waiting
 
 
 class RelayTimeTests(OverEngine, ConnectionCase):
@@ -1114,6 +1216,12 @@ class TLSGetTests(OverEngine, TLSCase, http.GetTests):
     test_a_value_replaced_meanwhile_is_not_mixed = (
         GetTests.test_a_value_replaced_meanwhile_is_not_mixed
     )
+
+
+class TLSResetTests(TLSCase, ResetTests):
+    """
+    A reset over TLS.
+    """
 
 
 class TLSPutTests(OverEngine, TLSCase):

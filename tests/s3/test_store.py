@@ -6,10 +6,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+
 from kvd.model.keys import Key
 from kvd.model.values import Folder
 from kvd.s3 import listing
+from kvd.s3.guards import REMOVAL_SECONDS
 from tests.s3 import sharing
+from tests.s3.cases import EngineCase
+
+
+class ClosingTests(EngineCase):
+    """
+    A store that is closed waits for no trial of the engine, whose result nobody needs.
+    """
+
+    def test_while_the_engine_is_silent(self) -> None:
+        """
+        The object of the trial is removed, if the engine answers to that.
+        """
+        for silent_too, seconds in ((0, 0), (1, REMOVAL_SECONDS)):
+            store = self.make_store()
+            self.memory.silent_at = 3
+            store.start()
+            self.reactor.settle()
+            assert 1 == self.memory.waiting
+            assert [] != [*self.memory.objects]
+            self.memory.silent_at = silent_too
+            with capturedLogs() as logs:
+                closed = store.close()
+                assert isinstance(closed, Deferred)
+                self.reactor.settle()
+                self.reactor.advance(seconds)
+                self.reactor.settle()
+
+            assert closed.called
+            assert 0 == self.memory.waiting
+            assert silent_too == len(self.memory.objects)
+            assert [] == [
+                event for event in logs if event["log_namespace"].startswith("kvd")
+            ]
 
 
 class ObjectStoreTests(sharing.SharedBucket):

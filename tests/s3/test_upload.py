@@ -97,6 +97,21 @@ class StreamedTests(UploadCase):
         assert published.info == self.result(self.store.stat(KEY))
         assert 1 == [method for method, _ in self.memory.seen].count("PUT")
 
+    def test_the_engine_need_not_be_asked_when_it_was(self) -> None:
+        """
+        Where it has said so in its reply.
+        """
+        for tells_time, asked in ((True, 1), (False, 2)):
+            self.memory.tells_time = tells_time
+            self.memory.seen.clear()
+            upload = self.begin_large()
+            self.write(upload, LARGE)
+            published = self.result(upload.commit(UNCONDITIONAL))
+            heads = [method for method, _ in self.memory.seen].count("HEAD")
+
+            assert asked == heads
+            assert published.info == self.result(self.store.stat(KEY))
+
     def test_nothing_is_published_before_the_commit(self) -> None:
         """
         All bytes have come, and the engine has not got the last ones.

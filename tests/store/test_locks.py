@@ -4,16 +4,19 @@ Tests for `kvd.store.locks`.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from kvd.model.keys import MAX_KEY_BYTES, Key
 from kvd.store.conferring import HIDDEN_NAME
 from kvd.store.locks import LockFile, hashed, is_found, is_found_in_python, offset_of
+from tests.descriptors import Descriptors
 
 
 def test_each_key_has_one_offset() -> None:
@@ -49,6 +52,24 @@ def test_what_is_compiled_is_used() -> None:
     Otherwise nothing is compared here.
     """
     assert is_found is not is_found_in_python
+
+
+def test_a_lock_file_that_cannot_be_made_is_not_left_open(tmp_path: Path) -> None:
+    """
+    Where another user has made the file system, for example: each request would try
+    again.
+    """
+    root = os.open(tmp_path, os.O_RDONLY)
+    opened = Descriptors(str(tmp_path))
+    with (
+        mock.patch("os.fchmod", side_effect=PermissionError(errno.EPERM, "not yours")),
+        pytest.raises(PermissionError),
+    ):
+        LockFile(root)
+    left = opened.more
+    os.close(root)
+
+    assert 0 == left
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from twisted.logger import capturedLogs
 
 from kvd.model.conditions import UNCONDITIONAL
 from kvd.store.uploads import UploadFolder, sweep
+from tests.descriptors import Descriptors
 from tests.store.cases import KEY, FileStoreCase, FolderCase, making_in_python
 
 
@@ -74,6 +75,44 @@ class UploadFolderTests(FolderCase):
         sweep(self.hidden)
 
         assert sorted([*mine, "lock"]) == self.found()
+
+    def test_folder_that_cannot_be_locked_is_not_left_open(self) -> None:
+        """
+        On a file server that has no locks left: neither a new one, nor one that would
+        be swept, nor those that were found before it.
+        """
+        uploads = UploadFolder(self.hidden)
+        for number in range(2):
+            self.place(f"471{number}-dead/k0.key")
+        opened = Descriptors(self.path)
+        no_locks = OSError(errno.ENOLCK, "no locks")
+        with mock.patch("fcntl.flock", side_effect=no_locks):
+            for _ in range(2):
+                with pytest.raises(OSError, match="no locks"):
+                    uploads.create()
+        with (
+            mock.patch("fcntl.flock", side_effect=[None, no_locks]),
+            pytest.raises(OSError, match="no locks"),
+        ):
+            sweep(self.hidden)
+
+        assert 0 == opened.more
+
+    def test_folder_that_cannot_be_read_is_not_left_open(self) -> None:
+        """
+        Nor those that were found before it.
+        """
+        for number in range(2):
+            self.place(f"471{number}-dead/k0.key")
+        opened = Descriptors(self.path)
+        unreadable = OSError(errno.EIO, "unreadable")
+        with (
+            mock.patch("os.listdir", side_effect=[["k0.key"], unreadable]),
+            pytest.raises(OSError, match="unreadable"),
+        ):
+            sweep(self.hidden)
+
+        assert 0 == opened.more
 
     def test_folder_that_cannot_be_swept_is_logged(self) -> None:
         """

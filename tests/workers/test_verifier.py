@@ -4,6 +4,7 @@ The tests of `kvd.workers.verifier`: when the process is started, and how it end
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 from argon2 import PasswordHasher
@@ -23,6 +25,7 @@ from kvd.access.verifying import Verifier
 from kvd.workers import verifier
 from kvd.workers.verification import NICE
 from kvd.workers.verifier import VerifierProcess
+from tests.descriptors import Descriptors
 
 
 @contextmanager
@@ -182,6 +185,24 @@ class VerifierProcessTests(SynchronousTestCase):
         state = self.kept.state()
         assert state is not None
         assert ("waiting", 1) == (state.state, state.hangs)
+
+    def test_question_that_cannot_be_sent_leaves_nothing_open(self) -> None:
+        """
+        As when too many descriptors are on their way (unix(7)).
+        """
+        opened = Descriptors("pipe:")
+        self.kept.start()
+        pipes = opened.more
+        with mock.patch(
+            "socket.send_fds", side_effect=OSError(errno.ETOOMANYREFS, "too many")
+        ):
+            for _ in range(2):
+                with pytest.raises(OSError, match="too many"):
+                    self.clock.advance(1)
+
+        assert pipes == opened.more
+        with capturedLogs():
+            self.end()
 
     def test_start_that_fails_is_tried_again(self) -> None:
         """

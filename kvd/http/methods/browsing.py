@@ -64,7 +64,7 @@ class BrowseHandler(RequestHandler):
                 found += some
             return found
 
-        self.when(Deferred.fromCoroutine(entries()), self._found)
+        self.want(Deferred.fromCoroutine(entries()), self._found)
 
     def abandon(self) -> None:
         if self._listing is not None:
@@ -105,7 +105,7 @@ class BrowseHandler(RequestHandler):
         key = Key(prefix + b"0" * 64)
         put = self._may_become(Put(key))
         return Visitor(
-            self._user(),
+            self._admission.user,
             may_write=put is not None,
             may_delete=self._may_become(Delete(key)) is not None,
             writes_once=put is not None and put.once,
@@ -117,10 +117,8 @@ class BrowseHandler(RequestHandler):
         An operation as its rules make it; None if whoever asks may not do it. A client
         without credentials may have them, and the browser asks for these then.
         """
-        if self._permit is None:
-            return operation
         try:
-            permitted: T = self._permit.also(operation)
+            permitted: T = self._admission.permitted(operation)
         except Unauthorized:
             return operation
         except AccessRefused:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kvd.access.permit import Permit
 from kvd.errors import AccessRefused, PeerError
+from kvd.http.admission import Permitted
 from kvd.http.context import ProcessContext
 from kvd.http.reply_fields import Fields
 from kvd.model.keys import Key, escape
@@ -20,7 +20,7 @@ from kvd.model.requests import Request
 
 
 def prefix_of_page(
-    context: ProcessContext, permit: Permit | None, request: Request, key: Key
+    context: ProcessContext, permitted: Permitted, request: Request, key: Key
 ) -> bytes | None:
     """
     The prefix that the page of a folder would show whose path was asked for without its
@@ -28,7 +28,7 @@ def prefix_of_page(
 
     Args:
         context: Of the process.
-        permit: That of the request; None: everything is permitted.
+        permitted: Decides about what the sender of the request may do.
         request: For a key that has no value.
         key: That key.
 
@@ -45,11 +45,10 @@ def prefix_of_page(
     # Elsewhere a key is not just a path.
     if not isinstance(operation, List) or operation.prefix != key + b"/":
         return None
-    if permit is not None:
-        try:
-            permit.also(operation)
-        except AccessRefused:
-            return None
+    try:
+        permitted(operation)
+    except AccessRefused:
+        return None
     return operation.prefix
 
 

@@ -49,7 +49,7 @@ class GetHandler(RequestHandler):
             and operation.conditions is UNCONDITIONAL
             and b"range" not in self._request.fields
         )
-        self.when(
+        self.want(
             self._context.store.open(operation.key, whole), self._opened, undo=_close
         )
 
@@ -81,7 +81,8 @@ class GetHandler(RequestHandler):
         from kvd.http.methods.folder_path import fields_to_page, prefix_of_page
 
         context, request = self._context, self._request
-        prefix = prefix_of_page(context, self._permit, request, self._operation.key)
+        permitted = self._admission.permitted
+        prefix = prefix_of_page(context, permitted, request, self._operation.key)
         if prefix is None:
             self.fail(absence)
             return
@@ -95,7 +96,7 @@ class GetHandler(RequestHandler):
             else:
                 self.fail(absence)
 
-        self.when(Deferred.fromCoroutine(look()), found)
+        self.want(Deferred.fromCoroutine(look()), found)
 
     def rest_of(self, rest: Remainder) -> Source:
         """
@@ -152,7 +153,7 @@ class GetHandler(RequestHandler):
             value.close()
             self.reply(status, fields, body)
 
-        self.when(value.read(first, length), complete)
+        self.want(value.read(first, length), complete)
 
 
 def _cache_fields(value: IValue) -> Fields:

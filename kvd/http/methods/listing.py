@@ -62,7 +62,7 @@ class ListHandler(RequestHandler):
             return
         # The reply begins only after the first slice: if the walk fails at its start,
         # the reply is a 500 and not an incomplete listing.
-        self.when(listing.next_slice(), lambda values: self._begun(listing, values))
+        self.want(listing.next_slice(), lambda values: self._begun(listing, values))
 
     def abandon(self) -> None:
         if self._listing is not None:

@@ -183,7 +183,7 @@ class BeginUploadHandler(PartHandler):
             operation.length,
             operation.metadata,
             operation.conditions,
-            self._user(),
+            self._admission.user,
             seconds,
         )
         answer = self._uploads.begin(record)
@@ -223,7 +223,7 @@ class AppendHandler(PartHandler):
         assert isinstance(append, Append)
         self._complete = append.complete
         uploads = _known_uploads(self._context)
-        key, identity, user = append.key, append.identity, self._user()
+        key, identity, user = append.key, append.identity, self._admission.user
         record, size = uploads.look(identity, key, user)
         if record.done:
             raise UploadAbsent("This upload is complete: its value was stored.")
@@ -258,7 +258,7 @@ class LookAtUploadHandler(RequestHandler):
     def end(self) -> None:
         operation = self._operation
         record, size = _known_uploads(self._context).look(
-            operation.identity, operation.key, self._user()
+            operation.identity, operation.key, self._admission.user
         )
         fields: Fields = [
             ("Upload-Complete", f"?{int(record.done)}"),
@@ -283,7 +283,7 @@ class CancelUploadHandler(RequestHandler):
     def end(self) -> None:
         operation = self._operation
         _known_uploads(self._context).cancel(
-            operation.identity, operation.key, self._user()
+            operation.identity, operation.key, self._admission.user
         )
         self.reply(204, [])
 

@@ -184,6 +184,28 @@ class ValueContract(Asking):
         assert b"old" == self.get(store)
         assert [] == self.debris()
 
+    def test_value_whose_client_has_left_is_not_left_open(self) -> None:
+        """
+        Its Deferred is cancelled, or that of a read. Others get the value.
+        """
+        store = self.make_store()
+        self.put(store, body=b"value")
+        opening = store.open(KEY)
+        if isinstance(opening, Deferred):
+            opening.cancel()
+            opening.addCallback(lambda value: value.close())
+            opening.addErrback(lambda failure: failure.trap(CancelledError))
+        else:
+            opening.close()
+        value = self.result(store.open(KEY))
+        reading = value.read(0, 5)
+        if isinstance(reading, Deferred):
+            reading.cancel()
+            reading.addErrback(lambda failure: failure.trap(CancelledError))
+        value.close()
+
+        assert b"value" == self.get(store)
+
     def test_wrong_length_is_not_published(self) -> None:
         """
         An upload with more or fewer bytes than announced fails.

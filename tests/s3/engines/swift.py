@@ -24,6 +24,7 @@ class SwiftContractTests(over_engine.RealEngineContract):
     """
 
     creates = replaces = NONE
+    tells_time = True
 
 
 class SwiftStoreTests(over_engine.RealStoreContract):

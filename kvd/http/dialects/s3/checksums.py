@@ -2,7 +2,10 @@
 The checksums that S3's clients send: of a body, before it or behind its chunks, and of
 an object whose parts a request names.
 
-Whoever sends one wants it to be verified. So one that kvd cannot verify is refused.
+Whoever sends one wants it to be verified. So one that kvd cannot verify is refused. One
+in the query of a presigned URL comes from whoever made the URL. That of an empty body
+says nothing there: AWS's library for JavaScript puts it into each URL, unless it knows
+the body already. S3 itself ignores all in the query.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 # Loaded with the dialect, and not by the first request that needs it.
 import kvd.http.wire.crc  # noqa: F401
 from kvd.errors import BadRequest, DigestMismatch
+from kvd.http.dialects.paths import query_of
 from kvd.http.wire.aws_chunked import CHECKSUM, CHECKSUMS
-from kvd.http.wire.digests import digest_in
+from kvd.http.wire.digests import digest_in, new_hash
 from kvd.model.digests import Digest
 from kvd.model.requests import Request
 from kvd.model.uploads import PartInfo
@@ -55,6 +60,7 @@ def checksums_of(request: Request, trailers: Collection[str] = ()) -> list[Diges
             " X-Amz-Content-SHA256 has to be STREAMING-...-TRAILER."
         )
     digests = [digest_in(name, CHECKSUMS[name], text) for name, text in _given(request)]
+    digests += _in_query(request)
     named = request.fields.get(_NAMED, b"").decode("latin-1")
     if named:
         name = CHECKSUM + named.lower()
@@ -73,6 +79,20 @@ def _given(request: Request) -> Iterator[tuple[str, bytes]]:
             name = field.decode("latin-1")
             _check_known(name)
             yield name, text
+
+
+def _in_query(request: Request) -> Iterator[Digest]:
+    """
+    Those in the query that say something about the body.
+    """
+    for given, text in query_of(request.target).items():
+        name = given.lower()
+        if not name.startswith(CHECKSUM) or name.encode("latin-1", "replace") in _NONE:
+            continue
+        _check_known(name)
+        digest = digest_in(name, CHECKSUMS[name], unquote_to_bytes(text))
+        if digest.value != new_hash(digest.algorithm).digest():
+            yield digest
 
 
 def _check_known(name: str) -> None:
