@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ from kvd.s3.buffered_upload import BUFFERED_BYTES
 from kvd.s3.store import WAITING_BYTES, ObjectStore
 from kvd.store.contract.asking import ABSENT, KEY, PRESENT, Asking, holds
 from tests.s3.cases import EngineCase, close_all
-from tests.s3.memory_engine import Refusal
+from tests.s3.memory_engine import SKEW_SECONDS, Refusal
 
 CHUNK_BYTES = 64 * 1024
 LARGE = bytes(range(256)) * 4400
@@ -110,6 +111,21 @@ class StreamedTests(UploadCase):
             heads = [method for method, _ in self.memory.seen].count("HEAD")
 
             assert asked == heads
+            assert published.info == self.result(self.store.stat(KEY))
+
+    def test_time_of_a_value_is_the_engines(self) -> None:
+        """
+        If that is later than when it was begun, whoever says so.
+        """
+        now = time.time() + SKEW_SECONDS / 2
+        self.memory.now = lambda: now
+        for tells_time in (True, False):
+            self.memory.tells_time = tells_time
+            upload = self.begin_large()
+            self.write(upload, LARGE)
+            published = self.result(upload.commit(UNCONDITIONAL))
+
+            assert int(now) == published.info.changed
             assert published.info == self.result(self.store.stat(KEY))
 
     def test_nothing_is_published_before_the_commit(self) -> None:
