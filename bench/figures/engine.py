@@ -25,6 +25,7 @@ from typing import IO, Final
 
 from bench.figures.daemon import ask, connect, memory_mib, show, workers
 from bench.figures.engines import (
+    PREFIX,
     Client,
     SigningClient,
     environment_with,
@@ -66,13 +67,14 @@ def measure_transfers(engine: RunningEngine) -> None:
     PUT and GET of 40 MB, in turns, and the memory of a worker whose clients stop.
     """
     with ExitStack() as running:
-        store = f"--store={_location(engine, 'kvd')}"
+        store = f"--store={_location(engine, PREFIX)}"
         served = running.enter_context(
             daemon("--procs=1", store, env=environment_with(engine))
         )
+        # kvd comes last: what both read is as it stores it.
         clients = {
-            "kvd": Client(served.port, "/large"),
             "gateway": SigningClient(engine, "large"),
+            "kvd": Client(served.port, "/large"),
         }
         for client in clients.values():
             running.callback(client.close)
@@ -97,7 +99,7 @@ def measure_small(folder: Path) -> None:
     and of a folder.
     """
     with running_engine(folder) as engine, ExitStack() as running:
-        store = f"--store=s3://{BUCKET}/kvd?endpoint={engine.urls[0]}"
+        store = f"--store=s3://{BUCKET}/{PREFIX}?endpoint={engine.urls[0]}"
         near = f"--near=file:{folder}/near?max-size=1GiB&fresh=1h"
         options = {
             "kvd": [store],
@@ -109,7 +111,7 @@ def measure_small(folder: Path) -> None:
             served = running.enter_context(
                 daemon("--procs=1", *chosen, env=environment_with(engine))
             )
-            clients[name] = Client(served.port, f"/{name}")
+            clients[name] = Client(served.port, "/small")
         seconds: dict[str, list[float]] = {name: [] for name in clients}
         for client in clients.values():
             running.callback(client.close)

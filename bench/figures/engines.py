@@ -37,6 +37,13 @@ ENGINES: Final[Mapping[str, Callable[[Path], RunningEngine]]] = {
     "swift": Swift,
 }
 
+PREFIX: Final = "kvd"
+"""
+Before a key in the name of its object. Who compares kvd with a gateway has both ask for
+the same object: another one lies elsewhere in the engine, and Ceph's daemons took 24 ms
+of processor time for one of 40 MB and 30 for the other.
+"""
+
 _UNSIGNED: Final = SimpleNamespace(s3={"payload_signing_enabled": False})
 
 
@@ -123,16 +130,16 @@ class SigningClient(Client):
     """
 
     def __init__(
-        self, engine: RunningEngine, name: str, port: int | None = None
+        self, engine: RunningEngine, key: str, port: int | None = None
     ) -> None:
         """
         Args:
             engine: Has the gateway.
-            name: That of the object.
+            key: That of a value of kvd's with `PREFIX`.
             port: Of what leads to the gateway; None: of the gateway.
         """
         gateway = gateway_port(engine)
-        target = f"/{BUCKET}/{name}"
+        target = f"/{BUCKET}/{PREFIX}/{key}"
         super().__init__(port or gateway, target)
         self._credentials = Credentials(*engine.environment.values())
         self._host = f"127.0.0.1:{gateway}"

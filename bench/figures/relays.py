@@ -21,6 +21,7 @@ from rich.console import Console
 
 from bench.building import build_relay, find
 from bench.figures.engines import (
+    PREFIX,
     Client,
     SigningClient,
     environment_with,
@@ -97,6 +98,8 @@ def measure_relays(folder: Path) -> None:
                     # Its connections, and what the engine makes once.
                     way.client.send("PUT", body)
                     way.client.send(method, sent)
+                # What all read is as kvd stores it.
+                ways["kvd"].client.send("PUT", body)
                 for number in range(rounds):
                     for way in rotated([*ways.values()], number):
                         _send(way, method, sent, before)
@@ -107,7 +110,7 @@ def _ways(
     engine: RunningEngine, folder: Path, running: ExitStack
 ) -> Mapping[str, _Way]:
     ways = {GATEWAY: _Way(SigningClient(engine, "large"), [])}
-    store = f"--store=s3://{BUCKET}/kvd?endpoint={engine.urls[0]}"
+    store = f"--store=s3://{BUCKET}/{PREFIX}?endpoint={engine.urls[0]}"
     served = running.enter_context(
         daemon("--procs=1", store, env=environment_with(engine))
     )
