@@ -250,21 +250,24 @@ def has_bucket(host: str, port: int, bucket: str, user: str = ACCESS_KEY) -> boo
     # 409: another node has made it.
     if status_of(host, port, "PUT", f"/{bucket}", user) not in (200, 409):
         return False
+    # An object without bytes would need no place among them.
     return all(
-        status_of(host, port, method, f"/{bucket}/~ready", user) in (200, 204)
-        for method in ("PUT", "DELETE")
+        status_of(host, port, method, f"/{bucket}/~ready", user, body) in (200, 204)
+        for method, body in (("PUT", b"ready"), ("DELETE", b""))
     )
 
 
-def status_of(host: str, port: int, method: str, path: str, user: str) -> int:
+def status_of(
+    host: str, port: int, method: str, path: str, user: str, body: bytes = b""
+) -> int:
     """
     The status of a request, 0 if there is none.
     """
-    request = AWSRequest(method, f"http://{host}:{port}{path}", data=b"")
+    request = AWSRequest(method, f"http://{host}:{port}{path}", data=body)
     signed(request, Credentials(user, SECRET_KEY), DEFAULT_REGION)
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request(method, path, headers=dict(request.headers.items()))
+        connection.request(method, path, body, dict(request.headers.items()))
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return 0
