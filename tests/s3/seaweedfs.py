@@ -32,7 +32,7 @@ STORE_KEY, STORE_NAME = "seaweedfs.filer.store.id", "kvd1"
 What etcd is to have before the first filer starts (``etc/cluster/etcd.service``).
 """
 
-NAME_KNOWN = "existing filer.store.id"
+NAME_KNOWN = f"existing filer.store.id = {int.from_bytes(STORE_NAME.encode())}"
 """
 In the log of a filer that has found that, and gave its store no name of its own.
 """
