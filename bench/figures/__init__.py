@@ -16,8 +16,9 @@ get        a small GET, and nginx's in the same run (nginx and wrk)
 hostile    GETs of a normal client while 20 clients of each kind attack
 evicting   a store with a limit that evicts, beside one without
 engine     PUT and GET of 40 MB through kvd and at the gateway of an engine, and
-           the memory of a worker whose clients stop (``ENGINE=ceph`` or
-           ``swift``: another engine than SeaweedFS; so below)
+           the memory of a worker whose clients stop (``ENGINE=seaweedfs_etcd``,
+           ``ceph`` or ``swift``: another engine than SeaweedFS whose nodes have
+           databases of their own; so below)
 relays     the same beside HAProxy and a C program that only splices, with the
            processor time of each program; ``ROUNDS`` says how often
 small      GET of 4 KiB through kvd, of a near cache and of a folder
