@@ -41,7 +41,7 @@ RACERS: Final = 4
 ROUNDS: Final = 2
 """
 How many writers race, and how often. SeaweedFS takes tenths of a second for each that
-loses.
+loses, and half a second or more where it has its metadata in etcd.
 """
 
 REMOVAL_SECONDS: Final = 1.0
