@@ -84,7 +84,7 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             return
         if self._state in WAITING:
             if self.transport.peer_left:
-                self._give_up_reply()
+                self._client_left()
             return
         if self._state in RECEIVING:
             self._wait(State.CLOSING)
@@ -248,7 +248,7 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             # Another request would be served for whoever the client was.
             self._close()
             return
-        if self._input is Input.PAUSED and self._has_left():
+        if self._input is not Input.OPEN and self._has_left():
             return
         if not self._is_over(now):
             return
@@ -278,18 +278,49 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
 
     def _has_left(self) -> bool:
         """
-        Whether the client has left, which is acted upon; reading has stopped at what it
-        sent ahead.
+        Whether the client has left, which is acted upon. The reactor does not tell, as
+        nothing is read: what the client sent ahead stays in the kernel, or it has
+        closed its half.
         """
         state, transport = self._state, self.transport
         if state is State.DELAY and has_ended(transport.socket):
             self._close()
             return True
-        if state in (State.STORE, State.RELAY) and was_reset(transport.socket):
-            transport.lose_peer()
-            self._give_up_reply()
+        if state in (State.STORE, State.RELAY) and (
+            # The kernel says it once.
+            transport.peer_left or was_reset(transport.socket)
+        ):
+            self._client_left()
             return True
         return False
+
+    def _client_left(self) -> None:
+        """
+        The client neither sends nor reads any more: give up what nobody can have.
+        """
+        if self._lacks_body():
+            self.abort()
+            return
+        if not self.transport.peer_left:
+            self.transport.lose_peer()
+        self._give_up_reply()
+
+    def _lacks_body(self) -> bool:
+        """
+        Whether the request in service is of no use, as the rest of its body will not
+        come. Where its length does not tell, all that has come is read, which is no
+        more than the kernel had room for.
+        """
+        handler, reader, transport = self._handler, self.reader, self.transport
+        if handler is None or handler.keeps_part:
+            return False
+        if not reader.is_chunked:
+            held = 0 if self._mover is None else self._mover.held
+            return reader.lacks(held + transport.most_unread())
+        rest = transport.read_rest()
+        if rest:
+            self.dataReceived(rest)
+        return reader.lacks(0)
 
     # -- bodies that are moved ------------------------------------------------
 

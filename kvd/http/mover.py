@@ -104,7 +104,14 @@ class BodyMover:
         Whether bytes that were taken from the client wait for a socket. They count as
         moved when it has taken them.
         """
-        return self._passage is not None and self._passage.held > 0
+        return self.held > 0
+
+    @property
+    def held(self) -> int:
+        """
+        How many they are.
+        """
+        return 0 if self._passage is None else self._passage.held
 
     def pass_on(
         self, upload: IStreamedUpload, descriptor: int, turn: int

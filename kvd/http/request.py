@@ -135,6 +135,13 @@ class RequestHandler:
         """
         return None
 
+    @property
+    def keeps_part(self) -> bool:
+        """
+        Whether what comes of a body is kept if the rest of it does not come.
+        """
+        return False
+
     def end(self) -> None:
         """
         The body is complete.

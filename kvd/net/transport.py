@@ -14,6 +14,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -27,6 +28,7 @@ from twisted.python.failure import Failure
 from kvd.net.sending import SendingConnection
 from kvd.net.sockets import (
     address_of,
+    bytes_unread,
     close_both_ways,
     is_drained,
     name_of,
@@ -369,6 +371,30 @@ class ServerTransport(SendingConnection):
         Whether nothing is lost if both halves are closed now; see the function.
         """
         return not self.queued and is_drained(self.socket)
+
+    def most_unread(self) -> int:
+        """
+        How many bytes at most have come that nobody read: those of the records, over
+        TLS.
+        """
+        return bytes_unread(self.socket)
+
+    def read_rest(self) -> bytes:
+        """
+        All that has come and nobody read, from a peer that sends no more.
+        """
+        pieces = []
+        # An error is met again by whoever reads next.
+        with suppress(OSError):
+            while piece := self._receive():
+                pieces.append(piece)
+        return b"".join(pieces)
+
+    def _receive(self) -> bytes | None:
+        """
+        Returns some of what has come; nothing if there is no more.
+        """
+        return self.socket.recv(BODY_BYTES)
 
     def has_input(self) -> bool:
         """

@@ -82,6 +82,10 @@ class PartHandler(PutHandler):
     def streamed(self) -> IStreamedUpload | None:
         return super().streamed() if self._held is None else None
 
+    @property
+    def keeps_part(self) -> bool:
+        return self._held is not None
+
     def _check_length(
         self, held: IResumableUpload, size: int, *, exactly: bool = False
     ) -> None:

@@ -19,6 +19,9 @@ A body need not be fed at all. Code that moves it to its file inside the kernel 
 many bytes may be moved, and reports how many were (`RequestReader.movable`, `moved`).
 The rest of a refused body is skipped if it is short (`RequestReader.skip`). The reader
 never takes a part of a body for a request.
+
+Of a client that sends no more, `RequestReader.lacks` says whether the request can still
+become complete.
 """
 
 from __future__ import annotations
@@ -129,6 +132,28 @@ class RequestReader:
         assert not self.buffered
         self._begin_request(request)
         self.moved(received)
+
+    @property
+    def is_chunked(self) -> bool:
+        """
+        Whether the next byte belongs to a body whose length only its end tells.
+        """
+        return self._state is _CHUNKED
+
+    def lacks(self, more: int) -> bool:
+        """
+        Whether the current request surely stays incomplete, as nothing comes any more.
+        What was fed of a chunked body may only look like its end: then this is False.
+
+        Args:
+            more: How many bytes at most are still to be fed, or to be moved. In a
+                chunked body they are not counted: feed all of them before.
+        """
+        if self._state is _LENGTH:
+            return self._left > self.buffered + more
+        if self._chunks is not None:
+            return self._chunks.lacks_end(self._data, self._at)
+        return False
 
     @property
     def can_skip(self) -> bool:

@@ -151,3 +151,46 @@ def test_the_largest_size_is_only_a_number() -> None:
     seen = read([HEAD + b"FFFFFFFFFFFFFFFF\r\nabc"])
 
     assert b"abc" == seen[1]
+
+
+@pytest.mark.parametrize("body", [body for body, _ in BODIES])
+@pytest.mark.parametrize("more", [b"", b"GET / HTTP/1.1\r\n\r\n"])
+def test_a_body_that_has_come_whole_lacks_nothing(body: bytes, more: bytes) -> None:
+    """
+    However it is cut, however much of it was taken, and whatever is behind it.
+    """
+    for cut in range(len(body) + 1):
+        for events in range(5):
+            reader = RequestReader(Limits())
+            reader.feed(HEAD + body[:cut])
+            for _ in range(1 + events):
+                reader.next_event()
+            reader.feed(body[cut:] + more)
+            assert not reader.lacks(0), (cut, events)
+
+
+@pytest.mark.parametrize("body", [body for body, _ in BODIES])
+def test_a_body_that_has_not_come_whole_lacks_its_end(body: bytes) -> None:
+    """
+    However much of it was taken.
+    """
+    for end in range(len(body)):
+        for cut in range(end + 1):
+            reader = RequestReader(Limits())
+            reader.feed(HEAD + body[:cut])
+            while reader.next_event() is not NEED_DATA:
+                pass
+            reader.feed(body[cut:end])
+            assert reader.lacks(10**9), (cut, end)
+
+
+def test_an_end_is_searched_once() -> None:
+    """
+    Of a body of which no more comes, what is taken meanwhile changes nothing.
+    """
+    reader = RequestReader(Limits())
+    reader.feed(HEAD + b"5\r\nhello\r\n0\r\n")
+    reader.next_event()
+    assert reader.lacks(0)
+    reader.next_event()
+    assert reader.lacks(0)
