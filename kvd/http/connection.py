@@ -308,19 +308,14 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
     def _lacks_body(self) -> bool:
         """
         Whether the request in service is of no use, as the rest of its body will not
-        come. Where its length does not tell, all that has come is read, which is no
-        more than the kernel had room for.
+        come. Where its length does not tell, that is found out when the store takes
+        more: all that has come would have to be kept in memory meanwhile.
         """
-        handler, reader, transport = self._handler, self.reader, self.transport
+        handler = self._handler
         if handler is None or handler.keeps_part:
             return False
-        if not reader.is_chunked:
-            held = 0 if self._mover is None else self._mover.held
-            return reader.lacks(held + transport.most_unread())
-        rest = transport.read_rest()
-        if rest:
-            self.dataReceived(rest)
-        return reader.lacks(0)
+        held = 0 if self._mover is None else self._mover.held
+        return self.reader.lacks(held + self.transport.most_unread())
 
     # -- bodies that are moved ------------------------------------------------
 

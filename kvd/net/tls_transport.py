@@ -189,10 +189,6 @@ class TLSTransport(ServerTransport):
         begun = 0 if self.secure is None else len(self.secure.begun)
         return begun + super().most_unread()
 
-    def _receive(self) -> bytes | None:
-        secure = self.secure
-        return None if secure is None else secure.receive_records(BODY_BYTES)
-
     def _read_with(self, reader: Any) -> Any:
         result = super()._read_with(reader)
         secure = self.secure

@@ -14,7 +14,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -378,23 +377,6 @@ class ServerTransport(SendingConnection):
         TLS.
         """
         return bytes_unread(self.socket)
-
-    def read_rest(self) -> bytes:
-        """
-        All that has come and nobody read, from a peer that sends no more.
-        """
-        pieces = []
-        # An error is met again by whoever reads next.
-        with suppress(OSError):
-            while piece := self._receive():
-                pieces.append(piece)
-        return b"".join(pieces)
-
-    def _receive(self) -> bytes | None:
-        """
-        Returns some of what has come; nothing if there is no more.
-        """
-        return self.socket.recv(BODY_BYTES)
 
     def has_input(self) -> bool:
         """

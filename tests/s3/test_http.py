@@ -1355,6 +1355,21 @@ class ChunkedUploadTests(WrittenUploadTests):
             b"0\r\n\r\n"
         )
 
+    def test_reset_before_the_end(self) -> None:
+        """
+        That the last chunk is missing is found out when all before it is read.
+        """
+        stalled = self.stall(missing=1)
+        self.reset()
+        self.later(1)
+        self.resume(stalled)
+        self.wait_for_end()
+
+        assert set() == self.open
+        assert 0 == self.process.answers_due
+        assert {} == self.memory.uploads
+        assert self.stored() is None
+
 
 class TLSUploadTests(TLSCase, WrittenUploadTests):
     """

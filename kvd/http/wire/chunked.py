@@ -51,12 +51,6 @@ _EXTENSION: Final = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (
 )
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:" + _EXTENSION + rb")*")
 _DIGITS: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?=[ \t]*;)")
-_LAST: Final = re.compile(rb"0+(?=[\t ;\r])")
-_LATER_LAST: Final = re.compile(rb"\n0+(?=[\t ;\r])")
-"""
-How the size line of the last chunk begins.
-"""
-
 _TRAILER: Final = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -88,7 +82,6 @@ class ChunkedBody:
         self._trailer_bytes = 0
         self._trailers = 0
         self._error: PeerError | None = None
-        self._lacks_end: bool | None = None
 
     @property
     def ended(self) -> bool:
@@ -96,31 +89,6 @@ class ChunkedBody:
         The last chunk and the trailers have been seen.
         """
         return self._state is _AT_END
-
-    def lacks_end(self, data: bytes, at: int) -> bool:
-        """
-        Whether bytes, after which no more come, surely have no end of the body in them.
-        They are searched once: taking chunks would take a second for some megabytes of
-        the smallest.
-
-        Args:
-            data: Contains what was not taken.
-            at: Where that begins.
-        """
-        if self._lacks_end is None:
-            self._lacks_end = not self._may_end(data, at)
-        return self._lacks_end
-
-    def _may_end(self, data: bytes, at: int) -> bool:
-        if self._state is _AT_END:
-            return True
-        if self._state is _AT_TRAILER:
-            # The end of the line before it was taken.
-            return data.startswith(b"\r\n", at) or b"\r\n\r\n" in data[at:]
-        # Where a line was taken, the next one begins here.
-        begins = self._state is _AT_SIZE and _LAST.match(data, at)
-        last = begins or _LATER_LAST.search(data, at)
-        return last is not None and data.find(b"\r\n\r\n", last.end()) >= 0
 
     def take(self, data: bytes, at: int) -> tuple[bytes, int]:
         """

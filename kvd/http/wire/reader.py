@@ -133,27 +133,14 @@ class RequestReader:
         self._begin_request(request)
         self.moved(received)
 
-    @property
-    def is_chunked(self) -> bool:
-        """
-        Whether the next byte belongs to a body whose length only its end tells.
-        """
-        return self._state is _CHUNKED
-
     def lacks(self, more: int) -> bool:
         """
         Whether the current request surely stays incomplete, as nothing comes any more.
-        What was fed of a chunked body may only look like its end: then this is False.
 
         Args:
-            more: How many bytes at most are still to be fed, or to be moved. In a
-                chunked body they are not counted: feed all of them before.
+            more: How many bytes at most are still to be fed, or to be moved.
         """
-        if self._state is _LENGTH:
-            return self._left > self.buffered + more
-        if self._chunks is not None:
-            return self._chunks.lacks_end(self._data, self._at)
-        return False
+        return self._state is _LENGTH and self._left > self.buffered + more
 
     @property
     def can_skip(self) -> bool:
