@@ -27,7 +27,7 @@ export SEED
 # Given to the measurements: make figures FIGURES="memory start"
 FIGURES ?=
 # Which engines are tried: make test-engines ENGINES="ceph swift"
-ENGINES ?= seaweedfs cluster ceph swift
+ENGINES ?= seaweedfs seaweedfs_etcd cluster ceph swift
 # How many workers die for each policy: make crash KILLS=1000
 KILLS ?= 100
 # How often the power is cut: make powercuts CUTS=100

@@ -25,6 +25,9 @@ needed() {
     if [[ $named == *" swift "* ]]; then
         command -v memcached >/dev/null || echo memcached
     fi
+    if [[ $named == *" cluster "* || $named == *" seaweedfs_etcd "* ]]; then
+        command -v etcd >/dev/null || echo etcd-server
+    fi
     if [[ $named == *" cluster "* ]]; then
         command -v ip >/dev/null || echo iproute2
     fi

@@ -54,9 +54,13 @@ class RunningEngine(Protocol):
         Kill one node.
         """
 
-    def ended(self) -> list[str]:
+    def revive(self) -> list[str]:
         """
-        What has ended that nobody has killed, each with the end of its log.
+        Start again what has ended that nobody has killed, as systemd does
+        (``Restart=always``).
+
+        Returns:
+            How each of them has ended, with the end of its log.
         """
 
     def stop(self) -> None:
@@ -87,11 +91,13 @@ class Processes:
         self._folder = folder
         self._environment = {**os.environ, **environment}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._commands: dict[str, Sequence[object]] = {}
 
     def start(self, name: str, command: Sequence[object]) -> None:
         """
         Start a process.
         """
+        self._commands[name] = command
         with (self._folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 [str(word) for word in command],
@@ -135,15 +141,21 @@ class Processes:
         for name in [*self._running]:
             self.kill(name)
 
-    def ended(self) -> list[str]:
+    def revive(self) -> list[str]:
         """
         See `RunningEngine`.
         """
-        return [
-            last_words(name, process, self._folder / f"{name}.log")
+        ended = self._ended()
+        for name in ended:
+            self.start(name, self._commands[name])
+        return [*ended.values()]
+
+    def _ended(self) -> dict[str, str]:
+        return {
+            name: last_words(name, process, self._folder / f"{name}.log")
             for name, process in self._running.items()
             if process.poll() is not None
-        ]
+        }
 
     def wait_until(self, holds: Callable[[], bool], what: str) -> None:
         """
@@ -151,7 +163,7 @@ class Processes:
         """
         deadline = time.monotonic() + READY_SECONDS
         while not holds():
-            ended = self.ended()
+            ended = self._ended()
             assert not ended, f"{what}: {ended}"
             assert time.monotonic() < deadline, f"{what}: {self._logs()}"
             time.sleep(0.1)
@@ -188,11 +200,11 @@ class GatewayEngine:
         """
         return [f"http://127.0.0.1:{port}" for port in self._gateways]
 
-    def ended(self) -> list[str]:
+    def revive(self) -> list[str]:
         """
         See `RunningEngine`.
         """
-        return self._processes.ended()
+        return self._processes.revive()
 
     def stop(self) -> None:
         """

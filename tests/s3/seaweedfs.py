@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from botocore.awsrequest import AWSRequest
@@ -19,12 +20,31 @@ from botocore.credentials import Credentials
 
 from kvd.s3.signing import DEFAULT_REGION, signed
 from tests.ports import unused_port
+from tests.s3.etcd import Etcd
 from tests.s3.memory_engine import ACCESS_KEY, BUCKET, SECRET_KEY
 from tests.s3.processes import last_words
 
 PROGRAM = Path(sys.executable).with_name("weed")
 
 READY_SECONDS = 60.0
+
+STORE_NAME = "filer.store.id"
+"""
+In the log of a filer that has given its store a name, or has read it.
+"""
+
+METADATA = """\
+[leveldb2]
+enabled = false
+[etcd]
+enabled = true
+servers = "{addresses}"
+key_prefix = "seaweedfs."
+timeout = "3s"
+"""
+"""
+The filer's settings, if all have their metadata in etcd.
+"""
 
 _ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 _CREDENTIALS = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
@@ -37,7 +57,13 @@ class SeaweedFS:
     """
 
     def __init__(
-        self, folder: Path, nodes: int = 1, volumes: int = 40, apart: bool = False
+        self,
+        folder: Path,
+        nodes: int = 1,
+        volumes: int = 40,
+        *,
+        apart: bool = False,
+        in_common: bool = False,
     ) -> None:
         """
         Args:
@@ -46,6 +72,9 @@ class SeaweedFS:
             volumes: How many of 64 MB each of them has room for. What was replaced
                 takes room too, for a while.
             apart: Whether ^C at the terminal does not reach them.
+            in_common: Whether all have their metadata in etcd, of which a member
+                belongs to each node. Else each has a database of its own, and hears of
+                the others' changes a little later.
         """
         self.folder = folder
         self._most_volumes = volumes
@@ -57,6 +86,7 @@ class SeaweedFS:
         self._volumes = [unused_port() for _ in range(nodes)]
         self._rpc = [[unused_port() for _ in range(4)] for _ in range(nodes)]
         self._nodes: list[subprocess.Popen[bytes] | None] = [None] * nodes
+        self._etcd = Etcd(folder / "etcd", nodes) if in_common else None
         identity = {"name": "kvd", "credentials": [_CREDENTIALS], "actions": _ACTIONS}
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
 
@@ -78,23 +108,60 @@ class SeaweedFS:
         """
         Start all nodes, and make the bucket.
         """
-        for node in range(len(self._nodes)):
-            self.start_node(node)
+        nodes = range(len(self._nodes))
+        if self._etcd is None:
+            for node in nodes:
+                self._start_program(node)
+        else:
+            for node in nodes:
+                self._etcd.start_member(node)
+            self._start_program(0)
+            self._wait(self._has_named_store)
+            for node in nodes[1:]:
+                self._start_program(node)
+        self._wait(self._is_ready)
+
+    def _wait(self, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_SECONDS
-        while not self._is_ready():
+        while not holds():
             assert time.monotonic() < deadline, self._logs()
             time.sleep(0.1)
-            for node, process in enumerate(self._nodes):
-                # A filer ends if the one that it asks first is not there yet.
-                if process is not None and process.poll() is not None:
-                    self.start_node(node)
+            # A filer ends if the one that it asks first is not there yet.
+            self.revive()
+
+    def _has_named_store(self) -> bool:
+        """
+        Whether the first filer has given their store its name, by which the others
+        know that it is the same. If two do so at once, each has another name for it,
+        and what one tells the others replaces what is newer.
+        """
+        return STORE_NAME in self._log(0).read_text(errors="replace")
 
     def start_node(self, node: int) -> None:
         """
         Start one node, perhaps again.
         """
+        if self._etcd is not None:
+            self._etcd.start_member(node)
+        self._start_program(node)
+
+    def revive(self) -> list[str]:
+        """
+        See `RunningEngine`.
+        """
+        said = [] if self._etcd is None else self._etcd.revive()
+        for node, process in enumerate(self._nodes):
+            if process is not None and process.poll() is not None:
+                said.append(last_words(f"node {node}", process, self._log(node)))
+                self._start_program(node)
+        return said
+
+    def _start_program(self, node: int) -> None:
         data = self.folder / f"node{node}"
         data.mkdir(exist_ok=True)
+        if self._etcd is not None:
+            text = METADATA.format(addresses=",".join(self._etcd.addresses))
+            (data / "filer.toml").write_text(text)
         copies = "000" if len(self._nodes) == 1 else "001"
         rpc = self._rpc[node]
         masters = [
@@ -152,18 +219,10 @@ class SeaweedFS:
         """
         process, self._nodes[node] = self._nodes[node], None
         assert process is not None
+        if self._etcd is not None:
+            self._etcd.kill_member(node)
         process.kill()
         process.wait()
-
-    def ended(self) -> list[str]:
-        """
-        See `RunningEngine`.
-        """
-        return [
-            last_words(f"node {node}", process, self._log(node))
-            for node, process in enumerate(self._nodes)
-            if process is not None and process.poll() is not None
-        ]
 
     def _log(self, node: int) -> Path:
         return self.folder / f"node{node}.log"
@@ -175,10 +234,12 @@ class SeaweedFS:
         for node, process in enumerate(self._nodes):
             if process is not None:
                 self.kill_node(node)
+        if self._etcd is not None:
+            self._etcd.stop()
 
     def _logs(self) -> str:
         return "\n".join(
-            path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log"))
+            path.read_text()[-2000:] for path in sorted(self.folder.glob("**/*.log"))
         )
 
 
@@ -189,21 +250,24 @@ def has_bucket(host: str, port: int, bucket: str, user: str = ACCESS_KEY) -> boo
     # 409: another node has made it.
     if status_of(host, port, "PUT", f"/{bucket}", user) not in (200, 409):
         return False
+    # An object without bytes would need no place among them.
     return all(
-        status_of(host, port, method, f"/{bucket}/~ready", user) in (200, 204)
-        for method in ("PUT", "DELETE")
+        status_of(host, port, method, f"/{bucket}/~ready", user, body) in (200, 204)
+        for method, body in (("PUT", b"ready"), ("DELETE", b""))
     )
 
 
-def status_of(host: str, port: int, method: str, path: str, user: str) -> int:
+def status_of(
+    host: str, port: int, method: str, path: str, user: str, body: bytes = b""
+) -> int:
     """
     The status of a request, 0 if there is none.
     """
-    request = AWSRequest(method, f"http://{host}:{port}{path}", data=b"")
+    request = AWSRequest(method, f"http://{host}:{port}{path}", data=body)
     signed(request, Credentials(user, SECRET_KEY), DEFAULT_REGION)
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
-        connection.request(method, path, headers=dict(request.headers.items()))
+        connection.request(method, path, body, dict(request.headers.items()))
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return 0

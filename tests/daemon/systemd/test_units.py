@@ -67,7 +67,13 @@ def test_the_service_is_killed_later_than_kvd_gives_up(folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["kvd.service", "cluster/kvd.service", "cluster/seaweedfs.service"]
+    "unit",
+    [
+        "kvd.service",
+        "cluster/kvd.service",
+        "cluster/seaweedfs.service",
+        "cluster/etcd.service",
+    ],
 )
 def test_the_service_is_started_again_however_often_it_failed(unit: str) -> None:
     """
@@ -83,7 +89,7 @@ def test_the_service_is_started_again_however_often_it_failed(unit: str) -> None
     ("folder", "units"),
     [
         (ETC, ["kvd.service", "kvd.socket"]),
-        (ETC / "cluster", ["kvd.service", "seaweedfs.service"]),
+        (ETC / "cluster", ["kvd.service", "seaweedfs.service", "etcd.service"]),
     ],
 )
 def test_systemd_understands_the_units(
@@ -97,7 +103,11 @@ def test_systemd_understands_the_units(
     assert program is not None, "systemd is not installed; .ci/run installs it"
     for unit in units:
         text = (folder / unit).read_text(encoding="utf-8")
-        for installed in ("/opt/kvd/bin/twistd", "/opt/seaweedfs/bin/weed"):
+        for installed in (
+            "/opt/kvd/bin/twistd",
+            "/opt/seaweedfs/bin/weed",
+            "/usr/bin/etcd",
+        ):
             text = text.replace(installed, sys.executable)
         (tmp_path / unit).write_text(text, encoding="utf-8")
     verified = subprocess.run(
