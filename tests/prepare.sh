@@ -25,9 +25,6 @@ needed() {
     if [[ $named == *" swift "* ]]; then
         command -v memcached >/dev/null || echo memcached
     fi
-    if [[ $named == *" cluster "* || $named == *" seaweedfs_etcd "* ]]; then
-        command -v etcd >/dev/null || echo etcd-server
-    fi
     if [[ $named == *" cluster "* ]]; then
         command -v ip >/dev/null || echo iproute2
     fi
@@ -55,6 +52,7 @@ needed() {
     # What kvd compiles, and the benchmark's baselines and load.
     command -v gcc >/dev/null || echo gcc
     echo '#include <stdio.h>' | gcc -E - >/dev/null 2>&1 || echo libc6-dev
+    command -v etcd >/dev/null || echo etcd-server  # three nodes of SeaweedFS
     command -v chromium >/dev/null || echo chromium  # the status page
     # Only a program of it is used: whether the units in etc/ can be understood.
     command -v systemd-analyze >/dev/null || echo systemd

@@ -33,6 +33,7 @@ Of a node of SeaweedFS: as some hundred values of 40 MB need, one after the othe
 
 ENGINES: Final[Mapping[str, Callable[[Path], RunningEngine]]] = {
     "seaweedfs": lambda folder: SeaweedFS(folder, NODES, VOLUMES),
+    "seaweedfs_etcd": lambda folder: SeaweedFS(folder, NODES, VOLUMES, in_common=True),
     "ceph": Ceph,
     "swift": Swift,
 }

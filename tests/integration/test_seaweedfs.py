@@ -1,6 +1,7 @@
 """
-The store over a real engine: SeaweedFS, started once, and what it has in common with
-the double of it (`tests.s3.memory_engine`).
+The store over a real engine: three nodes of SeaweedFS with etcd, as in ``etc/cluster``,
+started once, and what it has in common with the double of it
+(`tests.s3.memory_engine`).
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ from tests.s3.over_engine import served, started
 from tests.s3.processes import RunningEngine
 from tests.s3.seaweedfs import SeaweedFS
 
+NODES = 3
+
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[RunningEngine]:
     """
-    One node.
+    All nodes.
     """
     with (
         tempfile.TemporaryDirectory() as folder,
-        started(SeaweedFS(Path(folder))) as engine,
+        started(SeaweedFS(Path(folder), NODES, in_common=True)) as engine,
     ):
         yield engine
 

@@ -6,11 +6,33 @@ The program is in Debian's package ``etcd-server``.
 
 from __future__ import annotations
 
+import http.client
+import json
 import shutil
+from base64 import b64encode
 from pathlib import Path
 
 from tests.ports import unused_port
 from tests.s3.processes import Processes
+
+
+def put(host: str, port: int, key: str, value: str) -> bool:
+    """
+    Store a value under a key.
+
+    Returns:
+        Whether that is done; False: too few members run yet.
+    """
+    text = {"key": key, "value": value}
+    body = {name: b64encode(each.encode()).decode() for name, each in text.items()}
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("POST", "/v3/kv/put", json.dumps(body))
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 class Etcd:
@@ -36,6 +58,16 @@ class Etcd:
         Where the members are asked.
         """
         return [f"127.0.0.1:{port}" for port in self._clients]
+
+    def start(self, key: str, value: str) -> None:
+        """
+        Start all members, and have a value there.
+        """
+        for member in range(len(self._clients)):
+            self.start_member(member)
+        self._processes.wait_until(
+            lambda: put("127.0.0.1", self._clients[0], key, value), f"etcd has {key}"
+        )
 
     def start_member(self, member: int) -> None:
         """

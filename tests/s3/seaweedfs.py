@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from botocore.awsrequest import AWSRequest
@@ -28,9 +27,14 @@ PROGRAM = Path(sys.executable).with_name("weed")
 
 READY_SECONDS = 60.0
 
-STORE_NAME = "filer.store.id"
+STORE_KEY, STORE_NAME = "seaweedfs.filer.store.id", "kvd1"
 """
-In the log of a filer that has given its store a name, or has read it.
+What etcd is to have before the first filer starts (``etc/cluster/etcd.service``).
+"""
+
+NAME_KNOWN = "existing filer.store.id"
+"""
+In the log of a filer that has found that, and gave its store no name of its own.
 """
 
 METADATA = """\
@@ -108,34 +112,19 @@ class SeaweedFS:
         """
         Start all nodes, and make the bucket.
         """
-        nodes = range(len(self._nodes))
-        if self._etcd is None:
-            for node in nodes:
-                self._start_program(node)
-        else:
-            for node in nodes:
-                self._etcd.start_member(node)
-            self._start_program(0)
-            self._wait(self._has_named_store)
-            for node in nodes[1:]:
-                self._start_program(node)
-        self._wait(self._is_ready)
-
-    def _wait(self, holds: Callable[[], bool]) -> None:
+        if self._etcd is not None:
+            self._etcd.start(STORE_KEY, STORE_NAME)
+        for node in range(len(self._nodes)):
+            self._start_program(node)
         deadline = time.monotonic() + READY_SECONDS
-        while not holds():
+        while not self._is_ready():
             assert time.monotonic() < deadline, self._logs()
             time.sleep(0.1)
             # A filer ends if the one that it asks first is not there yet.
             self.revive()
-
-    def _has_named_store(self) -> bool:
-        """
-        Whether the first filer has given their store its name, by which the others
-        know that it is the same. If two do so at once, each has another name for it,
-        and what one tells the others replaces what is newer.
-        """
-        return STORE_NAME in self._log(0).read_text(errors="replace")
+        if self._etcd is not None:
+            for node in range(len(self._nodes)):
+                assert NAME_KNOWN in self._log(node).read_text(errors="replace")
 
     def start_node(self, node: int) -> None:
         """

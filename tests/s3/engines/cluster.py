@@ -28,8 +28,15 @@ from typing import TypeVar
 import pytest
 
 from tests.s3.engines.load import REVIVED_SECONDS, Writer, read
+from tests.s3.etcd import put
 from tests.s3.memory_engine import ACCESS_KEY, SECRET_KEY
-from tests.s3.seaweedfs import PROGRAM, STORE_NAME, has_bucket
+from tests.s3.seaweedfs import (
+    NAME_KNOWN,
+    PROGRAM,
+    STORE_KEY,
+    STORE_NAME,
+    has_bucket,
+)
 
 SETTINGS = Path(__file__).parent.parent.parent.parent / "etc" / "cluster"
 
@@ -39,7 +46,7 @@ NETWORK = "192.0.2"
 NODES = (11, 12, 13)
 KVD = (21, 22)
 BALANCER = 10
-PORT, STATUS_PORT, S3_PORT = 8080, 8081, 8333
+PORT, STATUS_PORT, S3_PORT, ETCD_PORT = 8080, 8081, 8333, 2379
 BUCKET = "values"
 
 WRITERS = 4
@@ -211,12 +218,14 @@ class Cluster:
             self.machines[number] = Machine(self.switch, number, folder)
         for number in NODES:
             self.start_etcd(number)
-        # As the unit says: the first one gives their store its name.
-        self.start_node(NODES[0])
-        self.wait(self._store_has_name, "the store of the filers has a name")
-        for number in NODES[1:]:
+        address = self.machines[NODES[0]].address
+        stored = partial(self.inside, put, address, ETCD_PORT, STORE_KEY, STORE_NAME)
+        self.wait(stored, "etcd serves")
+        for number in NODES:
             self.start_node(number)
         self.wait(self._nodes_are_ready, "the engine is ready")
+        for number in NODES:
+            assert NAME_KNOWN in self.machines[number].log.read_text(errors="replace")
         for number in KVD:
             self.start_kvd(number)
             self.wait(partial(self.is_ready, number), f"{number} is ready")
@@ -319,10 +328,6 @@ class Cluster:
         Whether a kvd machine serves, as HAProxy asks it.
         """
         return self._status(number, STATUS_PORT, "/ready") == 200
-
-    def _store_has_name(self) -> bool:
-        self._revive_nodes()
-        return STORE_NAME in self.machines[NODES[0]].log.read_text(errors="replace")
 
     def _revive_nodes(self) -> None:
         for number in NODES:

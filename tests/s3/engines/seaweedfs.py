@@ -1,6 +1,5 @@
 """
-Three nodes of SeaweedFS. What one node passes in every build is in
-`tests.integration.test_seaweedfs`.
+Three nodes of SeaweedFS, each of which has a database of its own, as by default.
 """
 
 from __future__ import annotations
