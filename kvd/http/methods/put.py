@@ -24,7 +24,7 @@ from kvd.http.methods.same_value import OwnDigest, digest_of
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
 from kvd.http.wire.digests import Verification
-from kvd.interfaces import Answer, IStreamedUpload, IUpload, IValue
+from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import Values
 from kvd.model.keys import Key
@@ -185,18 +185,8 @@ class PutHandler(RequestHandler):
         assert self._upload is not None
         self.when(self._upload.write(data), _go_on)
 
-    def descriptor(self) -> int | None:
-        upload = self._movable_to()
-        return None if upload is None else upload.fileno()
-
-    def streamed(self) -> IStreamedUpload | None:
-        upload = self._movable_to()
-        return None if upload is None else IStreamedUpload(upload, None)
-
-    def _movable_to(self) -> IUpload | None:
-        """
-        The upload, if the body is the value and nothing has to be known of its bytes.
-        """
+    def movable_to(self) -> IUpload | None:
+        # Not if the body is not the value, or something has to be known of its bytes.
         if self._operation.empty or self._coded is not None:
             return None
         if self._verification is not None or self._own is not None:
