@@ -1191,6 +1191,32 @@ class PassedUploadTests(PausingEngineCase):
         assert self.process.pipe is not None
         return self.process.pipe.movers
 
+    def test_what_was_written_before_goes_first(self) -> None:
+        """
+        The head of the request, and what came with it, while the engine's socket has
+        no room for them.
+        """
+        is_full = True
+        send = tcp.Client.writeSomeData
+
+        def send_later(connection: tcp.Client, data: bytes) -> Any:
+            if is_full and data.startswith(b"PUT "):
+                return 0
+            return send(connection, data)
+
+        self.patch(tcp.Client, "writeSomeData", send_later)
+        self.begin(30000)
+        self.client.send(self.body[30000:])
+        self.reactor.settle(100)
+        assert 0 == self.passed
+        assert self.connection()._mover is not None
+        is_full = False
+        self.reactor.settle(100)
+
+        assert 201 == status(self.client.receive_until(bool))
+        assert self.body == self.stored()
+        assert self.passed > 0
+
     def test_where_there_is_no_further_pipe(self) -> None:
         """
         What the engine's socket does not take is read and written.
