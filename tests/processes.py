@@ -17,7 +17,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
+from tests.patience import PATIENCE_SECONDS
+
 T = TypeVar("T")
+
+_STILL: Final = frozenset("TZX")
+"""
+The states of a thread that makes no step: stopped, or ended.
+"""
 
 
 def in_child(work: Callable[[], T]) -> T:
@@ -53,7 +60,25 @@ def state_of(pid: int) -> str:
     except (FileNotFoundError, ProcessLookupError):
         # The latter if it ends between the opening and the reading.
         return ""
+    return _state_in(stat)
+
+
+def _state_in(stat: str) -> str:
     return stat.rpartition(")")[2].split()[0]
+
+
+def states_of_threads(pid: int) -> set[str]:
+    """
+    As `state_of`, of all threads of a process.
+    """
+    states = set()
+    # The process may end between the opening and the reading, and so may a thread.
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                stat = Path(f"/proc/{pid}/task/{thread}/stat").read_text()
+                states.add(_state_in(stat))
+    return states
 
 
 def stop_all(pids: Collection[int]) -> None:
@@ -64,9 +89,19 @@ def stop_all(pids: Collection[int]) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
     for pid in pids:
-        # One that is in a call of the kernel finishes that first.
-        while state_of(pid) != "T" and not has_ended(pid):
-            time.sleep(0.001)
+        await_stop(pid)
+
+
+def await_stop(pid: int) -> None:
+    """
+    Wait until a process that was sent SIGSTOP stands still in all its threads, or is
+    gone.
+    """
+    # One that is in a call of the kernel finishes that first.
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not states_of_threads(pid) <= _STILL:
+        assert time.monotonic() < end, f"process {pid} does not stop"
+        time.sleep(0.001)
 
 
 def peers_of_stopped(pids: Collection[int]) -> dict[int, set[int] | None]:

@@ -8,12 +8,9 @@ still takes milliseconds and always says the same.
 from __future__ import annotations
 
 import socket
-import struct
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeVar
-from weakref import WeakSet
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Protocol
@@ -23,121 +20,13 @@ from kvd.net.reactor import WorkerReactor
 from kvd.net.sockets import bytes_unread
 from kvd.net.transport import ServerTransport, serve_connection
 from tests.patience import PATIENCE_SECONDS
+from tests.segments import Segments
 
 T = TypeVar("T")
 
 # Turns of the reactor after which everything local has come to rest: each
 # hop of a byte between two sockets takes one.
 TURNS = 12
-
-INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
-
-STUCK_SECONDS: Final = 0.1
-"""
-A segment that has taken so long is not underway any more: there is no room for it.
-"""
-
-SEGMENT_SECONDS: Final = 0.0001
-
-ESTABLISHED: Final = 1
-"""
-Of ``linux/tcp.h``: neither end has said that it sends no more.
-"""
-
-_INFO: Final = struct.Struct("B 127x Q 8x I 52x QQ")
-"""
-Of ``struct tcp_info`` there: the state, and how many bytes were received, have not been
-sent, were sent, and were sent once more.
-"""
-
-
-class TcpEnd(NamedTuple):
-    """
-    What one end of a connection over TCP knows of it.
-    """
-
-    state: int
-    received: int
-    unread: int
-    sent: int
-    unsent: int
-
-    @classmethod
-    def of(cls, connection: socket.socket) -> TcpEnd:
-        """
-        Ask the kernel.
-        """
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-        state, received, unsent, sent, once_more = _INFO.unpack(info)
-        unread = bytes_unread(connection)
-        return cls(state, received, unread, sent - once_more, unsent)
-
-
-class Underway(NamedTuple):
-    """
-    What has not arrived yet, in bytes.
-    """
-
-    expected: int
-    """Where there is room."""
-    possible: int
-    """Where there may be none; or the end of a connection, which may be behind that."""
-
-
-class Segments:
-    """
-    Knows what is underway over TCP between the sockets of this process.
-    """
-
-    def __init__(self) -> None:
-        self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._pairs: WeakSet[socket.socket] = WeakSet()
-        """Those whose other end was here too."""
-        self._stuck = Underway(0, 0)
-
-    def note(self, connection: object) -> None:
-        """
-        Something may arrive here, or at the other end.
-        """
-        if isinstance(connection, socket.socket) and connection.family in INTERNET:
-            self._sockets.add(connection)
-
-    def wait(self) -> bool:
-        """
-        Wait until no segment is underway, or one is stuck. Returns whether one was.
-        """
-        waited, before, since = False, Underway(0, 0), time.monotonic()
-        while (underway := self._underway()) not in (Underway(0, 0), self._stuck):
-            now = time.monotonic()
-            if underway != before:
-                before, since = underway, now
-            elif not underway.expected and since + STUCK_SECONDS < now:
-                break
-            assert now < since + PATIENCE_SECONDS
-            waited = True
-            time.sleep(SEGMENT_SECONDS)
-        self._stuck = underway
-        return waited
-
-    def _underway(self) -> Underway:
-        ends: dict[tuple[Any, Any], tuple[socket.socket, TcpEnd]] = {}
-        for each in self._sockets:
-            # Where it is closed, or not connected yet.
-            with suppress(OSError):
-                names = each.getsockname(), each.getpeername()
-                ends[names] = each, TcpEnd.of(each)
-        expected = possible = 0
-        for (here, there), (connection, end) in ends.items():
-            if (there, here) in ends:
-                self._pairs.add(connection)
-                other = ends[there, here][1]
-                if not end.unread:
-                    expected += other.unsent + max(0, other.sent - end.received)
-                else:
-                    possible += max(0, other.sent - end.received)
-            elif connection in self._pairs and end.state == ESTABLISHED:
-                possible += 1
-        return Underway(expected, possible)
 
 
 class SteppedReactor(WorkerReactor):
@@ -150,6 +39,17 @@ class SteppedReactor(WorkerReactor):
         self.segments = Segments()
         super().__init__(self.row)
         self._now = 1000.0
+
+    def tcp_pair(
+        self, window: int | None = None, segment_bytes: int | None = None
+    ) -> tuple[socket.socket, socket.socket]:
+        """
+        See `tcp_pair`. `settle` waits for what is underway between the two.
+        """
+        ends = tcp_pair(window, segment_bytes)
+        for end in ends:
+            self.segments.note(end)
+        return ends
 
     def addReader(self, reader: Any) -> None:
         # `BodySocket` has no public one.
@@ -311,18 +211,28 @@ def connect(
     return Client(reactor, far)
 
 
-def tcp_pair(window: int | None = None) -> tuple[socket.socket, socket.socket]:
+def tcp_pair(
+    window: int | None = None, segment_bytes: int | None = None
+) -> tuple[socket.socket, socket.socket]:
     """
     What ``socket.socketpair`` gives, over TCP; neither end holds back a small segment
     until the one before it is acknowledged, as no connection of kvd does.
 
     Args:
         window: How much the second's kernel takes for it; None: as is usual.
+        segment_bytes: The longest segment; None: that of loopback, 64 KiB. Where there
+            is no room for another one, the kernel says that some have come, whatever
+            the low-water mark.
     """
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.socket() as server:
         far = socket.socket()
+        if segment_bytes is not None:
+            for end in (server, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_bytes)
         if window is not None:
             far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
         far.connect(server.getsockname())
         near, _ = server.accept()
     for end in (near, far):

@@ -186,8 +186,10 @@ class CountingMemory:
         """
         if descriptor is None:
             own = create_counting(1)
-            memory = mmap.mmap(own, 0)
-            os.close(own)
+            try:
+                memory = mmap.mmap(own, 0)
+            finally:
+                os.close(own)
         else:
             memory = mmap.mmap(descriptor, 0)
         self._key = memory[:_KEY_BYTES]
@@ -247,8 +249,12 @@ def create_counting(rows: int) -> int:
         can be sent.
     """
     descriptor = os.memfd_create("kvd counting", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, (_OPEN + rows * _ROW_WORDS) * _WORD_BYTES)
-    os.pwrite(descriptor, secrets.token_bytes(_KEY_BYTES), 0)
+    try:
+        os.ftruncate(descriptor, (_OPEN + rows * _ROW_WORDS) * _WORD_BYTES)
+        os.pwrite(descriptor, secrets.token_bytes(_KEY_BYTES), 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

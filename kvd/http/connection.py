@@ -12,10 +12,7 @@ socket that has not taken the reply yet). `kvd.http.states` has the table of its
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,19 +27,9 @@ from kvd.http.recorder import Recorder
 from kvd.http.request import RequestHandler, unread_request
 from kvd.http.states import ENDING, RECEIVING, WAITING, Input, State
 from kvd.http.wire.events import END_OF_REQUEST, NEED_DATA, Mark
-from kvd.interfaces import IStreamedUpload
 from kvd.model.requests import Request
 from kvd.net.sockets import has_ended, was_reset
-from kvd.net.splice import Stopped
 from kvd.net.transport import BODY_BYTES, HEAD_BYTES, ServerTransport
-
-
-def _socket_of(handler: RequestHandler) -> int | None:
-    """
-    The socket on which the body of a request goes on, if it does.
-    """
-    upload = handler.streamed()
-    return None if upload is None else upload.socket()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -70,7 +57,7 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             return
         self.reader.feed(data)
         if state in WAITING:
-            self._pause_input()
+            self.pause_input()
         else:
             self.advance()
 
@@ -84,7 +71,7 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             return
         if self._state in WAITING:
             if self.transport.peer_left:
-                self._give_up_reply()
+                self._client_left()
             return
         if self._state in RECEIVING:
             self._wait(State.CLOSING)
@@ -118,7 +105,7 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
         context.run_queue.discard(self._resume)
         self._shake_hands_no_more()
         if self._mover is not None:
-            self._stop_moving()
+            self._mover.stop()
         # A cycle: the transport holds a method of this connection, which holds the
         # transport. Without it, both are freed without the garbage collector.
         transport.read_by(None)
@@ -248,7 +235,7 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
             # Another request would be served for whoever the client was.
             self._close()
             return
-        if self._input is Input.PAUSED and self._has_left():
+        if self._input is not Input.OPEN and self._has_left():
             return
         if not self._is_over(now):
             return
@@ -278,166 +265,60 @@ class HttpConnection(FastConnection, OpeningConnection, Protocol):
 
     def _has_left(self) -> bool:
         """
-        Whether the client has left, which is acted upon; reading has stopped at what it
-        sent ahead.
+        Whether the client has left, which is acted upon. The reactor does not tell, as
+        nothing is read: what the client sent ahead stays in the kernel, or it has
+        closed its half.
         """
         state, transport = self._state, self.transport
         if state is State.DELAY and has_ended(transport.socket):
             self._close()
             return True
-        if state in (State.STORE, State.RELAY) and was_reset(transport.socket):
-            transport.lose_peer()
-            self._give_up_reply()
+        if state in (State.STORE, State.RELAY) and (
+            # The kernel says it once.
+            transport.peer_left or was_reset(transport.socket)
+        ):
+            self._client_left()
             return True
         return False
+
+    def _client_left(self) -> None:
+        """
+        The client neither sends nor reads any more: give up what nobody can have.
+        """
+        if self._lacks_body():
+            self.abort()
+            return
+        if not self.transport.peer_left:
+            self.transport.lose_peer()
+        self._give_up_reply()
+
+    def _lacks_body(self) -> bool:
+        """
+        Whether the request in service is of no use, as the rest of its body will not
+        come. Where its length does not tell, that is found out when the store takes
+        more: all that has come would have to be kept in memory meanwhile.
+        """
+        handler = self._handler
+        if handler is None or handler.keeps_part:
+            return False
+        held = 0 if self._mover is None else self._mover.held
+        return self.reader.lacks(held + self.transport.most_unread())
 
     # -- bodies that are moved ------------------------------------------------
 
     def _move_if_worthwhile(self) -> None:
         """
-        Move the rest of the body to its file, or on to a socket, from now on, if it is
-        long enough, has a known length, and its handler has one of them for it.
+        Move the rest of the body from now on, if that is possible and worth it.
         """
         pipe, handler = self.context.pipe, self._handler
         if pipe is None or handler is None or self._mover is not None:
             return
-        if self.transport.secure is not None:
-            # What has come is encrypted.
-            return
-        if not is_worth_moving(self.reader):
-            return
-        if handler.descriptor() is not None or _socket_of(handler) is not None:
-            self._mover = BodyMover(pipe, self.transport, self.reader)
-            self.transport.read_by(self._move)
+        if is_worth_moving(self, handler):
+            self._mover = BodyMover(self, handler, pipe)
 
-    def _move(self) -> Any:
+    def moves_no_more(self) -> None:
         """
-        Move what has arrived; called instead of `dataReceived`.
+        See `ConnectionLifecycle`.
         """
-        handler, mover = self._handler, self._mover
-        if handler is None or mover is None or self._state is not State.BODY:
-            # The reply came early, or the connection waits for the store.
-            return self._read_instead()
-        target = handler.descriptor()
-        if target is None:
-            return self._pass_on(handler, mover)
-        try:
-            moved = mover.move(target, self.context.row.turn)
-        except OSError:
-            return CONNECTION_LOST
-        self._count_moved(moved, handler)
-        if isinstance(moved, Stopped):
-            if self._stop_at(moved, handler):
-                # The file took them when they were written.
-                self.context.stop_moving()
-            return self._stopped(moved)
-        if not self.reader.movable:
-            self._stop_moving()
-            self.advance()
-        return None
-
-    def _count_moved(self, moved: int | Stopped, handler: RequestHandler) -> None:
-        count = moved.count if isinstance(moved, Stopped) else moved
-        self._received += count
-        self.context.row.received(count)
-        handler.received += count
-        if count:
-            self._timeouts.start(self.context.clock.seconds())
-
-    def _read_instead(self) -> Any:
-        """
-        Move no more, but read.
-        """
-        self._read_held()
-        return self.transport.doRead()
-
-    def _read_held(self) -> None:
-        """
-        Move no more, and take what is held, if anything is, as if it came now.
-        """
-        held = b"" if self._mover is None else self._mover.take_held()
-        self._stop_moving()
-        if held:
-            self.dataReceived(held)
-
-    def _pass_on(self, handler: RequestHandler, mover: BodyMover) -> Any:
-        """
-        Move what has arrived to the socket on which it goes on.
-        """
-        upload = handler.streamed()
-        descriptor = None if upload is None else upload.socket()
-        if upload is None or descriptor is None:
-            return self._read_instead()
-        if upload.queued:
-            self._await_room(handler, upload)
-            return None
-        try:
-            moved = mover.pass_on(upload, descriptor, self.context.row.turn)
-        except OSError:
-            return CONNECTION_LOST
-        self._count_moved(moved, handler)
-        if isinstance(moved, Stopped):
-            self._stop_at(moved, handler)
-            return self._stopped(moved)
-        if mover.holds:
-            self._await_room(handler, upload)
-        return None
-
-    def _await_room(self, handler: RequestHandler, upload: IStreamedUpload) -> None:
-        """
-        Go on when a socket takes more.
-        """
-
-        def has_room(_: None) -> None:
-            mover = self._mover
-            if mover is None or not mover.holds:
-                return
-            descriptor = upload.socket()
-            if descriptor is None:
-                self._read_held()
-                return
-            self._count_moved(mover.send_held(upload, descriptor), handler)
-            if mover.holds:
-                self._await_room(handler, upload)
-
-        def let_go(_: None) -> None:
-            mover = self._mover
-            if self._state is not State.STORE and mover is not None and mover.holds:
-                # The request was refused: its bytes are skipped, as they come.
-                self._read_held()
-
-        self._pause_input()
-        room = upload.room()
-        handler.when(room, has_room)
-        room.addCallback(let_go)
-        # It may have failed already.
-        self.advance()
-
-    def _stop_at(self, stopped: Stopped, handler: RequestHandler) -> bool:
-        """
-        Nothing more can be moved; bytes that are in the pipe have to be written.
-
-        Returns:
-            Whether there were any, and they were.
-        """
-        if not stopped.rest:
-            return False
-        self._stop_moving()
-        self.dataReceived(stopped.rest)
-        return self._handler is handler
-
-    def _stopped(self, stopped: Stopped) -> Any:
-        """
-        What the transport is told, once the bytes from the pipe are written.
-        """
-        if stopped.ended:
-            return CONNECTION_DONE
-        return None if stopped.rest else self._read_instead()
-
-    def _stop_moving(self) -> None:
-        if self._mover is not None:
-            dropped = self._mover.stop()
-            self._received += dropped
-            self.context.row.received(dropped)
-            self._mover = None
-            self._read_as_usual()
+        self._mover = None
+        self._read_as_usual()

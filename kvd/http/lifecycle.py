@@ -344,9 +344,42 @@ class ConnectionLifecycle:
         if give_up is not None:
             give_up()
 
+    # -- what moves the body of a request calls -------------------------------
+
+    def receives_for(self, handler: object) -> bool:
+        """
+        Whether the next bytes are of the body that this handler takes.
+        """
+        return self._state is State.BODY and self._handler is handler
+
+    @property
+    def waits_for_store(self) -> bool:
+        """
+        Whether the store has been asked, and has not answered.
+        """
+        return self._state is State.STORE
+
+    def count_moved(self, count: int) -> None:
+        """
+        So many bytes of a body were received without `dataReceived`.
+        """
+        self._received += count
+        self.context.row.received(count)
+        if count:
+            self._timeouts.start(self.context.clock.seconds())
+
+    def moves_no_more(self) -> None:
+        """
+        The rest of a body is not moved: `dataReceived` gets it.
+        """
+        raise NotImplementedError
+
     # -- input ----------------------------------------------------------------
 
-    def _pause_input(self) -> None:
+    def pause_input(self) -> None:
+        """
+        Leave what comes in the kernel, until the connection waits for it.
+        """
         if self._input is Input.OPEN:
             self._input = Input.PAUSED
             self.transport.pauseProducing()

@@ -41,7 +41,7 @@ from kvd.http.reply_fields import Fields, refusal_fields
 from kvd.http.source import OpenFile, Source
 from kvd.http.values import PermittedValues
 from kvd.http.wire.replies import CONTINUE, problem, reply_head, with_length
-from kvd.interfaces import Answer, ISigningDialect, IStreamedUpload
+from kvd.interfaces import Answer, ISigningDialect, IUpload
 from kvd.ipc.row import CLIENT_LEFT
 from kvd.model.exchanges import Values
 from kvd.model.operations import Operation
@@ -121,19 +121,19 @@ class RequestHandler:
         A piece of the body has come.
         """
 
-    def descriptor(self) -> int | None:
+    def movable_to(self) -> IUpload | None:
         """
-        A descriptor to which the body may be moved without a call of `chunk`, or None.
+        The upload to which the body may be moved without a call of `chunk`, or None.
         May change with every chunk.
         """
         return None
 
-    def streamed(self) -> IStreamedUpload | None:
+    @property
+    def keeps_part(self) -> bool:
         """
-        What takes the body on over a connection, to which it may be moved without a
-        call of `chunk`, or None. May change with every chunk.
+        Whether what comes of a body is kept if the rest of it does not come.
         """
-        return None
+        return False
 
     def end(self) -> None:
         """

@@ -37,9 +37,12 @@ state; only in DELAY it is taken for one that has left. In the states that wait 
 something else than the client (`WAITING`) its bytes are kept, and reading stops at the
 first of them: a client that sends ahead costs the memory of one read.
 
-A client that has reset the connection reads no more. What it sent before that is served
-all the same, except that the reply to a request that only reads is given up at once,
-where the store is still to give something of it.
+A client that has reset the connection neither sends nor reads any more. What it sent
+before that is served all the same, with two exceptions, where the store is waited for:
+the reply to a request that only reads is given up, and so is a request whose body did
+not come whole. After bytes were sent ahead, or after the client has closed its half,
+nothing is read, and the reactor does not watch the connection: then the next
+`check_time` finds the reset.
 """
 
 from __future__ import annotations

@@ -165,6 +165,8 @@ class IUpload(Interface):
     def discard() -> None:
         """
         Discard the upload and everything that it has written. Further calls do nothing.
+        A `write` may still be waited for, or `IStreamedUpload.room`: nobody needs the
+        answer.
         """
 
 
@@ -285,7 +287,8 @@ class IStore(Interface):
 
     def stat(key: Key) -> Answer[ValueInfo]:
         """
-        Describe a value. Raises what `open` raises.
+        Describe a value. Raises what `open` raises. If the answer is a Deferred, it may
+        be cancelled.
         """
 
     def remove(key: Key, conditions: Conditions) -> Answer[None]:

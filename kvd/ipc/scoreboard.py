@@ -448,21 +448,28 @@ def create_scoreboard(workers: int, rows: int = 0) -> int:
         can be sent.
     """
     rows = max(workers, rows)
+    is_plain = False
     try:
         descriptor = create_map(_size(rows))
     except OSError:
         # Only programs in the kernel need that memory, and the kernel would refuse to
         # load them too.
         descriptor = os.memfd_create("kvd scoreboard", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, _size(rows))
-    with (
-        mmap.mmap(descriptor, _HEAD_BYTES) as head,
-        memoryview(head).cast("Q") as words,
-    ):
-        words[_IN_USE] = words[_EVER] = workers
-        words[_ROWS] = rows
-        # A machine without a battery-backed clock may not know the date yet.
-        words[_EPOCH] = max(0, clock_epoch_ns())
+        is_plain = True
+    try:
+        if is_plain:
+            os.ftruncate(descriptor, _size(rows))
+        with (
+            mmap.mmap(descriptor, _HEAD_BYTES) as head,
+            memoryview(head).cast("Q") as words,
+        ):
+            words[_IN_USE] = words[_EVER] = workers
+            words[_ROWS] = rows
+            # A machine without a battery-backed clock may not know the date yet.
+            words[_EPOCH] = max(0, clock_epoch_ns())
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

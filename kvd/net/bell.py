@@ -46,14 +46,18 @@ class Bell:
     def __init__(self, descriptor: int, rung: Callable[[], None], reactor: Any) -> None:
         """
         Args:
-            descriptor: Owned by this.
+            descriptor: Owned by this, also if it cannot be watched.
             rung: Called when a process has rung, this one included.
             reactor: A `kvd.net.reactor.WorkerReactor`.
         """
         self._descriptor = descriptor
         self._rung = rung
         self._reactor = reactor
-        reactor.watch(self, EPOLLIN | EPOLLET)
+        try:
+            reactor.watch(self, EPOLLIN | EPOLLET)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def ring(self) -> None:
         """

@@ -107,7 +107,11 @@ class Words:
             OSError: As `create_map`.
         """
         self.descriptor = create_map(count * WORD_BYTES)
-        self._memory = mmap.mmap(self.descriptor, count * WORD_BYTES)
+        try:
+            self._memory = mmap.mmap(self.descriptor, count * WORD_BYTES)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
         self._words = memoryview(self._memory).cast("Q")
 
     def __getitem__(self, at: int) -> int:

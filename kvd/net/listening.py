@@ -345,10 +345,11 @@ def _make_unix(address: UNIXAddress) -> ListenerGroup:
         # Nobody connects before it listens, so the mode is right in time.
         os.chmod(address.path, address.mode)
         sock.listen(address.backlog)
+        inode = os.stat(address.path).st_ino
     except BaseException:
         sock.close()
         raise
-    return ListenerGroup(address, (sock,), os.stat(address.path).st_ino)
+    return ListenerGroup(address, (sock,), inode)
 
 
 def _remove_stale(path: str) -> None:

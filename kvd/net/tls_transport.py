@@ -182,6 +182,13 @@ class TLSTransport(ServerTransport):
             return CONNECTION_LOST
         return None if data is None else self._dataReceived(data)
 
+    def most_unread(self) -> int:
+        """
+        See `ServerTransport.most_unread`.
+        """
+        begun = 0 if self.secure is None else len(self.secure.begun)
+        return begun + super().most_unread()
+
     def _read_with(self, reader: Any) -> Any:
         result = super()._read_with(reader)
         secure = self.secure

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from kvd.net.sending import SendingConnection
 from kvd.net.sockets import (
     address_of,
+    bytes_unread,
     close_both_ways,
     is_drained,
     name_of,
@@ -369,6 +370,13 @@ class ServerTransport(SendingConnection):
         Whether nothing is lost if both halves are closed now; see the function.
         """
         return not self.queued and is_drained(self.socket)
+
+    def most_unread(self) -> int:
+        """
+        How many bytes at most have come that nobody read: those of the records, over
+        TLS.
+        """
+        return bytes_unread(self.socket)
 
     def has_input(self) -> bool:
         """

@@ -172,42 +172,43 @@ class FileStore:
             self._min_free = admission.min_free
             admission.free = self._free
         self._underway = Underway()
-        with ExitStack() as opened:
-            with opening(path):
-                self._root = open_root(path)
-                opened.callback(os.close, self._root)
-                hidden = open_hidden(self._root, modes.folder)
-                opened.callback(os.close, hidden)
-                lock = LockFile(self._root, modes)
-                opened.callback(lock.close)
-                by_sidecars = has_sidecars(self._root, lock.descriptor, modes)
-                left = sweep(hidden)
-                renew = partial(renew_hidden, self._root, hidden, modes.folder)
-                uploads = UploadFolder(hidden, modes, renew)
-                opened.callback(uploads.close)
-                resumable = ResumableFolder(hidden, modes.folder)
-                opened.callback(resumable.close)
+        with opening(path), ExitStack() as opened, ExitStack() as swept:
+            self._root = open_root(path)
+            opened.callback(os.close, self._root)
+            hidden = open_hidden(self._root, modes.folder)
+            opened.callback(os.close, hidden)
+            lock = LockFile(self._root, modes)
+            opened.callback(lock.close)
+            by_sidecars = has_sidecars(self._root, lock.descriptor, modes)
+            left = sweep(hidden)
+            for each in left:
+                swept.callback(each.release)
+            renew = partial(renew_hidden, self._root, hidden, modes.folder)
+            uploads = UploadFolder(hidden, modes, renew)
+            opened.callback(uploads.close)
+            resumable = ResumableFolder(hidden, modes.folder)
+            opened.callback(resumable.close)
+            sidecars = Sidecars(self._root, modes) if by_sidecars else None
+            tree = self._tree = Tree(self._root, modes, sidecars)
+            self._locks = KeyLocks(lock, clock, self._underway)
+            self._restore(left)
+            self._writeback = None
+            if writes_back and is_on_a_disk(self._root):
+                is_shared = is_of_one_machine(self._root)
+                epochs = Epochs(lock.descriptor) if is_shared else None
+                self._writeback = Writeback(
+                    self._root, uploads, left, clock, off_reactor, epochs
+                )
+                # Which releases them.
+                swept.pop_all()
+                if durability == "process":
+                    tree.kept = self._writeback.kept
+                    tree.epochs = epochs
             self._opened = opened.pop_all()
-        sidecars = Sidecars(self._root, modes) if by_sidecars else None
-        tree = self._tree = Tree(self._root, modes, sidecars)
         self._listings = ListingContext(
             self._root, sidecars, off_reactor, self._underway
         )
         self._populated = Populated(self._listings, tree)
-        self._locks = KeyLocks(lock, clock, self._underway)
-        self._restore(left)
-        self._writeback = None
-        if writes_back and is_on_a_disk(self._root):
-            epochs = Epochs(lock.descriptor) if is_of_one_machine(self._root) else None
-            self._writeback = Writeback(
-                self._root, uploads, left, clock, off_reactor, epochs
-            )
-            if durability == "process":
-                tree.kept = self._writeback.kept
-                tree.epochs = epochs
-        else:
-            for each in left:
-                each.release()
         self._syncs = None
         if durability == "disk":
             self._syncs = Syncs(self._root, syncing or off_reactor)

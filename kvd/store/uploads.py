@@ -234,10 +234,12 @@ class UploadFolder:
         except FileNotFoundError:
             self._renew_hidden()
             self._name, self.descriptor = _make(self._hidden, self._modes.folder)
-        self._conferred = conferred(self.descriptor)
-        self.say_made()
-        if old >= 0:
-            os.close(old)
+        try:
+            self._conferred = conferred(self.descriptor)
+            self.say_made()
+        finally:
+            if old >= 0:
+                os.close(old)
 
     def say_made(self) -> None:
         """

@@ -470,13 +470,17 @@ def create_usage(limits: Sequence[int], rows: int) -> int:
     """
     cells = 1 + len(limits) * (1 + rows)
     descriptor = os.memfd_create("kvd usage", os.MFD_CLOEXEC)
-    os.ftruncate(descriptor, cells * _CELL_WORDS * _WORD_BYTES)
-    with (
-        mmap.mmap(descriptor, 0) as memory,
-        memoryview(memory).cast("q") as words,
-    ):
-        words[_QUOTAS] = len(limits)
-        words[_ROWS] = rows
-        for quota, limit in enumerate(limits):
-            words[(1 + quota) * _CELL_WORDS + _LIMIT] = limit
+    try:
+        os.ftruncate(descriptor, cells * _CELL_WORDS * _WORD_BYTES)
+        with (
+            mmap.mmap(descriptor, 0) as memory,
+            memoryview(memory).cast("q") as words,
+        ):
+            words[_QUOTAS] = len(limits)
+            words[_ROWS] = rows
+            for quota, limit in enumerate(limits):
+                words[(1 + quota) * _CELL_WORDS + _LIMIT] = limit
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor

@@ -4,15 +4,18 @@ Tests for `kvd.access.counting`.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
+from unittest import mock
 
 import pytest
 
 from kvd.access.counting import SLOTS, CountingMemory, clear_row, create_counting
 from tests.chance import new_seed
+from tests.descriptors import Descriptors
 
 PROCESSES = 5
 
@@ -98,3 +101,18 @@ def test_more_names_than_slots_are_bounded(descriptor: int) -> None:
     for name in names:
         own.remove(name)
     assert {0} == {each[name] for name in names for each in (own, other)}
+
+
+@pytest.mark.parametrize("call", ["os.ftruncate", "os.pwrite", "mmap.mmap"])
+def test_memory_that_cannot_be_used_is_not_left_open(call: str) -> None:
+    """
+    As where there is none left.
+    """
+    opened = Descriptors("/memfd:")
+    with (
+        mock.patch(call, side_effect=OSError(errno.ENOMEM, "no memory")),
+        pytest.raises(OSError, match="no memory"),
+    ):
+        CountingMemory()
+
+    assert 0 == opened.more

@@ -19,10 +19,14 @@ from kvd.client.sockets import (
     SHORT_SECONDS,
     BodySocket,
 )
-from tests.stepped import SteppedReactor, tcp_pair
+from tests.stepped import SteppedReactor
 
 MANY = 10_000_000
 SILENT_SECONDS = 30.0
+ETHERNET_BYTES = 1460
+"""
+The longest segment there.
+"""
 
 
 class WatchTests(SynchronousTestCase):
@@ -33,7 +37,7 @@ class WatchTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = SteppedReactor()
         self.addCleanup(self.reactor.dispose)
-        self.near, self.far = tcp_pair()
+        self.near, self.far = self.reactor.tcp_pair(segment_bytes=ETHERNET_BYTES)
         self.addCleanup(self.near.close)
         self.addCleanup(self.far.close)
         self.near.setblocking(False)
@@ -87,10 +91,11 @@ class WatchTests(SynchronousTestCase):
 
     def come(self, count: int, seconds: float = 0.0) -> None:
         """
-        So many bytes come after some time.
+        So many bytes come at once, after some time.
         """
         self.reactor.advance(seconds)
         self.far.sendall(bytes(count))
+        self.reactor.segments.wait()
         self.reactor.settle()
         assert count == self.taken[-1]
 

@@ -19,7 +19,7 @@ from tests.chance import new_seed
 from tests.crash.load import Load, Report
 from tests.integration.twistd import Twistd
 from tests.ports import unused_port
-from tests.processes import has_ended
+from tests.processes import await_stop, has_ended
 
 CLIENTS: Final = 12
 WORKERS: Final = 4
@@ -27,12 +27,6 @@ WAIT_SECONDS: Final = 30
 FORK_SERVER_EVERY: Final = 3
 """
 So often the fork server dies too, and cannot replace the worker at once.
-"""
-
-STOPPED_SECONDS: Final = 0.002
-"""
-Between the stop of a worker, so that its connections can be counted, and its
-end.
 """
 
 
@@ -158,7 +152,8 @@ def _kill_one(asked: ControlSocket, chance: random.Random) -> tuple[int, float]:
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
         stopped = time.monotonic()
-        time.sleep(STOPPED_SECONDS)
+        # So that its connections can be counted.
+        await_stop(worker["pid"])
         row = asked.status()["workers"][worker["worker"]]
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         stopped_seconds = time.monotonic() - stopped
@@ -172,11 +167,15 @@ def _kill_one(asked: ControlSocket, chance: random.Random) -> tuple[int, float]:
 
 def _kill_fork_server(supervisor: int) -> None:
     """
-    The supervisor's only child; workers are the fork server's.
+    The supervisor's only child; workers are the fork server's, and of its process
+    group. When it ends, the group is an orphan, and the kernel has a member that is
+    stopped go on (_exit(2)): so it has ended when this returns.
     """
     with open(f"/proc/{supervisor}/task/{supervisor}/children") as file:
-        for child in file.read().split():
-            os.kill(int(child), signal.SIGKILL)
+        killed = [int(child) for child in file.read().split()]
+    for child in killed:
+        os.kill(child, signal.SIGKILL)
+    _await_end(killed)
 
 
 def _descriptors(pid: int) -> int:
@@ -220,9 +219,9 @@ def _await_noticed(asked: ControlSocket, pid: int) -> None:
 
 def _await_end(pids: Sequence[int]) -> None:
     """
-    Nobody outlives the supervisor.
+    Nobody outlives the supervisor, nor a kill.
     """
     deadline = time.monotonic() + WAIT_SECONDS
     while not all(has_ended(pid) for pid in pids):
-        assert time.monotonic() < deadline, "a worker outlives the supervisor"
-        time.sleep(0.01)
+        assert time.monotonic() < deadline, "a process outlives its end"
+        time.sleep(0.001)

@@ -17,7 +17,7 @@ from typing import Final
 from kvd.admin.control.asking import ControlSocket
 from tests.integration.http import ask
 from tests.integration.twistd import Twistd
-from tests.processes import state_of
+from tests.processes import await_stop
 
 WORKERS: Final = 4
 CLIENTS: Final = 8
@@ -101,8 +101,7 @@ def stopped(pid: int) -> Iterator[None]:
     pidfd = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
-        while state_of(pid) != "T":
-            time.sleep(0.001)
+        await_stop(pid)
         yield
     finally:
         signal.pidfd_send_signal(pidfd, signal.SIGCONT)

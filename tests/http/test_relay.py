@@ -22,7 +22,7 @@ from kvd.http.source import Stream
 from kvd.net.splice import Pipe
 from kvd.net.transport import ServerTransport, serve_connection
 from tests.descriptors import Descriptors
-from tests.stepped import SteppedReactor, tcp_pair
+from tests.stepped import SteppedReactor
 
 SILENT_SECONDS = 30.0
 SMALL = 4096
@@ -41,9 +41,9 @@ class RelayTests(SynchronousTestCase):
         self.addCleanup(self.pipe.close)
         self.pieces = Pieces(lambda: self.is_short)
         self.is_short = False
-        self.source, self.engine = tcp_pair()
+        self.source, self.engine = self.reactor.tcp_pair()
         self.source.setblocking(False)
-        near, self.client = tcp_pair(window=SMALL)
+        near, self.client = self.reactor.tcp_pair(window=SMALL)
         self.client.setblocking(False)
         for each in (self.source, self.engine, self.client):
             self.addCleanup(each.close)

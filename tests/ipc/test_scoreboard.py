@@ -18,6 +18,7 @@ import pytest
 from kvd.ipc.histogram import BOUNDS_SECONDS, BUCKETS
 from kvd.ipc.row import AWAKE, BEAT, ROW_WORDS, WORD_BYTES, lone_row
 from kvd.ipc.scoreboard import Scoreboard, create_scoreboard
+from tests.descriptors import Descriptors
 from tests.dispatch.kernels import may_load
 
 
@@ -412,3 +413,37 @@ def test_all_processes_date_by_the_same_clock(memory: int) -> None:
 
     assert first == second
     assert abs(first + time.monotonic_ns() - time.time_ns()) < 3600 * 10**9
+
+
+@pytest.mark.parametrize("call", ["os.ftruncate", "mmap.mmap"])
+def test_memory_that_cannot_be_used_is_not_left_open(call: str) -> None:
+    """
+    As where there is none left.
+    """
+    opened = Descriptors("/memfd:")
+    refused = OSError(errno.EPERM, os.strerror(errno.EPERM))
+    with (
+        mock.patch("kvd.ipc.scoreboard.create_map", side_effect=refused),
+        mock.patch(call, side_effect=OSError(errno.ENOMEM, "no memory")),
+        pytest.raises(OSError, match="no memory"),
+    ):
+        create_scoreboard(3)
+
+    assert 0 == opened.more
+
+
+def test_memory_of_the_kernel_that_cannot_be_used_is_not_left_open() -> None:
+    """
+    Nor is it replaced then.
+    """
+    opened = Descriptors("/memfd:")
+    with (
+        mock.patch(
+            "kvd.ipc.scoreboard.create_map", return_value=os.memfd_create("map")
+        ),
+        mock.patch("mmap.mmap", side_effect=OSError(errno.ENOMEM, "no memory")),
+        pytest.raises(OSError, match="no memory"),
+    ):
+        create_scoreboard(3)
+
+    assert 0 == opened.more

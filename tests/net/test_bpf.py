@@ -4,7 +4,10 @@ Tests for `kvd.net.bpf`.
 
 from __future__ import annotations
 
+import errno
+import os
 import platform
+from unittest import mock
 
 import pytest
 
@@ -44,4 +47,19 @@ def test_words_are_let_go_of() -> None:
     assert opened.more
 
     words.close()
+    assert 0 == opened.more
+
+
+def test_words_that_cannot_be_mapped_are_not_left_open() -> None:
+    """
+    As where a process may have no more mappings.
+    """
+    opened = Descriptors("/memfd:")
+    with (
+        mock.patch("kvd.net.bpf.create_map", return_value=os.memfd_create("map")),
+        mock.patch("mmap.mmap", side_effect=OSError(errno.ENOMEM, "no memory")),
+        pytest.raises(OSError, match="no memory"),
+    ):
+        Words(3)
+
     assert 0 == opened.more

@@ -8,6 +8,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
+from unittest import mock
 
 import pytest
 
@@ -15,6 +16,7 @@ import kvd.net.listening
 from kvd.errors import AddressUnusable
 from kvd.net.listening import ListenerGroup, is_public, open_group
 from kvd.settings import TCPAddress, UNIXAddress
+from tests.descriptors import Descriptors
 
 ANY_PORT = TCPAddress("127.0.0.1", 0)
 
@@ -437,3 +439,22 @@ def test_sockets_that_were_given_away_keep_their_file(tmp_path: Path) -> None:
 
     assert 1 == group.given
     assert (tmp_path / "socket").exists()
+
+
+def test_a_unix_socket_that_is_removed_at_once_is_not_left_open(tmp_path: Path) -> None:
+    """
+    By another program: nobody could reach it.
+    """
+    opened = Descriptors("socket:")
+    path = tmp_path / "socket"
+
+    def remove(path: str, _: int) -> None:
+        os.unlink(path)
+
+    with (
+        mock.patch("os.chmod", remove),
+        pytest.raises(AddressUnusable, match="does not exist"),
+    ):
+        open_group(UNIXAddress(str(path)), 1)
+
+    assert 0 == opened.more

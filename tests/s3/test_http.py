@@ -30,16 +30,18 @@ from kvd.client.sockets import BodySocket
 from kvd.http import mover
 from kvd.http.connection import HttpConnection
 from kvd.http.relay import Relay
+from kvd.http.states import State
 from kvd.interfaces import Answer
 from kvd.ipc.row import CLIENT_LEFT, WORDS_OF_REQUESTS
 from kvd.net import sending, splice
-from kvd.net.sockets import bytes_unread
+from kvd.net.sockets import bytes_held, bytes_unread
 from kvd.net.splice import Pipe
+from kvd.s3 import multipart_upload
 from kvd.s3 import store as store_module
 from kvd.s3.buffered_upload import BufferedUpload
 from kvd.s3.connections import IDLE_SECONDS as CONNECTION_SECONDS
 from kvd.s3.engine import SILENT_SECONDS
-from kvd.s3.multipart_upload import MultipartUpload
+from kvd.s3.multipart_upload import MultipartUpload, Part
 from kvd.s3.streamed_upload import StreamedUpload
 from kvd.s3.value import HEAD_BYTES
 from tests.descriptors import Descriptors
@@ -56,6 +58,7 @@ from tests.s3 import memory_engine
 from tests.s3.cases import EngineCase, EngineReactor, keeps_all
 from tests.s3.memory_engine import MemoryEngine
 from tests.s3.workers import EngineWorker
+from tests.stepped import Client
 
 T = TypeVar("T")
 
@@ -569,11 +572,16 @@ class ResetTests(OverEngine, ConnectionCase):
             client.send(request)
             self.reactor.settle()
         assert len(self.process.connections) == 2
+        self.reset(client)
+
+    def reset(self, client: Client) -> None:
+        """
+        Reset the connection of a client.
+        """
         client.socket.setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
         client.close()
-        self.reactor.settle()
 
     def assert_given_up(self, status: int = CLIENT_LEFT) -> None:
         """
@@ -637,6 +645,41 @@ class ResetTests(OverEngine, ConnectionCase):
         self.assert_given_up()
         assert b"new" == self.value(b"two")
         assert b"new" == self.value(b"three")
+
+    def test_client_that_had_closed_its_half(self) -> None:
+        """
+        After which nothing is read from it.
+        """
+        self.memory.silent_at = 1
+        client = self.connect_over_tcp()
+        client.send(b"GET /k HTTP/1.1\r\n" + HOST + b"\r\n")
+        client.half_close()
+        self.later(1)
+        assert 1 == self.memory.waiting
+        self.reset(client)
+        self.later(1)
+
+        self.assert_given_up()
+
+    def test_before_the_body_of_a_put(self) -> None:
+        """
+        The engine was asked whether the condition holds.
+        """
+        for begun in (b"", bytes(100_000)):
+            self.memory.silent_at = 1
+            self.leave(
+                b"PUT /new HTTP/1.1\r\n"
+                + HOST
+                + b"If-None-Match: *\r\nContent-Length: 2000000\r\n\r\n"
+                + begun
+            )
+            # What came of the body stopped the reading.
+            self.later(1)
+            assert 0 == self.memory.waiting
+            assert 1 == len(self.process.connections), "the one that is idle"
+            assert 0 == self.process.answers_due
+            assert CLIENT_LEFT == self.notes.entries.pop().status
+        assert "tests/new" not in self.memory.objects
 
     def test_what_is_stored_is_stored(self) -> None:
         """
@@ -721,7 +764,91 @@ class RelayTimeTests(OverEngine, ConnectionCase):
         assert self.body == body(got)
 
 
-class PassedUploadTests(OverEngine, ConnectionCase):
+class PausingEngineCase(OverEngine, ConnectionCase):
+    """
+    An engine that reads no more.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.asking: list[tcp.Client] = []
+        """kvd's connections to an engine that pauses."""
+
+    def pause_engine(self) -> list[tcp.Server]:
+        """
+        Have the engine read no more, and the kernel take little for it.
+
+        Returns:
+            Its connections.
+        """
+        port = int(self.urls[0].rpartition(":")[2])
+        paused = [
+            each
+            for each in self.reactor.getReaders()
+            if isinstance(each, tcp.Server) and each.getHost().port == port
+        ]
+        for each in paused:
+            each.stopReading()
+        for each in self.reactor.getReaders():
+            if isinstance(each, tcp.Client):
+                each.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+                self.asking.append(each)
+        # So that they are closed in the end.
+        self.addCleanup(self.resume, paused)
+        return paused
+
+    def resume(self, paused: list[tcp.Server]) -> None:
+        """
+        Have the engine read again.
+        """
+        for each in paused:
+            if each.connected:
+                each.startReading()
+
+    def assert_none_asks(self) -> None:
+        """
+        The engine's connections that paused have ended.
+        """
+        assert self.asking
+        assert not any(each.connected for each in self.asking)
+
+    def stored(self) -> bytes | None:
+        """
+        What the engine has.
+        """
+        found = self.memory.objects.get(f"{PREFIX}k")
+        return None if found is None else found.body
+
+    def wait_for_arrival(self) -> None:
+        """
+        Wait until all that the client has sent is here, read or not.
+        """
+        last = time.monotonic() + PATIENCE_SECONDS
+        while bytes_held(self.client.socket):
+            # An acknowledgement may come some milliseconds later.
+            assert time.monotonic() < last
+            self.reactor.settle()
+
+    def wait_for_end(self) -> None:
+        """
+        Wait until the client's connection has ended here too.
+        """
+        last = time.monotonic() + PATIENCE_SECONDS
+        while self.process.connections:
+            assert time.monotonic() < last
+            self.reactor.settle()
+
+    def reset(self) -> None:
+        """
+        Let the client leave at once.
+        """
+        self.client.socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        self.client.close()
+
+
+class PassedUploadTests(PausingEngineCase):
     """
     A long value goes from the client's socket to the engine's inside the kernel.
     """
@@ -754,36 +881,6 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         self.client.send(self.head() + self.body[:count])
         self.reactor.settle(100)
 
-    def pause_engine(self) -> list[tcp.Server]:
-        """
-        Have the engine read no more, and the kernel take little for it.
-
-        Returns:
-            Its connections.
-        """
-        port = int(self.urls[0].rpartition(":")[2])
-        paused = [
-            each
-            for each in self.reactor.getReaders()
-            if isinstance(each, tcp.Server) and each.getHost().port == port
-        ]
-        for each in paused:
-            each.stopReading()
-        for each in self.reactor.getReaders():
-            if isinstance(each, tcp.Client):
-                each.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        # So that they are closed in the end.
-        self.addCleanup(self.resume, paused)
-        return paused
-
-    def resume(self, paused: list[tcp.Server]) -> None:
-        """
-        Have the engine read again.
-        """
-        for each in paused:
-            if each.connected:
-                each.startReading()
-
     def stall(self) -> list[tcp.Server]:
         """
         Begin, and have an engine that reads no more while the client sends the rest.
@@ -799,13 +896,6 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         assert moving is not None
         assert moving.holds, "the engine's socket takes no more"
         return stalled
-
-    def stored(self) -> bytes | None:
-        """
-        What the engine has.
-        """
-        found = self.memory.objects.get(f"{PREFIX}k")
-        return None if found is None else found.body
 
     def test_all_between_the_first_and_the_last_bytes_is_passed_on(self) -> None:
         """
@@ -1012,14 +1102,73 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         assert opened.more <= splice.MOST_SPARE * 2
         assert 0 == self.movers()
 
-    def wait_for_end(self) -> None:
+    def test_client_that_resets_its_connection_while_the_engine_pauses(self) -> None:
         """
-        Wait until the client's connection has ended here too.
+        If all of the value had come, it is stored.
         """
-        last = time.monotonic() + PATIENCE_SECONDS
-        while self.process.connections:
-            assert time.monotonic() < last
-            self.reactor.settle()
+        body, self.body = self.body, self.body[:1_160_000]
+        self.addCleanup(setattr, self, "body", body)
+        stalled = self.stall()
+        connection = self.connection()
+        assert bytes_unread(connection.transport.socket) > 0
+        self.wait_for_arrival()
+        self.reset()
+        self.later(1)
+        assert 1 == len(self.process.connections)
+        self.resume(stalled)
+        self.wait_for_end()
+
+        assert self.body == self.stored()
+
+    def test_reset_before_the_end_while_the_engine_pauses(self) -> None:
+        """
+        The upload is given up, although the engine takes no more of it.
+        """
+        self.patch(splice, "MOST_SPARE", 0)
+        opened = Descriptors("pipe:")
+        self.leave_too_early(self.reset)
+        self.later(1)
+
+        assert set() == self.process.connections
+        assert set() == self.open
+        assert 0 == self.process.answers_due
+        assert 0 == self.movers()
+        assert 0 == opened.more
+        assert [CLIENT_LEFT] == [each.status for each in self.notes.entries]
+        self.assert_none_asks()
+        assert self.stored() is None
+
+    def test_half_close_before_the_end_while_the_engine_pauses(self) -> None:
+        """
+        A client that sends no more may still read, so it is no reset.
+        """
+        stalled = self.leave_too_early(self.client.half_close)
+        self.later(1)
+        assert 1 == len(self.process.connections)
+        assert self.open
+        self.resume(stalled)
+        self.wait_for_end()
+
+        assert self.stored() is None
+        assert set() == self.open
+
+    def leave_too_early(self, leave: Callable[[], object]) -> list[tcp.Server]:
+        """
+        Send a value but for its last bytes to an engine that pauses.
+
+        Returns:
+            Its connections.
+        """
+        body, self.body = self.body, self.body + b"more"
+        self.begin()
+        stalled = self.pause_engine()
+        self.client.send(self.body[100_000:-4])
+        self.body = body
+        mover = self.connection()._mover
+        assert mover is not None
+        assert mover.holds
+        leave()
+        return stalled
 
     def connection(self) -> HttpConnection:
         """
@@ -1042,14 +1191,31 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         assert self.process.pipe is not None
         return self.process.pipe.movers
 
-    def reset(self) -> None:
+    def test_what_was_written_before_goes_first(self) -> None:
         """
-        Let the client leave at once.
+        The head of the request, and what came with it, while the engine's socket has
+        no room for them.
         """
-        self.client.socket.setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-        )
-        self.client.close()
+        is_full = True
+        send = tcp.Client.writeSomeData
+
+        def send_later(connection: tcp.Client, data: bytes) -> Any:
+            if is_full and data.startswith(b"PUT "):
+                return 0
+            return send(connection, data)
+
+        self.patch(tcp.Client, "writeSomeData", send_later)
+        self.begin(30000)
+        self.client.send(self.body[30000:])
+        self.reactor.settle(100)
+        assert 0 == self.passed
+        assert self.connection()._mover is not None
+        is_full = False
+        self.reactor.settle(100)
+
+        assert 201 == status(self.client.receive_until(bool))
+        assert self.body == self.stored()
+        assert self.passed > 0
 
     def test_where_there_is_no_further_pipe(self) -> None:
         """
@@ -1065,6 +1231,182 @@ class PassedUploadTests(OverEngine, ConnectionCase):
         assert 201 == status(reply)
         assert self.body == self.stored()
         assert self.process.pipe is not None, "later ones are moved again"
+
+
+class WrittenUploadTests(PausingEngineCase):
+    """
+    A client resets its connection while the engine takes no more of a value, which is
+    read and written.
+    """
+
+    framing = b"Content-Length: 1420000\r\n\r\n"
+    size = 1_420_000
+    first = 1_300_000
+    """So much has come when the engine pauses."""
+    last = 50_000
+    """So much comes after nothing more is taken."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.body = (bytes(range(1, 256)) * (self.size // 255 + 1))[: self.size]
+        self.sent = self.framed(self.body)
+        self.client.close()
+        self.client = self.connect_over_tcp()
+
+    def make_pipe(self) -> Any:
+        """
+        See `ConnectionCase`.
+        """
+        return None
+
+    def framed(self, body: bytes) -> bytes:
+        """
+        The body as it is sent.
+        """
+        return body
+
+    def stall(self, missing: int = 0, more: bytes = b"") -> list[tcp.Server]:
+        """
+        Send a value but for its last bytes, to an engine that pauses before, and more
+        bytes behind it. All of them come.
+        """
+        sent = self.sent[: len(self.sent) - missing]
+        head = b"PUT /k HTTP/1.1\r\n" + HOST + self.framing
+        self.client.send(head + sent[: self.first])
+        self.reactor.settle(100)
+        stalled = self.pause_engine()
+        for each in self.asking:
+            # Its socket is full.
+            self.patch(each, "writeSomeData", lambda _: 0)
+        self.client.send(sent[self.first : -self.last])
+        (connection,) = cast(Any, self.process.connections)
+        assert connection._state is State.STORE
+        self.client.send(sent[-self.last :] + more)
+        self.wait_for_arrival()
+        return stalled
+
+    def resume(self, paused: list[tcp.Server]) -> None:
+        """
+        See `PausingEngineCase`.
+        """
+        for each in self.asking:
+            each.__dict__.pop("writeSomeData", None)
+        super().resume(paused)
+
+    def test_reset_before_the_end(self) -> None:
+        """
+        Everything is given up at once.
+        """
+        self.stall(missing=1)
+        self.reset()
+        self.later(1)
+
+        assert set() == self.process.connections
+        assert set() == self.open
+        assert 0 == self.process.answers_due
+        assert [CLIENT_LEFT] == [each.status for each in self.notes.entries]
+        self.assert_none_asks()
+        assert {} == self.memory.uploads
+        assert self.stored() is None
+
+    def test_reset_behind_the_end(self) -> None:
+        """
+        The value is stored, and what the client sent behind it.
+        """
+        more = b"PUT /more HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\nmore"
+        stalled = self.stall(more=more)
+        self.reset()
+        self.later(1)
+        self.later(1)
+        assert 1 == len(self.process.connections)
+        self.resume(stalled)
+        self.wait_for_end()
+
+        assert self.body == self.stored()
+        assert b"more" == self.value(b"more")
+
+    def test_half_close_before_the_end(self) -> None:
+        """
+        A client that sends no more may still read, so it is no reset.
+        """
+        stalled = self.stall(missing=1)
+        self.client.half_close()
+        self.later(1)
+        assert 1 == len(self.process.connections)
+        assert self.open
+        self.resume(stalled)
+        self.wait_for_end()
+
+        assert self.stored() is None
+        assert set() == self.open
+
+    def test_half_close_behind_the_end(self) -> None:
+        """
+        The client has its reply.
+        """
+        stalled = self.stall()
+        self.client.half_close()
+        self.later(1)
+        self.resume(stalled)
+
+        assert 201 == status(self.client.receive_until(bool))
+        assert self.body == self.stored()
+
+
+class ChunkedUploadTests(WrittenUploadTests):
+    """
+    So it is where only the last chunk tells that all of a value has come; the engine
+    has a part of it.
+    """
+
+    framing = CHUNKED
+    size = 2_060_000
+    # Of 20 chunks, which are a part.
+    first = 20 * 50_008
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(multipart_upload, "PART_BYTES", 1_000_000)
+        # A file each.
+        self._count(Part, "__init__", self.open.add)
+        self._count(Part, "close", self.open.discard)
+
+    def framed(self, body: bytes) -> bytes:
+        """
+        See `WrittenUploadTests`.
+        """
+        size = 50_000
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        return b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in pieces) + (
+            b"0\r\n\r\n"
+        )
+
+    def test_reset_before_the_end(self) -> None:
+        """
+        That the last chunk is missing is found out when all before it is read.
+        """
+        stalled = self.stall(missing=1)
+        self.reset()
+        self.later(1)
+        self.resume(stalled)
+        self.wait_for_end()
+
+        assert set() == self.open
+        assert 0 == self.process.answers_due
+        assert {} == self.memory.uploads
+        assert self.stored() is None
+
+
+class TLSUploadTests(TLSCase, WrittenUploadTests):
+    """
+    So it is over TLS.
+    """
+
+
+class TLSChunkedUploadTests(TLSCase, ChunkedUploadTests):
+    """
+    So it is over TLS in chunks.
+    """
 
 
 class Refusing(Protocol):

@@ -182,6 +182,36 @@ class FileStoreMakerTests(FolderCase):
         ):
             maker.prepare(self.path)
 
+    def test_store_that_cannot_be_opened_is_not_left_open(self) -> None:
+        """
+        Whatever fails: neither its own descriptors stay, nor the locks on folders that
+        others left.
+        """
+        self.place(".kvd/4711-dead/k0.key")
+        opened = Descriptors(self.path)
+        failed = OSError(errno.EIO, "Input/output error")
+        for broken in (
+            "kvd.store.file.sweep",
+            "kvd.store.file.UploadFolder",
+            "kvd.store.uploads.Left.kept",
+            "kvd.store.file.is_on_a_disk",
+        ):
+            with (
+                mock.patch(broken, side_effect=failed),
+                pytest.raises(StoreUnusable, match=r"Input/output error$"),
+            ):
+                FileStore(self.path, "process", Clock(), execute)
+            assert 0 == opened.more, broken
+        with (
+            mock.patch("kvd.store.file.is_on_a_disk", return_value=True),
+            mock.patch(
+                "kvd.store.file.Writeback", side_effect=RuntimeError("a mistake")
+            ),
+            pytest.raises(RuntimeError, match="a mistake"),
+        ):
+            FileStore(self.path, "process", Clock(), execute)
+        assert 0 == opened.more
+
     def test_full_disk_does_not_keep_it_from_starting(self) -> None:
         """
         Stored values can still be read and removed, so this is only logged.

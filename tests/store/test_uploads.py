@@ -98,6 +98,28 @@ class UploadFolderTests(FolderCase):
 
         assert 0 == opened.more
 
+    def test_folder_that_another_replaces_is_not_left_open(self) -> None:
+        """
+        If it was removed, and what the new one confers cannot be read: neither of them,
+        once the store is closed.
+        """
+        opened = Descriptors(self.path)
+        uploads = UploadFolder(self.hidden)
+        descriptor, name = uploads.create()
+        os.close(descriptor)
+        (folder,) = os.listdir(self.path)
+        os.unlink(os.path.join(self.path, folder, os.fsdecode(name)))
+        os.rmdir(os.path.join(self.path, folder))
+        unreadable = OSError(errno.EIO, "unreadable")
+        with (
+            mock.patch("kvd.store.uploads.conferred", side_effect=unreadable),
+            pytest.raises(OSError, match="unreadable"),
+        ):
+            uploads.create()
+        uploads.close()
+
+        assert 0 == opened.more
+
     def test_folder_that_cannot_be_read_is_not_left_open(self) -> None:
         """
         Nor those that were found before it.

@@ -4,6 +4,7 @@ The tests of `kvd.store.usage`.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -26,6 +27,7 @@ from kvd.store.usage import (
     taken_by_blocks,
 )
 from tests.chance import new_seed
+from tests.descriptors import Descriptors
 
 PREFIXES = (b"ci/", b"team/a/")
 
@@ -250,3 +252,18 @@ def test_words_that_a_cell_does_not_have_are_refused() -> None:
     for words in ((8, 3, 0, 1, 0, 1, 2, 3, 8), (8, 3, 0, -1, 0, 1, 2, 3, 4), (0,) * 9):
         with pytest.raises(ValueError, match=r"^a cell has \d words, and none is"):
             native.Usage(memory, (), 0, words)
+
+
+@pytest.mark.parametrize("call", ["os.ftruncate", "mmap.mmap"])
+def test_memory_that_cannot_be_used_is_not_left_open(call: str) -> None:
+    """
+    As where there is none left.
+    """
+    opened = Descriptors("/memfd:")
+    with (
+        mock.patch(call, side_effect=OSError(errno.ENOMEM, "no memory")),
+        pytest.raises(OSError, match="no memory"),
+    ):
+        create_usage([10], 3)
+
+    assert 0 == opened.more

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -24,7 +24,7 @@ from kvd.http.methods.same_value import OwnDigest, digest_of
 from kvd.http.reply_fields import published_reply
 from kvd.http.request import RequestHandler
 from kvd.http.wire.digests import Verification
-from kvd.interfaces import Answer, IStreamedUpload, IUpload, IValue
+from kvd.interfaces import Answer, IUpload, IValue
 from kvd.model.conditions import UNCONDITIONAL, Conditions, EntityTags
 from kvd.model.exchanges import Values
 from kvd.model.keys import Key
@@ -44,12 +44,12 @@ class PutHandler(RequestHandler):
 
     _operation: Put
     _upload: IUpload | None = None
-    _beginning: Deferred[IUpload] | None = None
+    _awaited: Deferred[Any] | None = None
+    """The last answer that is of use only for the rest of the request."""
     # The kernel never moves a body that has digests, so `chunk` gets all of it.
     _verification: Verification | None = None
     # Where a value is written once: neither does it then.
     _own: OwnDigest | None = None
-    _comparing: Deferred[bytes] | None = None
     # Where the body is not the value itself.
     _coded: AwsChunkedBody | None = None
 
@@ -66,7 +66,21 @@ class PutHandler(RequestHandler):
         def holds(_: None) -> None:
             then()
 
-        self.when(Deferred.fromCoroutine(checked), holds)
+        self._when_useful(Deferred.fromCoroutine(checked), holds)
+
+    def _when_useful(
+        self,
+        answer: Answer[Found],
+        then: Callable[[Found], None],
+        undo: Callable[[Found], object] | None = None,
+    ) -> None:
+        """
+        As `when`, with an answer that changes nothing by itself: it is cancelled if the
+        request is given up.
+        """
+        if isinstance(answer, Deferred):
+            self._awaited = answer
+        self.when(answer, then, undo)
 
     def _begin(self) -> None:
         operation, request = self._operation, self._request
@@ -115,7 +129,8 @@ class PutHandler(RequestHandler):
                 conditions = _once(conditions, current)
             self._begin_upload(length, conditions)
 
-        self.when(_if_any(self._context.store.stat, self._operation.key), decide)
+        current = _if_any(self._context.store.stat, self._operation.key)
+        self._when_useful(current, decide)
 
     def _check_same(self, current: ValueInfo, length: int | None) -> None:
         """
@@ -134,12 +149,9 @@ class PutHandler(RequestHandler):
         answer = self._context.store.begin(
             operation.key, length, operation.metadata, conditions
         )
-        if isinstance(answer, Deferred):
-            self._beginning = answer
-        self.when(answer, self._begun, undo=_discard)
+        self._when_useful(answer, self._begun, undo=_discard)
 
     def _begun(self, upload: IUpload) -> None:
-        self._beginning = None
         self._upload = upload
         self.proceed()
 
@@ -173,18 +185,8 @@ class PutHandler(RequestHandler):
         assert self._upload is not None
         self.when(self._upload.write(data), _go_on)
 
-    def descriptor(self) -> int | None:
-        upload = self._movable_to()
-        return None if upload is None else upload.fileno()
-
-    def streamed(self) -> IStreamedUpload | None:
-        upload = self._movable_to()
-        return None if upload is None else IStreamedUpload(upload, None)
-
-    def _movable_to(self) -> IUpload | None:
-        """
-        The upload, if the body is the value and nothing has to be known of its bytes.
-        """
+    def movable_to(self) -> IUpload | None:
+        # Not if the body is not the value, or something has to be known of its bytes.
         if self._operation.empty or self._coded is not None:
             return None
         if self._verification is not None or self._own is not None:
@@ -206,7 +208,7 @@ class PutHandler(RequestHandler):
         if self._own is None:
             self._commit(self._operation.conditions)
         else:
-            self.when(
+            self._when_useful(
                 _if_any(self._context.store.open, self._operation.key),
                 self._commit_once,
                 undo=_close,
@@ -251,8 +253,7 @@ class PutHandler(RequestHandler):
                 raise _fixed()
             self._commit(same)
 
-        self._comparing = digest_of(value, self._context)
-        self.when(self._comparing, compare)
+        self._when_useful(digest_of(value, self._context), compare)
 
     def fail(self, error: BaseException) -> None:
         if self._own is not None and isinstance(error, PreconditionFailed):
@@ -277,12 +278,9 @@ class PutHandler(RequestHandler):
         self.reply(status, fields)
 
     def abandon(self) -> None:
-        if self._comparing is not None:
+        if self._awaited is not None:
             # An engine may send a long value for it, or not answer.
-            self._comparing.cancel()
-        if self._beginning is not None:
-            beginning, self._beginning = self._beginning, None
-            beginning.cancel()
+            self._awaited.cancel()
         if self._upload is not None:
             upload, self._upload = self._upload, None
             upload.discard()

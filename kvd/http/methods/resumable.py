@@ -23,7 +23,7 @@ from kvd.interfaces import (
     IResumableUpload,
     IResumableUploads,
     IResumingStore,
-    IStreamedUpload,
+    IUpload,
 )
 from kvd.model.conditions import UNCONDITIONAL, Conditions
 from kvd.model.operations import Append, CancelUpload, LookAtUpload, ResumablePut
@@ -76,11 +76,12 @@ class PartHandler(PutHandler):
             self._check_length(held, size)
         self.when(held.write(data), _go_on)
 
-    def descriptor(self) -> int | None:
-        return super().descriptor() if self._held is None else self._held.fileno()
+    def movable_to(self) -> IUpload | None:
+        return super().movable_to() if self._held is None else self._held
 
-    def streamed(self) -> IStreamedUpload | None:
-        return super().streamed() if self._held is None else None
+    @property
+    def keeps_part(self) -> bool:
+        return self._held is not None
 
     def _check_length(
         self, held: IResumableUpload, size: int, *, exactly: bool = False

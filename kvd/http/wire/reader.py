@@ -19,6 +19,9 @@ A body need not be fed at all. Code that moves it to its file inside the kernel 
 many bytes may be moved, and reports how many were (`RequestReader.movable`, `moved`).
 The rest of a refused body is skipped if it is short (`RequestReader.skip`). The reader
 never takes a part of a body for a request.
+
+Of a client that sends no more, `RequestReader.lacks` says whether the request can still
+become complete.
 """
 
 from __future__ import annotations
@@ -129,6 +132,15 @@ class RequestReader:
         assert not self.buffered
         self._begin_request(request)
         self.moved(received)
+
+    def lacks(self, more: int) -> bool:
+        """
+        Whether the current request surely stays incomplete, as nothing comes any more.
+
+        Args:
+            more: How many bytes at most are still to be fed, or to be moved.
+        """
+        return self._state is _LENGTH and self._left > self.buffered + more
 
     @property
     def can_skip(self) -> bool:

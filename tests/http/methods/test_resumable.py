@@ -5,14 +5,20 @@ Tests for `kvd.http.methods.resumable`: uploads that several requests write.
 from __future__ import annotations
 
 import re
+import socket
+import struct
 from dataclasses import replace
 from random import Random
 from unittest import mock
 
+from twisted.internet.defer import Deferred
+
 from kvd.http.connection import HttpConnection
 from kvd.http.mover import MOVE_FROM_BYTES
+from kvd.interfaces import Answer
 from kvd.model.keys import Key
 from kvd.net.splice import Pipe
+from kvd.store.resuming import ResumableUpload
 from tests.chance import new_seed
 from tests.http.fast_path.cases import FallbackCase, field, get, head, put
 from tests.stepped import Client, connect
@@ -120,6 +126,39 @@ class ResumableTests(FallbackCase):
         assert body == value.read(0, LARGE + 1)
         assert f'"{value.info.etag}"' == field(reply, "ETag")
         assert {"content-type": "text/x"} == value.info.metadata
+
+    def test_what_came_before_a_reset_is_kept(self) -> None:
+        """
+        Also what nobody has read, as the store did not take more at that time.
+        """
+        self.over_tcp = True
+        body = bytes(range(100)) * 30
+        written, waits = ResumableUpload.write, [Deferred[None]()]
+
+        def write(upload: ResumableUpload, chunk: bytes) -> Answer[None]:
+            written(upload, chunk)
+            return waits[0] if not waits[0].called else None
+
+        with mock.patch.object(ResumableUpload, "write", write):
+            client = self.connect_one()
+            request = begin(body, "", complete=True)
+            reply = client.send(request[:-2000]).receive()
+            found = re.search(rb"\r\nLocation: ([^\r]*)", reply)
+            assert found is not None, reply
+            client.send(request[-2000:-1000])
+            (connection,) = self.process.connections
+            client.socket.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            client.close()
+            connection.check_time(self.reactor.seconds())
+            self.reactor.settle()
+            assert {connection} == self.process.connections
+            waits[0].callback(None)
+            self.reactor.settle()
+
+        assert set() == self.process.connections
+        assert ("?0", "2000", "3000") == self.state(found[1].decode())
 
     def test_a_client_sends_part_after_part(self) -> None:
         """

@@ -240,3 +240,25 @@ def test_a_head_that_trickles_in_is_not_searched_again_and_again() -> None:
     head = b"GET /k HTTP/1.1\r\n" + HOST + b"A: " + b"b" * 16_000 + b"\r\n\r\n"
 
     assert b"/k" == request(head).target
+
+
+def test_a_request_that_will_not_come_whole_is_known() -> None:
+    """
+    Of what is counted, and still to come, nothing may be missing.
+    """
+    reader = RequestReader(Limits())
+    assert not reader.lacks(0)
+    reader.feed(b"PUT /k HTTP/1.1\r\nHost: kvd\r\nContent-Length: 10\r\n\r\nabc")
+    assert not reader.lacks(0), "no head of it was given"
+    reader.next_event()
+    assert reader.lacks(6)
+    assert not reader.lacks(7)
+    assert b"abc" == reader.next_event()
+    assert reader.lacks(6)
+    reader.moved(5)
+    assert reader.lacks(1)
+    assert not reader.lacks(2)
+    reader.moved(2)
+    assert not reader.lacks(0)
+    assert END_OF_REQUEST == reader.next_event()
+    assert not reader.lacks(0)
