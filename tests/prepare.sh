@@ -27,6 +27,7 @@ needed() {
     fi
     if [[ $named == *" cluster "* ]]; then
         command -v ip >/dev/null || echo iproute2
+        PATH="$PATH:/usr/sbin" command -v sysctl >/dev/null || echo procps
         command -v etcdctl >/dev/null || echo etcd-client
     fi
     if [[ $named == *" cluster "* || $named == *" proxies "* ]]; then
