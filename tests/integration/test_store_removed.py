@@ -95,6 +95,7 @@ def test_moved_store(tmp_path: Path) -> None:
     """
     values = tmp_path / "values"
     with serve(tmp_path) as daemon:
+        daemon.read_on()
         assert 201 == ask(daemon.port, "PUT", "/key", b"value").status
         values.rename(tmp_path / "old")
         values.mkdir()
@@ -103,9 +104,14 @@ def test_moved_store(tmp_path: Path) -> None:
             assert b"value" == ask(daemon.port, "GET", "/key").body
         for key in range(8):
             assert 1 == created(daemon.port, f"/new-{key}")
-        daemon.stop()
-        text = "".join(daemon.lines)
-    assert "is no longer the folder that kvd opened at its start" in text
+        # The new worker may only just have begun.
+        eventually(
+            lambda: (
+                "is no longer the folder that kvd opened at its start"
+                in "".join(daemon.lines)
+            ),
+            "the log says so",
+        )
     assert [] == os.listdir(values)
     assert 10 == len(os.listdir(tmp_path / "old"))
 
