@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
@@ -29,6 +29,7 @@ from kvd.net.secure_socket import (
     WITHOUT_DATA_SECONDS,
     SecureSocket,
 )
+from kvd.net.sockets import bytes_unread
 from kvd.net.tls import make_context
 from kvd.net.tls_transport import TLSTransport
 from kvd.settings import TLS, NamedCertificate
@@ -954,6 +955,25 @@ class RecordsTests(TLSCase):
         self.reactor.settle(len(request))
         assert 201 == status(client.receive())
         assert bytes(500) == self.value(b"put")
+
+    def test_part_of_a_record_is_unread(self) -> None:
+        """
+        Although it was taken from the kernel, no byte of it was given out.
+        """
+        record = self.raw.record(tls.DATA, GET)
+        self.send(record[:9])
+        self.reactor.settle()
+
+        (transport,) = [
+            cast(HttpConnection, each).transport
+            for each in self.process.connections
+            if cast(HttpConnection, each).transport.fileno() == self.near
+        ]
+        assert 0 == bytes_unread(transport.socket)
+        assert 9 == transport.most_unread()
+        self.send(record[9:])
+        self.reactor.settle()
+        assert 0 == transport.most_unread()
 
     def test_empty_records_are_bounded_too(self) -> None:
         """
